@@ -1,0 +1,35 @@
+"""From an image to probabilities: the one forward pass that evaluate() and predict.py share."""
+
+import torch
+import torch.nn.functional as F
+
+MIN_SIDE = 32  # every architecture of MODELS takes images of at least 32×32 pixels
+
+
+@torch.inference_mode()
+def predict_probs(model, image, amp_dtype=None):
+    """Probabilities of a batch of whole images.
+
+    Args:
+        model: network in eval mode that maps [N, C, H, W] to {"out": [N, K, H, W] logits}.
+        image: normalised float images [N, C, H, W] on the model's device, any size ≥ 1.
+        amp_dtype: torch.bfloat16 or torch.float16 for autocast, None for the model's own precision.
+
+    Returns [N, K, H, W] float32 probabilities that add up to 1 over K.
+    """
+    height, width = image.shape[-2:]
+    padded = F.pad(image, [0, max(MIN_SIDE - width, 0), 0, max(MIN_SIDE - height, 0)], mode="replicate")
+    padded = padded.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+        logits = model(padded)["out"]
+    return logits[..., :height, :width].float().softmax(dim=1)
+
+
+def decide(probs, threshold=0.5):
+    """Class ids [N, H, W] uint8 from probabilities [N, K, H, W].
+
+    Two classes: class 1 where its probability exceeds `threshold`. More: the most probable class.
+    """
+    if probs.shape[1] == 2:
+        return (probs[:, 1] > threshold).byte()
+    return probs.argmax(dim=1).byte()

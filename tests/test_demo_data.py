@@ -1,0 +1,163 @@
+"""The synthetic set has DRIVE's layout, is deterministic, and never overwrites somebody's data."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train_utils.demo_data import write_demo_drive
+
+SIZE = (96, 104)
+
+
+def draw(root, **changes):
+    """Draws a small set under root and returns its DRIVE folder."""
+    return write_demo_drive(root, **{"num_training": 3, "num_test": 2, "size": SIZE, **changes}) / "DRIVE"
+
+
+def pictures(folder):
+    """Yields (image, label, mask) as stored, without converting the mode."""
+    for split in ("training", "test"):
+        for image in sorted((folder / split / "images").iterdir()):
+            number = image.name[:2]
+            label = folder / split / "1st_manual" / f"{number}_manual1.gif"
+            mask = folder / split / "mask" / f"{number}_{split}_mask.gif"
+            yield tuple(np.asarray(Image.open(path)) for path in (image, label, mask))
+
+
+def digests(folder):
+    """Relative path -> digest of the file's bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    return write_demo_drive(tmp_path_factory.mktemp("full"), num_training=2, num_test=1) / "DRIVE"
+
+
+def test_layout_is_that_of_drive(demo):
+    expected = ["demo.txt"]
+    for split, numbers in (("training", ("21", "22", "23")), ("test", ("01", "02"))):
+        for n in numbers:
+            expected += [f"{split}/images/{n}_{split}.tif", f"{split}/1st_manual/{n}_manual1.gif",
+                         f"{split}/mask/{n}_{split}_mask.gif"]
+    assert sorted(digests(demo)) == sorted(expected)
+
+
+def test_returns_root_as_path(tmp_path):
+    assert write_demo_drive(str(tmp_path), num_training=1, num_test=0, size=(64, 64)) == tmp_path
+
+
+def test_shapes_and_values(demo):
+    for image, label, mask in pictures(demo):
+        assert image.shape == (*SIZE, 3) and image.dtype == np.uint8
+        assert label.shape == mask.shape == SIZE
+        assert set(np.unique(label)) == set(np.unique(mask)) == {0, 255}
+
+
+def test_files_keep_0_and_255_when_converted_to_grey(demo):
+    for path in sorted(demo.rglob("*.gif")):
+        assert set(np.unique(np.asarray(Image.open(path).convert("L")))) == {0, 255}
+
+
+def test_vessels_lie_inside_the_field_of_view(demo):
+    for image, label, mask in pictures(demo):
+        assert not label[mask == 0].any()
+        assert image[mask == 0].mean() < 10 < 60 < image[mask > 0].mean()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (160, 100), SIZE])
+def test_vessel_share_is_sensible_in_small_pictures(tmp_path, size):
+    for _, label, mask in pictures(draw(tmp_path, num_training=1, num_test=1, size=size)):
+        assert 0.03 < (label[mask > 0] > 0).mean() < 0.20
+
+
+def test_vessel_share_at_the_default_size_is_about_that_of_drive(full_size):
+    for _, label, mask in pictures(full_size):
+        assert 0.08 < (label[mask > 0] > 0).mean() < 0.15
+
+
+def test_vessels_are_darker_than_their_surroundings_in_green(full_size):
+    for image, label, mask in pictures(full_size):
+        green, vessel = image[..., 1].astype(float), label > 0
+        near = np.zeros_like(vessel)
+        for down in range(-6, 7, 3):
+            for right in range(-6, 7, 3):
+                near |= np.roll(vessel, (down, right), axis=(0, 1))
+        near &= ~vessel & (mask > 0)
+        assert green[vessel].mean() < green[near].mean() - 4
+
+
+def test_redrawing_elsewhere_gives_the_same_bytes(demo, tmp_path):
+    assert digests(draw(tmp_path)) == digests(demo)
+
+
+def test_a_picture_depends_only_on_seed_number_and_size(demo, tmp_path):
+    first = "training/images/21_training.tif"
+    more = digests(draw(tmp_path / "more", num_training=4, num_test=0))
+    other = digests(draw(tmp_path / "other", num_training=1, num_test=0, seed=1))
+    assert more[first] == digests(demo)[first] != other[first]
+
+
+def test_different_numbers_give_different_pictures(demo):
+    found = [digest for name, digest in digests(demo).items() if not name.endswith("mask.gif")]
+    assert len(set(found)) == len(found)
+
+
+def test_a_finished_set_is_not_redrawn(tmp_path):
+    folder = draw(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    draw(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_other_parameters_replace_the_set(tmp_path):
+    draw(tmp_path / "a")
+    fewer = draw(tmp_path / "a", num_training=1)
+    assert digests(fewer) == digests(draw(tmp_path / "b", num_training=1))
+
+
+def test_an_interrupted_drawing_is_redrawn(demo, tmp_path, monkeypatch):
+    save, saved = Image.Image.save, []
+
+    def save_four(self, path, **options):
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(self, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", save_four)
+        with pytest.raises(KeyboardInterrupt):
+            draw(tmp_path)
+    assert digests(draw(tmp_path)) == digests(demo)
+
+
+def test_a_missing_file_is_redrawn(demo, tmp_path):
+    (draw(tmp_path) / "test" / "mask" / "02_test_mask.gif").unlink()
+    assert digests(draw(tmp_path)) == digests(demo)
+
+
+def test_refuses_a_folder_it_did_not_draw(tmp_path):
+    real = tmp_path / "DRIVE" / "training" / "images" / "21_training.tif"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"real data")
+    before = digests(tmp_path)
+    with pytest.raises(FileExistsError, match="DRIVE"):
+        draw(tmp_path)
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("changes", [{"size": (63, 96)}, {"num_training": -1}, {"num_test": -1},
+                                     {"num_test": 21}, {"seed": -1}])
+def test_refuses_parameters_out_of_range(tmp_path, changes):
+    with pytest.raises(ValueError, match="num_test"):
+        draw(tmp_path, **changes)
+    assert not (tmp_path / "DRIVE").exists()

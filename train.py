@@ -1,0 +1,369 @@
+"""Trains a U-Net on one device. `python train.py --demo` needs no data; `python train.py --help` lists the flags."""
+
+import math
+import shlex
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_out
+from src import MODELS, build_model
+from src.device import pick_amp_dtype, pick_device
+from src.inference import decide, predict_probs
+from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
+from train_utils import checkpoint as checkpoints
+from train_utils.board import Board
+from train_utils.cli import run_script
+from train_utils.demo_data import write_demo_drive
+from train_utils.dice_coefficient_loss import median_frequency_weights
+from train_utils.distributed_utils import EpochBatches, gather_objects, is_main_process, rank, world_size
+from train_utils.flags import parse_args
+from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
+from transforms import eval_preset, train_preset
+
+# What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
+SELECTION = {
+    "holdout": "validation images, held out from the training split",
+    "none": "nothing: the last weights, threshold 0.5",
+    "test": "the TEST images themselves, as the tutorials do: the test scores below are flattered by it",
+}
+
+
+def log(message):
+    """Prints on the first rank."""
+    if is_main_process():
+        print(message, flush=True)
+
+
+DEMO_FAREWELL = """
+next:
+  python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images --overlay
+  python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+def split_cases(args):
+    """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
+    training, test = DATASETS[args.dataset]["list_cases"](args.data_path, train=True), labelled_test_cases(args)
+    if args.folds:
+        return *fold(training, args.folds, args.fold), []
+    if args.val == "holdout":
+        return *hold_out(training), test
+    if args.val == "test" and not test:
+        raise DataError(f"--val test: the test images in {args.data_path} have no labels; use --val holdout")
+    return training, (test if args.val == "test" else []), test
+
+
+def labelled_test_cases(args):
+    """The test cases that can be scored; those of a split whose labels are not public cannot."""
+    return [case for case in DATASETS[args.dataset]["list_cases"](args.data_path, train=False) if case.label]
+
+
+def make_dataset(args, cases, transforms, title):
+    """The data set, read once in full, so that a bad file is found before training; says what it found."""
+    dataset = BinaryDataset(cases, transforms, cache=args.cache)
+    pixels = dataset.count_pixels()
+    judged = int(pixels[:IGNORE].sum())
+    shares = ", ".join(f"{100 * int(n) / judged:.1f} % {name}" for n, name in
+                       zip(pixels, DATASETS[args.dataset]["class_names"]))
+    log(f"{title}: {len(cases)} images ({', '.join(case.name for case in cases)}), {judged:,} pixels inside the ROI: {shares}")
+    for values, path in dataset.label_values.items():
+        if values not in ((0, 255), (0, 1)):
+            log(f"  labels such as {path} hold {values}: the larger value is read as class 1")
+    return dataset, pixels
+
+
+def make_loader(args, dataset, device, **order):
+    """Loads with `order`: a batch_sampler for training, indices (sampler) for judging one image at a time."""
+    workers = args.workers if args.workers is not None else min(8, torch.get_num_threads()) * (device.type == "cuda")
+    return DataLoader(dataset, num_workers=workers, pin_memory=device.type == "cuda", collate_fn=dataset.collate_fn, **order)
+
+
+def judge_loader(args, dataset, device):
+    """One image at a time, each rank every world_size-th."""
+    return make_loader(args, dataset, device, sampler=range(rank(), len(dataset), world_size()))
+
+
+def pick_class_weights(choice, pixels):
+    """Weights [K] of the cross entropy, or None, from --class-weights and the training pixels [K] of each class."""
+    if choice == "none":
+        return None
+    weights = median_frequency_weights(pixels) if choice == "auto" else torch.tensor(choice)
+    log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
+    return weights
+
+
+# --- model and state --------------------------------------------------------------------------------------------------
+
+def describe_model(args):
+    """What build_model() needs, as a checkpoint keeps it."""
+    return {"model_name": args.model, "model_kwargs": {"in_channels": 3, "num_classes": args.num_classes,
+                                                       "bilinear": args.bilinear, "base_c": args.base_c}}
+
+
+def make_model(args, path=""):
+    """The model that the flags describe, with the weights of `path` if one is given, and that file's content."""
+    description = describe_model(args)
+    model = build_model(description["model_name"], **description["model_kwargs"])
+    if not path:
+        return model, {}
+    checkpoint = checkpoints.load(path)
+    for name, asked in description.items():
+        if checkpoint.get(name, asked) != asked:
+            raise checkpoints.CheckpointError(f"{path}: is of {name} {checkpoint[name]}, but the flags ask for {asked}; "
+                                              "leave these flags out or start a new run")
+    checkpoints.load_weights(model, checkpoint, path)
+    return model, checkpoint
+
+
+def make_optimizer(args, model):
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+
+
+def start_or_resume(args, checkpoint, optimizer, scaler, steps):
+    """Where the run stands, new or as the checkpoint left it, as a dict that the next checkpoint keeps.
+
+    `steps` are the optimiser steps of an epoch. Restores the optimiser and the scaler; settings come from the flags.
+    """
+    if not checkpoint:
+        epoch = args.start_epoch or 0
+        plan = plan_schedule(steps, args.epochs, args.warmup_epochs > 0, args.warmup_epochs)
+        return {"epoch": epoch, "step": epoch * steps, "plan": plan, "best_score": -math.inf, "history": [],
+                "results_name": time.strftime("results%Y%m%d-%H%M%S.txt")}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
+    if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
+        scaler.load_state_dict(checkpoint["scaler"])
+    run = {name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")}
+    run["epoch"] = checkpoint["epoch"] + 1 if args.start_epoch is None else args.start_epoch
+    log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done, the best score is {run['best_score']:.4f}")
+    end = run["step"] + (args.epochs - run["epoch"]) * steps
+    if run["epoch"] < args.epochs and end != run["plan"]["total_steps"]:
+        restart = args.lr != checkpoint["args"]["lr"]
+        run["plan"] = extend(run["plan"], run["step"], end, restart)
+        start = args.lr * poly_factor(run["step"], **run["plan"])
+        log(f"the schedule is planned anew: from epoch {run['epoch']} on the rate falls from {start:.6f} to 0 at the end of "
+            f"epoch {args.epochs - 1}" + ("" if restart else " (give --lr to start from another rate)"))
+    return run
+
+
+def restore_randomness(args, checkpoint):
+    """Goes on with this rank's random states; a rank that the checkpoint does not know gets a stream of its own."""
+    states = checkpoint.get("random_states", [])
+    if rank() < len(states):
+        checkpoints.restore_random_state(states[rank()])
+    else:
+        torch.manual_seed(args.seed + 1_000_003 * (rank() + 1))
+
+
+def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
+    """Writes the epoch's checkpoints and text files. The best first: killed in between, the epoch is run once more."""
+    random_states = gather_objects(checkpoints.random_state())
+    if not is_main_process():
+        return
+    content = {
+        **describe_model(args), "model": model.state_dict(), "class_names": DATASETS[args.dataset]["class_names"],
+        "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
+        "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
+        **run, "epoch": row["epoch"], "step": scheduler.last_epoch,
+    }
+    folder = Path(args.output_dir)
+    if not args.save_best:
+        checkpoints.save(folder / f"model_{row['epoch']}.pth", content)
+    if is_best:
+        checkpoints.save(folder / "best_model.pth", content)
+    checkpoints.save(folder / "last_model.pth", content)
+    results.write_history(folder, run["results_name"], run["history"])
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
+    """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
+    class_names = DATASETS[args.dataset]["class_names"]
+    dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
+    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype)
+    scores = summarize(counts, checkpoint["threshold"])
+    if is_main_process():
+        results.write_json(Path(args.output_dir) / "test_scores.json", {
+            **results.provenance(device, time.perf_counter() - begin),
+            "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]],
+            "threshold": checkpoint["threshold"], "scores": scores,
+            "images": results.image_rows([case.name for case in cases], counts)})
+    log(results.score_table(scores, class_names, checkpoint["threshold"]))
+    return dataset
+
+
+def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count=4):
+    """Draws the first images with truth, prediction and errors; what is not judged is drawn as background."""
+    rows = []
+    for i, case in enumerate(dataset.cases[:count]):
+        image, target = dataset.read(i)
+        probs = predict_probs(model, dataset[i][0][None].to(device), amp_dtype)
+        prediction = decide(probs)[0].cpu().masked_fill(target == IGNORE, 0)
+        counts = SegmentationCounts(len(class_names))
+        counts.update(target, prediction, probs[0].cpu())
+        rows.append({"name": case.name, "image": image.permute(1, 2, 0).numpy(), "target": target.numpy(),
+                     "prediction": prediction.numpy(), "score": counts.mean_dice()})
+    plotting.save_prediction_grid(path, rows, class_names)
+
+
+def test_only(args, device, amp_dtype, begin):
+    """Scores the checkpoint of --weights on the test split."""
+    path = args.weights or args.resume
+    model, checkpoint = make_model(args, path)
+    # Plain weights say nothing of themselves: the flags do.
+    checkpoint = {"mean": args.mean, "std": args.std, "threshold": 0.5, "epoch": None, "args": vars(args), **checkpoint}
+    cases = labelled_test_cases(args)
+    if not cases:
+        raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
+    checkpoints.prepare_folder(args.output_dir)
+    model = model.to(device, memory_format=torch.channels_last)
+    dataset = score_test(args, model, checkpoint, cases, device, amp_dtype, begin)
+    if is_main_process():
+        draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
+                         DATASETS[args.dataset]["class_names"])
+
+
+# --- the story --------------------------------------------------------------------------------------------------------
+
+def main(args):
+    """Data, model, optimiser, resume, epochs, and the test split, once."""
+    begin = time.perf_counter()
+    device = pick_device(args.device)
+    amp_dtype = pick_amp_dtype(device, args.amp)
+    log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
+    if args.demo:
+        make_demo(args)
+    if args.test_only:
+        return test_only(args, device, amp_dtype, begin)
+
+    train_cases, val_cases, test_cases = split_cases(args)
+    log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
+    train_set, pixels = make_dataset(args, train_cases, train_preset(
+        args.mean, args.std, args.base_size, args.crop_size, args.scale), "training")
+    val_set = make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0] if val_cases else None
+    batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size())
+    train_loader = make_loader(args, train_set, device, batch_sampler=batches)
+    val_loader = judge_loader(args, val_set, device) if val_cases else None
+
+    torch.manual_seed(args.seed)
+    model, checkpoint = make_model(args, args.resume or args.weights)
+    checkpoint = checkpoint if args.resume else {}
+    prepare_output(args, model)
+    model = model.to(device, memory_format=torch.channels_last)
+    if args.compile:
+        model.compile()
+    optimizer = make_optimizer(args, model)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+    run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate))
+    scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
+    weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
+    train = partial(train_one_epoch, model, optimizer, train_loader, device, num_classes=args.num_classes,
+                    lr_scheduler=scheduler, print_freq=args.print_freq, scaler=scaler, amp_dtype=amp_dtype,
+                    loss_weight=None if weights is None else weights.to(device),
+                    accumulate=args.accumulate, clip_grad=args.clip_grad)
+    board = Board(Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None)
+    restore_randomness(args, checkpoint)
+
+    try:
+        for epoch in range(run["epoch"], args.epochs):
+            row = train_epoch(train, epoch, batches, train_cases)
+            if val_loader:
+                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype)
+                row |= {f"val_{name}": value for name, value in summarize(counts).items()}
+            is_best = keep_if_best(run, row)
+            save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
+            log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_loader else ""))
+            board.scalars(row, epoch)
+    except KeyboardInterrupt:
+        say_how_to_resume(args, run)
+        raise
+    finally:
+        if is_main_process() and run["history"]:
+            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"])
+    finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
+
+
+def make_demo(args):
+    if is_main_process():
+        log(f"drawing the demo's data into {args.data_path}/DRIVE")
+        write_demo_drive(args.data_path)
+
+
+def prepare_output(args, model):
+    """Finds out now, not after the first epoch, that the output folder is not writable or full."""
+    if not is_main_process():
+        return
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    states = {"sgd": 1, "adamw": 2}[args.optimizer]
+    checkpoints.prepare_folder(args.output_dir, 3 * (1 + states) * weights + 20e6)  # best, last, the one being written
+    if not args.resume and (Path(args.output_dir) / "last_model.pth").exists():
+        log(f"note: this new run replaces the one in {args.output_dir} (--resume auto goes on with it)")
+
+
+def train_epoch(train, epoch, batches, cases):
+    """One epoch's row of the history; names the images of a batch whose loss is not finite."""
+    start = time.perf_counter()
+    batches.set_epoch(epoch)
+    try:
+        loss, lr = train(epoch=epoch)
+    except NonFiniteLossError as error:
+        names = ", ".join(str(cases[i].image) for i in batches.batches()[error.step])
+        error.args = (f"{error} of epoch {epoch}, on the images {names}. The weights of the last whole epoch are kept; "
+                      "lower --lr, set --clip-grad 1, or try --no-amp",)
+        raise
+    seconds = time.perf_counter() - start
+    return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": batches.size / seconds}
+
+
+def keep_if_best(run, row):
+    """Adds the row to the run's history; True if it is the best so far by validation Dice, or without validation.
+
+    A Dice that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
+    """
+    run["history"].append(row)
+    dice = row.get("val_dice", math.inf)
+    score = -1.0 if math.isnan(dice) else dice
+    is_best = score > run["best_score"] or "val_dice" not in row
+    run["best_score"] = max(score, run["best_score"])
+    return is_best
+
+
+def say_how_to_resume(args, run):
+    if run["history"]:
+        folder = [] if args.output_dir == "save_weights" else ["--output-dir", args.output_dir]
+        log(f"\nstopped. {args.output_dir}/last_model.pth holds the run up to the end of epoch {run['history'][-1]['epoch']}; "
+            f"go on with\n  python {Path(sys.argv[0]).name} {shlex.join(['--resume', 'auto', *folder])}")
+    else:
+        log("\nstopped before the end of the first epoch: there is nothing to go on from; the same command starts anew")
+
+
+def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
+    """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
+    folder = Path(args.output_dir)
+    model, checkpoint = checkpoints.load_model(folder / "best_model.pth")
+    model = model.to(device, memory_format=torch.channels_last)
+    if test_cases:
+        other_set = score_test(args, model, checkpoint, test_cases, device, amp_dtype, begin)
+    elif not args.folds:
+        log("the test images have no labels: nothing to score; predict.py segments them")
+    if is_main_process():
+        draw_predictions(folder / "predictions.png", model, other_set, device, amp_dtype,
+                         DATASETS[args.dataset]["class_names"])
+        for name in ("curves.png", "predictions.png"):
+            board.picture(folder / name, args.epochs)
+    board.close()
+    log(f"{time.perf_counter() - begin:.0f} s in all; weights, scores and pictures are in {folder}/")
+    if args.demo:
+        log(DEMO_FAREWELL.format(folder=folder, data=args.data_path))
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(parse_args(None, "train.py", __doc__, DATASETS, MODELS)), "train.py", (DataError,))

@@ -1,0 +1,140 @@
+"""The one owner of the checkpoint format.
+
+A checkpoint is a dict of plain types and tensors, so torch.load reads it with weights_only=True. It describes itself:
+
+    format                      FORMAT
+    model                       state_dict
+    model_name, model_kwargs    what build_model() needs
+    class_names, mean, std      of the data it was trained on; mean and std of pixels in 0–1
+    threshold                   on the probability of class 1, as validation chose it (0.5 without validation)
+    args                        the run's flags
+  and, to go on exactly:
+    optimizer, plan, step, scaler, epoch, best_score, history, random_states
+"""
+
+import argparse
+import pickle
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src import MODELS, build_model
+
+from .atomic import replacing
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, written or used; the message names the file, the reason and the remedy."""
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+def save(path, checkpoint):
+    """Writes the checkpoint atomically; CheckpointError if that fails, with the earlier file untouched."""
+    try:
+        with replacing(path) as temporary:
+            torch.save({"format": FORMAT, **checkpoint}, temporary)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise CheckpointError(f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
+                              "An earlier file of that name is untouched") from error
+
+
+def prepare_folder(folder, num_bytes=0):
+    """Makes the folder; CheckpointError if it cannot be written to or has no room for `num_bytes`."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "write_test") as temporary:
+            temporary.write_bytes(b"0")
+        (folder / "write_test").unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    if free < num_bytes:
+        raise CheckpointError(f"{folder}: {free / 1e6:.0f} MB are free, but the run needs about {num_bytes / 1e6:.0f} MB; "
+                              "free some space or choose another folder")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+def load(path):
+    """The checkpoint dict, on the CPU. CheckpointError for a file that is missing, cut short, unsafe or something else."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the tutorials' files hold one; it is harmless
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except pickle.UnpicklingError as error:
+        reason = ("it holds Python objects that could run code, which are never loaded"
+                  if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is cut short or no checkpoint")
+        raise CheckpointError(f"{path}: cannot be loaded: {reason}; use a file that train.py wrote") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded: it is cut short or no checkpoint "
+                              f"({str(error).splitlines()[0]}); use an earlier copy") from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def load_described(path):
+    """load(), for a checkpoint that describes itself; CheckpointError for one that does not."""
+    checkpoint = load(path)
+    if checkpoint.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
+                              "give plain weights to train.py --weights, with the flags of their architecture")
+    return checkpoint
+
+
+def load_model(path):
+    """(model on the CPU in eval mode, its checkpoint) from a checkpoint that describes itself."""
+    checkpoint = load_described(path)
+    if checkpoint["model_name"] not in MODELS:
+        raise CheckpointError(f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
+                              f"have; it has {', '.join(sorted(MODELS))}")
+    model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
+    load_weights(model, checkpoint, path)
+    return model.eval(), checkpoint
+
+
+def load_weights(model, checkpoint, path):
+    """Loads the weights of a checkpoint, of the tutorials' {"model": …}, or a bare state_dict, into the model."""
+    state = checkpoint.get("model", checkpoint)
+    expected = model.state_dict()
+    wrong = [f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}" for name, value in expected.items()
+             if name in state and state[name].shape != value.shape]
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if wrong or missing or extra:
+        parts = [f"{len(items)} weights {what} (first: {items[0]})" for items, what in
+                 ((wrong, "of another shape"), (missing, "missing"), (extra, "unknown")) if items]
+        raise CheckpointError(f"{path}: is of another architecture than {type(model).__name__} with these flags: "
+                              f"{', '.join(parts)}; give the flags it was trained with")
+    model.load_state_dict(state)
+
+
+# --- random states ----------------------------------------------------------------------------------------------------
+
+def random_state():
+    """The states of all random generators of this process, in plain types."""
+    version, internal, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+        "python": (version, internal, gauss),
+        "numpy": (name, keys.tolist(), *rest),
+    }
+
+
+def restore_random_state(state):
+    """Sets the generators to what random_state() returned; GPUs that were not there then keep their state."""
+    torch.set_rng_state(state["torch"])
+    for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"]):
+        torch.cuda.set_rng_state(cuda_state, device)
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))

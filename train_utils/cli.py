@@ -1,0 +1,69 @@
+"""What the four scripts share: flag types that refuse impossible values, and errors in one sentence."""
+
+import argparse
+import signal
+import sys
+
+import torch
+
+from .checkpoint import CheckpointError
+from .train_and_eval import NonFiniteLossError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose error is one sentence, without the usage of all flags before it."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
+
+
+def number(kind, minimum=None, above=None, maximum=None, below=None):
+    """A flag type: a number of `kind` (int or float) within the bounds; `above` and `below` exclude the bound itself."""
+    bounds = [(minimum, "at least", lambda v: v >= minimum), (above, "above", lambda v: v > above),
+              (maximum, "at most", lambda v: v <= maximum), (below, "below", lambda v: v < below)]
+    bounds = [(bound, words, holds) for bound, words, holds in bounds if bound is not None]
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a{'n integer' if kind is int else ' number'}") from None
+        if not all(holds(value) for _, _, holds in bounds):
+            raise argparse.ArgumentTypeError(
+                f"must be {' and '.join(f'{words} {bound}' for bound, words, _ in bounds)}, got {text}")
+        return value
+
+    return parse
+
+
+def class_weights(text):
+    """"auto", "none", or numbers for each class such as 1,2 → "auto", "none", or a list of floats."""
+    if text in ("auto", "none"):
+        return text
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be auto, none, or weights ≥ 0 such as 1,2, got {text!r}")
+    return weights
+
+
+def run_script(main, prog, errors=()):
+    """Calls main(). What a user can mend (CheckpointError, NonFiniteLossError, `errors`, no memory) ends the script with
+    one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143."""
+    def stop(signum, frame):
+        raise KeyboardInterrupt(128 + signum)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        main()
+    except (CheckpointError, NonFiniteLossError, *errors) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        print(f"{prog}: error: the GPU is out of memory ({str(error).split('. ')[0]}); lower --batch-size, --crop-size or "
+              "--base-c; --accumulate makes up for a smaller batch", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        sys.exit(interrupt.args[0] if interrupt.args else 130)

@@ -1,0 +1,124 @@
+"""The flags of train.py and train_multi_GPU.py.
+
+Every function is handed `datasets` and `models`, the tables of my_dataset and src, since flags name their rows.
+"""
+
+from argparse import BooleanOptionalAction as BOOL
+from pathlib import Path
+
+from src.device import pick_device
+
+from . import checkpoint as checkpoints
+from .cli import Parser, class_weights, number
+
+# What --demo changes of the defaults below: two minutes on two CPU cores.
+DEMO = {"data_path": "demo_data", "epochs": 30, "batch_size": 4, "base_c": 16, "base_size": 282, "crop_size": 192,
+        "scale": [0.8, 1.2], "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2}
+
+# Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
+LOCAL_FLAGS = {"demo", "device", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard", "test_only", "weights",
+               "workers"}
+
+
+def get_parser(prog, description, datasets, models):
+    parser = Parser(prog=prog, usage="%(prog)s [flags]", description=description)
+    on_off = {"action": "store_true"}
+    add = parser.add_argument_group("data").add_argument
+    add("--data-path", default="./", help="folder that holds DRIVE/ (default: here)")
+    add("--dataset", default="drive", choices=sorted(datasets))
+    add("--demo", **on_off, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
+    add("--num-classes", type=number(int, minimum=2, maximum=255), default=2, help="classes, the background included")
+    add("--val", default="holdout", choices=["holdout", "none", "test"],
+        help="what chooses the best epoch and the threshold: the last fifth of the training images (DRIVE: 37-40), nothing "
+             "(train on all, keep the last weights), or the test images, as the tutorials do, which flatters the result")
+    add("--folds", type=number(int, minimum=2), help="cross-validation: cut the training images into this many folds")
+    add("--fold", type=number(int, minimum=0), help="the fold that validates, counted from 0; the test split is not scored")
+    add("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
+    add("--std", type=number(float, above=0), nargs=3, metavar=("R", "G", "B"), help="channel standard deviations in 0-1")
+    add("--base-size", type=number(int, minimum=32), default=565, help="shorter side, in px, that --scale multiplies")
+    add("--scale", type=number(float, above=0), nargs=2, default=[0.5, 1.2], metavar=("MIN", "MAX"))
+    add("--crop-size", type=number(int, minimum=32), default=480, help="side of the training crops in px, at least 32")
+    add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
+    add("--workers", type=number(int, minimum=0), help="loader processes (default: 0 on a CPU, up to 8 on a GPU)")
+
+    add = parser.add_argument_group("model").add_argument
+    add("--model", default="unet", choices=sorted(models))
+    add("--base-c", type=number(int, minimum=1), default=32, help="channels of the first level")
+    add("--bilinear", action=BOOL, default=True, help="bilinear upsampling; --no-bilinear: transposed convolutions")
+
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=number(int, minimum=1), default=200)
+    add("-b", "--batch-size", type=number(int, minimum=1), default=4, help="images a step, on each device")
+    add("--accumulate", type=number(int, minimum=1), default=1, metavar="N", help="batches for one optimiser step")
+    add("--optimizer", default="sgd", choices=["sgd", "adamw"])
+    add("--lr", type=number(float, above=0), default=0.01, help="highest learning rate")
+    add("--momentum", type=number(float, minimum=0, below=1), default=0.9, help="of SGD")
+    add("--wd", "--weight-decay", type=number(float, minimum=0), default=1e-4, dest="weight_decay")
+    add("--warmup-epochs", type=number(float, minimum=0), default=1, help="of linear warm-up; then (1 - progress)^0.9")
+    add("--clip-grad", type=number(float, above=0), metavar="NORM", help="largest gradient norm")
+    add("--class-weights", type=class_weights, metavar="auto|none|LIST",
+        help="of the cross entropy; auto: median frequency balancing (default: the data set's; DRIVE: 1,2)")
+    add("--seed", type=number(int, minimum=0), default=0)
+    add("--amp", action=BOOL, default=True, help="mixed precision where the device has it (default: on)")
+    add("--compile", action=BOOL, default=False, help="torch.compile the model")
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
+
+    add = parser.add_argument_group("going on, judging, output").add_argument
+    add("--resume", default="", metavar="auto|FILE", help="go on with a run, its flags included; auto: last_model.pth of "
+        "--output-dir, if there is one. With a larger --epochs the schedule is planned anew from there")
+    add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
+    add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
+    add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
+    add("--output-dir", default="save_weights")
+    add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
+    add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
+    add("--tensorboard", action=BOOL, default=False, help="also log scalars and pictures for TensorBoard")
+    return parser
+
+
+def parse_args(argv, prog, description, datasets, models):
+    """The flags, checked. Defaults are the parser's, then --demo's, then those of the run that is resumed or judged."""
+    parser = get_parser(prog, description, datasets, models)
+    args = parser.parse_args(argv)
+    if args.demo:
+        parser.set_defaults(**DEMO)
+    resume = resume_path(args)
+    source = resume or (args.weights if args.test_only else "")
+    saved = checkpoints.load(source).get("args", {}) if source else {}
+    if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
+        parser.set_defaults(**{name: value for name, value in saved.items() if name not in LOCAL_FLAGS})
+    args = parser.parse_args(argv)
+    args.resume = resume
+    row = datasets[args.dataset]
+    check_flags(parser, args, len(row["class_names"]))
+    args.mean, args.std = args.mean or row["mean"], args.std or row["std"]
+    args.class_weights = args.class_weights or row["class_weights"]
+    return args
+
+
+def resume_path(args):
+    """The file to resume from, "" for none: `--resume auto` without a checkpoint starts a new run."""
+    if args.resume != "auto":
+        return args.resume
+    path = Path(args.output_dir) / "last_model.pth"
+    return str(path) if path.exists() else ""
+
+
+def check_flags(parser, args, classes):
+    """Ends the script with exit code 2 where flags contradict each other, the data set's classes, or the machine."""
+    if args.num_classes != classes:
+        parser.error(f"--num-classes {args.num_classes}: {args.dataset} has {classes} classes, the background included")
+    if (args.fold is None) != (args.folds is None):
+        parser.error("--folds K and --fold k belong together")
+    if args.folds and (args.fold >= args.folds or args.val != "holdout"):
+        parser.error(f"--fold goes from 0 to {args.folds - 1}, and without --val")
+    if isinstance(args.class_weights, list) and len(args.class_weights) != args.num_classes:
+        parser.error(f"--class-weights has {len(args.class_weights)} weights for {args.num_classes} classes")
+    if args.scale[0] > args.scale[1]:
+        parser.error(f"--scale {args.scale[0]} {args.scale[1]}: the first is the smaller one")
+    if args.test_only and not (args.weights or args.resume):
+        parser.error("--test-only needs --weights FILE")
+    try:
+        pick_device(args.device)
+    except ValueError as error:
+        parser.error(f"--device: {error}")

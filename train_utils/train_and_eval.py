@@ -1,0 +1,120 @@
+"""One epoch of training, and the judging of a model. Handed loaders; no disk, no flags, no plots."""
+
+import math
+from contextlib import nullcontext
+
+import torch
+
+from src.inference import decide, predict_probs
+
+from .dice_coefficient_loss import criterion
+from .distributed_utils import gather_counts, is_main_process, sum_over_ranks
+from .metrics import SegmentationCounts
+from .progress import Progress
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite in step `step` (counted from 0) of the epoch."""
+
+    def __init__(self, step, loss):
+        super().__init__(f"the loss became {loss} in step {step}")
+        self.step = step
+
+
+def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, lr_scheduler, print_freq=10, scaler=None,
+                    *, loss_weight=None, amp_dtype=None, accumulate=1, clip_grad=None, ignore_index=255):
+    """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
+
+    Args beyond the obvious:
+        lr_scheduler: stepped after every optimiser step.
+        print_freq: steps between two looks at the loss; only there does the CPU wait for the device.
+        scaler: torch.amp.GradScaler for float16, or None.
+        loss_weight: [num_classes] weights of the cross entropy, or None.
+        amp_dtype: dtype for autocast, None for full precision.
+        accumulate: batches whose gradients are averaged for one optimiser step; the last step takes what is left.
+        clip_grad: largest gradient norm, or None.
+
+    Returns (loss averaged over the images of all ranks, learning rate of the last step). NonFiniteLossError at the next
+    look after a loss that is NaN or infinite.
+    """
+    model.train()
+    device = torch.device(device)
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    steps = len(data_loader)
+    losses, sizes, looked = torch.zeros(steps, device=device), [], 0
+    with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
+        for step, (image, target) in enumerate(data_loader):
+            group_end = min(step - step % accumulate + accumulate, steps)
+            group_size = group_end - (step - step % accumulate)
+            image = image.to(device, non_blocking=True, memory_format=torch.channels_last)
+            target = target.to(device, non_blocking=True)
+            with gradient_sync(model, step + 1 == group_end):
+                with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                    output = model(image)
+                loss = criterion(output, target, loss_weight, num_classes, ignore_index=ignore_index)
+                scaler.scale(loss / group_size).backward()
+            losses[step] = loss.detach()
+            sizes.append(len(image))
+            lr = optimizer.param_groups[0]["lr"]
+            if step + 1 == group_end:
+                take_step(model, optimizer, scaler, clip_grad)
+                lr_scheduler.step()
+            look = (step + 1) % print_freq == 0 or step + 1 == steps
+            if look:
+                mean = mean_if_finite(losses, looked, step + 1)
+                looked = step + 1
+            progress.update(len(image), f"loss {mean:.4f}  lr {lr:.6f}" if look else None)
+    return mean_over_images(losses, sizes), lr
+
+
+def gradient_sync(model, wanted):
+    """The context of a backward pass: with DistributedDataParallel, ranks need not meet before the step of a group."""
+    return nullcontext() if wanted or not hasattr(model, "no_sync") else model.no_sync()
+
+
+def take_step(model, optimizer, scaler, clip_grad=None):
+    """Clips, steps, and clears the gradients; the scaler leaves a step with overflown float16 gradients out."""
+    if clip_grad is not None:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def mean_if_finite(losses, start, stop):
+    """Mean of losses[start:stop]; NonFiniteLossError naming the first step whose loss is NaN or infinite."""
+    values = losses[start:stop].tolist()
+    for step, value in enumerate(values, start):
+        if not math.isfinite(value):
+            raise NonFiniteLossError(step, value)
+    return sum(values) / len(values)
+
+
+def mean_over_images(losses, sizes):
+    """Mean of the batches' losses, weighted by their sizes, over all ranks."""
+    sizes = torch.tensor(sizes, dtype=torch.float64)
+    total, count = sum_over_ranks(torch.stack([(losses.double().cpu() * sizes).sum(), sizes.sum()])).tolist()
+    return total / count
+
+
+def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255):
+    """Counts how the model's predictions agree with the loader's targets, image by image.
+
+    Images at native size; those of a batch that are padded to a common size must be padded with `ignore_index` in the
+    target. Returns SegmentationCounts over all ranks: rank r of R must be handed the items r, r + R, …
+    """
+    model.eval()
+    device = torch.device(device)
+    counts = SegmentationCounts(num_classes, ignore_index)
+    for image, target in data_loader:
+        probs = predict_probs(model, image.to(device, non_blocking=True), amp_dtype)
+        for one_target, one_pred, one_probs in zip(target.to(device), decide(probs), probs):
+            counts.update(one_target, one_pred, one_probs)
+    return gather_counts(counts)
+
+
+def evaluate(model, data_loader, device, num_classes, **options):
+    """(ConfusionMatrix, Dice): the foreground Dice is the mean over images, whatever the batch size. See judge()."""
+    counts = judge(model, data_loader, device, num_classes, **options)
+    return counts.confmat(), counts.mean_dice()
