@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_out
 from src import MODELS, build_model
-from src.device import pick_amp_dtype, pick_device
+from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from src.inference import decide, predict_probs
 from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
@@ -190,6 +190,7 @@ def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
     counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype)
     scores = summarize(counts, checkpoint["threshold"])
+    scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
         results.write_json(Path(args.output_dir) / "test_scores.json", {
             **results.provenance(device, time.perf_counter() - begin),
@@ -238,6 +239,7 @@ def main(args):
     begin = time.perf_counter()
     device = pick_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
+    reuse_freed_memory(device)
     log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
     if args.demo:
         make_demo(args)
@@ -293,8 +295,11 @@ def main(args):
 
 def make_demo(args):
     if is_main_process():
-        log(f"drawing the demo's data into {args.data_path}/DRIVE")
-        write_demo_drive(args.data_path)
+        log(f"the demo's pictures are in {args.data_path}/DRIVE")
+        try:
+            write_demo_drive(args.data_path)
+        except OSError as error:
+            raise DataError(f"--demo: {error}") from error
 
 
 def prepare_output(args, model):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 MIN_SIDE = 32  # every architecture of MODELS takes images of at least 32×32 pixels
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_probs(model, image, amp_dtype=None):
     """Probabilities of a batch of whole images.
 

@@ -118,10 +118,11 @@ def test_a_finished_set_is_not_redrawn(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_other_parameters_replace_the_set(tmp_path):
-    draw(tmp_path / "a")
-    fewer = draw(tmp_path / "a", num_training=1)
-    assert digests(fewer) == digests(draw(tmp_path / "b", num_training=1))
+def test_a_set_of_other_parameters_is_left_alone(tmp_path):
+    before = digests(draw(tmp_path))
+    with pytest.raises(FileExistsError, match="num_training=3"):
+        draw(tmp_path, num_training=1)
+    assert digests(tmp_path / "DRIVE") == before
 
 
 def test_an_interrupted_drawing_is_redrawn(demo, tmp_path, monkeypatch):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train_utils.plotting import (MANY_CLASS_ERRORS, OVERLAY_COLOUR, TWO_CLASS_ERRORS, default_colours,
-                                  error_map, overlay, save_curves, save_mask, save_prediction_grid)
+from train_utils.pictures import (MANY_CLASS_ERRORS, OVERLAY_COLOUR, TWO_CLASS_ERRORS, default_colours,
+                                  error_map, overlay, save_mask)
+from train_utils.plotting import save_curves, save_prediction_grid
 
 NAN = float("nan")
 
@@ -213,7 +214,7 @@ def test_an_old_picture_survives_a_failed_save(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full_disk(self, file, **options):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", full_disk)

@@ -74,8 +74,9 @@ def load(path):
                   if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is cut short or no checkpoint")
         raise CheckpointError(f"{path}: cannot be loaded: {reason}; use a file that train.py wrote") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be loaded: it is cut short or no checkpoint "
-                              f"({str(error).splitlines()[0]}); use an earlier copy") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be loaded: it is cut short or no checkpoint ({reason}); use an earlier "
+                              "copy, or a file that train.py wrote") from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

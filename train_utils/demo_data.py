@@ -18,11 +18,11 @@ def write_demo_drive(root, num_training=20, num_test=8, size=(292, 282), seed=0)
     """Draws a synthetic fundus set in DRIVE's layout under root/DRIVE and returns root (as Path).
 
     size is (height, width) in pixels, each at least 64. Training pictures are numbered from 21, test pictures
-    from 01, as in DRIVE. A picture depends only on (seed, its number, size). A finished set with the same
-    parameters is left as it is; an unfinished one, or one with other parameters, is drawn anew.
+    from 01, as in DRIVE. A picture depends only on (seed, its number, size). A finished set is left as it is, an
+    unfinished one is completed; nothing is ever deleted or written over but a set of the same parameters.
 
-    Raises FileExistsError if root/DRIVE holds files but no marker of this function, and ValueError for a size
-    below 64 pixels, a negative count or seed, or num_test > 20 (number 21 is already a training picture).
+    Raises FileExistsError if root/DRIVE holds anything else, and ValueError for a size below 64 pixels, a negative
+    count or seed, or num_test > 20 (number 21 is already a training picture).
     """
     size = (int(size[0]), int(size[1]))
     if min(size) < 64 or num_training < 0 or not 0 <= num_test <= 20 or seed < 0:
@@ -30,18 +30,18 @@ def write_demo_drive(root, num_training=20, num_test=8, size=(292, 282), seed=0)
                          f"got {size}, {num_training}, {num_test} and {seed}")
     folder = Path(root) / "DRIVE"
     marker = folder / "demo.txt"
-    if folder.exists() and not marker.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds other files (no {marker.name} of a demo set): left untouched")
-
     description = f"synthetic demo set: {num_training=} {num_test=} {size=} {seed=}\n"
+    drawing = "unfinished " + description
+    found = marker.read_text() if marker.exists() else "no demo.txt"
+    if folder.exists() and any(folder.iterdir()) and found not in (description, drawing):
+        raise FileExistsError(f"{folder} holds other files than this demo set ({found.strip()}); they are left untouched: "
+                              "move the folder away")
     paths = {number: picture_paths(folder, "training", number) for number in range(21, 21 + num_training)}
     paths |= {number: picture_paths(folder, "test", number) for number in range(1, 1 + num_test)}
-    complete = all(path.exists() for three in paths.values() for path in three)
-    if complete and marker.exists() and marker.read_text() == description:
+    if found == description and all(path.exists() for three in paths.values() for path in three):
         return Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text("incomplete\n")  # the description comes last, so that an interrupted set is redrawn
-    remove_pictures(folder)
+    marker.write_text(drawing)  # the description comes last, so that an interrupted set is drawn again
     for number, three in paths.items():
         save_picture(draw_fundus(np.random.default_rng([seed, number]), size), three)
     marker.write_text(description)
@@ -53,13 +53,6 @@ def picture_paths(folder, split, number):
     return (folder / split / "images" / f"{number:02d}_{split}.tif",
             folder / split / "1st_manual" / f"{number:02d}_manual1.gif",
             folder / split / "mask" / f"{number:02d}_{split}_mask.gif")
-
-
-def remove_pictures(folder):
-    """Deletes an earlier demo set's pictures: some would stay behind if fewer are wanted now."""
-    for pattern in ("*/images/*.tif", "*/1st_manual/*_manual1.gif", "*/mask/*_mask.gif"):
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def save_picture(arrays, paths):

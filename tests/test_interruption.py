@@ -1,0 +1,91 @@
+"""Killed in the middle: what is on disk is whole, and --resume auto goes on from the last whole epoch."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import TINY, run_train
+from train_utils.checkpoint import load, load_model
+
+ROOT = Path(__file__).parent.parent
+
+# Runs train.py's main in a process of its own, after a patch that sends a signal to that process in epoch 2.
+PRELUDE = """
+import os, signal, sys
+import torch, train
+from train_utils import checkpoint, train_and_eval
+from my_dataset import DATASETS, DataError
+from src import MODELS
+from train_utils.cli import run_script
+from train_utils.flags import parse_args
+"""
+IN_EPOCH = """
+steps = []
+original = train_and_eval.criterion
+def criterion(*args, **kwargs):
+    steps.append(0)
+    if len(steps) == {step}:  # there are two an epoch
+        os.kill(os.getpid(), signal.{signal})
+    return original(*args, **kwargs)
+train_and_eval.criterion = criterion
+"""
+IN_SAVE = """
+original = torch.save
+def save(content, path):
+    original(content, path)
+    if content["epoch"] == 2 and {name!r} in str(path):
+        with open(path, "rb+") as file:
+            file.truncate(file.seek(0, 2) // 2)
+        os.kill(os.getpid(), signal.{signal})
+torch.save = save
+"""
+MAIN = """
+run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS, MODELS)), "train.py", (DataError,))
+"""
+
+
+def run_patched(patch, data, output):
+    """The finished process. Without validation every epoch writes both checkpoints."""
+    argv = ["--data-path", data, "--output-dir", output, "--epochs", "4", "--val", "none", *TINY]
+    return subprocess.run([sys.executable, "-c", PRELUDE + patch + MAIN, *map(str, argv)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_root, tmp_path_factory):
+    return run_train(tiny_root, tmp_path_factory.mktemp("straight"), "--epochs", 4, "--val", "none")
+
+
+@pytest.mark.parametrize("patch", [
+    pytest.param(IN_EPOCH.format(signal="SIGKILL", step=6), id="in the middle of an epoch"),
+    pytest.param(IN_SAVE.format(signal="SIGKILL", name="last_model"), id="saving the last"),
+    pytest.param(IN_SAVE.format(signal="SIGKILL", name="best_model"), id="saving the best"),
+])
+def test_killed_and_resumed_equals_uninterrupted(patch, straight, tiny_root, tmp_path):
+    killed = run_patched(patch, tiny_root, tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert load(tmp_path / "last_model.pth")["epoch"] == 1
+    load_model(tmp_path / "best_model.pth")
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--device", "cpu", settings=())
+    expected, found = (load(folder / "last_model.pth")["model"] for folder in (straight, tmp_path))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not list(tmp_path.glob(".*.tmp"))  # the next save took over what the kill had left
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path):
+    stopped = run_patched(IN_EPOCH.format(signal=name, step=6), tiny_root, tmp_path)
+    assert stopped.returncode == code, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "up to the end of epoch 1" in stopped.stdout and "--resume auto" in stopped.stdout
+    assert load(tmp_path / "last_model.pth")["epoch"] == 1 and (tmp_path / "curves.png").exists()
+
+
+def test_stopped_in_the_first_epoch_says_so(tiny_root, tmp_path):
+    stopped = run_patched(IN_EPOCH.format(signal="SIGTERM", step=1), tiny_root, tmp_path)
+    assert stopped.returncode == 143 and "nothing to go on from" in stopped.stdout
+    assert not (tmp_path / "last_model.pth").exists()

@@ -1,0 +1,85 @@
+"""predict.py: what it writes agrees with what train.py scored, at the input's size, and can be seen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import predict
+from tests.tiny import run_train
+from train_utils.checkpoint import load
+
+
+@pytest.fixture(scope="module")
+def run(tiny_root, tmp_path_factory):
+    """Long enough a run that both classes are predicted."""
+    return run_train(tiny_root, tmp_path_factory.mktemp("run"), "--epochs", 12, "--optimizer", "adamw", "--lr", "0.01")
+
+
+@pytest.fixture
+def images(tiny_root):
+    return tiny_root / "DRIVE/test/images"
+
+
+def segment(weights, source, output, *options):
+    argv = ["--weights", weights, "--input", source, "--output", output, "--no-amp", "--device", "cpu", *options]
+    predict.main(predict.parse_args([str(arg) for arg in argv]))
+    return {path.name: path for path in output.iterdir()}
+
+
+def test_masks_reproduce_the_scored_predictions(run, tiny_root, images, tmp_path):
+    files = segment(run / "best_model.pth", images, tmp_path, "--threshold", "0.5")
+    for row in json.loads((run / "test_scores.json").read_text())["images"]:
+        number = row["name"].split("_")[0]
+        mask = np.asarray(Image.open(files[f"{row['name']}_mask.png"]))
+        truth, roi = (np.asarray(Image.open(tiny_root / "DRIVE/test" / name)) > 0
+                      for name in (f"1st_manual/{number}_manual1.gif", f"mask/{number}_test_mask.gif"))
+        assert set(np.unique(mask)) == {0, 255}
+        assert (row["tp"], row["fp"]) == (((mask > 0) & truth & roi).sum(), ((mask > 0) & ~truth & roi).sum())
+
+
+def test_threshold_comes_from_the_checkpoint(run, images, tmp_path, capsys):
+    segment(run / "best_model.pth", images / "01_test.tif", tmp_path)
+    assert f"threshold {load(run / 'best_model.pth')['threshold']:.3f}" in capsys.readouterr().out
+
+
+def test_probabilities_roi_and_overlay(run, tiny_root, images, tmp_path):
+    files = segment(run / "best_model.pth", images, tmp_path, "--save-prob", "--overlay", "--threshold", "0.5",
+                    "--roi-mask", tiny_root / "DRIVE/test/mask")
+    image, roi = np.asarray(Image.open(images / "02_test.tif")), np.asarray(
+        Image.open(tiny_root / "DRIVE/test/mask/02_test_mask.gif")) > 0
+    probs = np.asarray(Image.open(files["02_test_prob.png"]))
+    mask, overlay = (np.asarray(Image.open(files[f"02_test_{kind}.png"])) for kind in ("mask", "overlay"))
+    assert probs.dtype == np.uint16 and probs[~roi].max() == 0 and probs.max() > 32768
+    assert ((probs > 32768) == (mask > 0)).mean() > 0.999
+    assert (overlay[mask == 0] == image[mask == 0]).all() and (overlay[mask > 0] != image[mask > 0]).any()
+
+
+@pytest.mark.parametrize("size", [(31, 20), (97, 131)])
+def test_output_has_the_inputs_size(run, tmp_path, size):
+    Image.new("RGB", size, (150, 80, 50)).save(tmp_path / "odd.png")
+    files = segment(run / "best_model.pth", tmp_path / "odd.png", tmp_path / "out")
+    assert Image.open(files["odd_mask.png"]).size == size
+
+
+def test_pattern_takes_what_matches_in_order(run, images, tmp_path, capsys):
+    files = segment(run / "best_model.pth", images / "*1_test.tif", tmp_path)
+    assert list(files) == ["01_test_mask.png"]
+    assert "1 images, " in capsys.readouterr().out
+
+
+def test_same_stem_twice_is_refused(run, tmp_path):
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    with pytest.raises(predict.DataError, match="a.jpg.*a.png|a.png.*a.jpg"):
+        segment(run / "best_model.pth", tmp_path, tmp_path / "out")
+
+
+def test_warns_when_one_class_is_predicted(run, images, tmp_path, capsys):
+    checkpoint = load(run / "best_model.pth")
+    checkpoint["model"]["out_conv.0.bias"] = torch.tensor([100.0, -100.0])
+    torch.save(checkpoint, tmp_path / "black.pth")
+    segment(tmp_path / "black.pth", images, tmp_path / "out")
+    assert "only one class was predicted in 2 of 2 images: 01_test.tif (all background)" in capsys.readouterr().out

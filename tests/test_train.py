@@ -1,0 +1,283 @@
+"""Whole runs of train.py on a tiny demo set: what they leave, how they are judged, and how they go on."""
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from my_dataset import DATASETS, DataError
+from src import MODELS
+from tests.tiny import run_train
+from train_utils import NonFiniteLossError, flags
+from train_utils.checkpoint import CheckpointError, load, load_model
+
+BLOCK = ["[epoch: 0]", "train_loss: ", "lr: ", "dice coefficient: ", "global correct: ", "average row correct: [",
+         "IoU: [", "mean IoU: "]
+
+
+def weights(folder, name="last_model.pth"):
+    return load(folder / name)["model"]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_root, tmp_path_factory):
+    """The output folder of a run of three epochs."""
+    return run_train(tiny_root, tmp_path_factory.mktemp("run"), "--epochs", 3)
+
+
+def test_a_run_leaves_every_file(finished):
+    names = {path.name.split("2")[0] if path.name.startswith("results2") else path.name for path in finished.iterdir()}
+    assert names == {"best_model.pth", "last_model.pth", "results", "results.csv", "curves.png", "predictions.png",
+                     "test_scores.json"}
+    for name in ("curves.png", "predictions.png"):
+        assert Image.open(finished / name).size[0] > 300
+
+
+def test_results_txt_has_the_tutorials_block(finished):
+    text = next(finished.glob("results2*.txt")).read_text()
+    blocks = text.strip().split("\n\n")
+    assert len(blocks) == 3
+    for line, start in zip(blocks[0].splitlines(), BLOCK, strict=True):
+        assert line.startswith(start)
+
+
+def test_results_csv_has_a_row_an_epoch(finished):
+    header, *rows = (finished / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+    assert {"train_loss", "lr", "val_dice", "val_f1", "val_auc", "val_iou_1", "val_specificity"} <= set(header.split(","))
+
+
+def test_test_scores_say_where_they_come_from(finished):
+    scores = json.loads((finished / "test_scores.json").read_text())
+    assert {"command", "commit", "versions", "machine", "seconds", "peak_memory_mb", "selection", "threshold"} <= set(scores)
+    assert [row["name"] for row in scores["images"]] == ["01_test", "02_test"]
+    assert "validation" in scores["selection"]
+    cells = [sum(row[cell] for row in scores["images"]) for cell in ("tp", "fp", "fn", "tn")]
+    assert sum(cells) == scores["scores"]["pixels"]
+    assert scores["scores"]["f1"] == pytest.approx(2 * cells[0] / (2 * cells[0] + cells[1] + cells[2]))
+    assert not any(name.startswith("best_") for name in scores["scores"])  # no threshold is looked for on test images
+
+
+def test_checkpoint_describes_itself_in_plain_types(finished):
+    model, checkpoint = load_model(finished / "best_model.pth")
+    assert checkpoint["model_name"] == "unet" and model.base_c == 4
+    assert checkpoint["class_names"] == ["background", "vessel"]
+    assert checkpoint["mean"] == DATASETS["drive"]["mean"] and 0 <= checkpoint["threshold"] < 1
+    assert math.isfinite(checkpoint["best_score"])
+    best = max(range(3), key=lambda epoch: load(finished / "last_model.pth")["history"][epoch]["val_dice"])
+    assert checkpoint["epoch"] == best
+
+
+def test_test_only_repeats_the_final_scores(finished, tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--test-only", "--weights", finished / "best_model.pth")
+    first, again = (json.loads((folder / "test_scores.json").read_text()) for folder in (finished, tmp_path))
+    assert first["scores"] == again["scores"] and first["images"] == again["images"]
+    assert again["selection"] == first["selection"]
+
+
+def test_test_only_judges_plain_weights_of_the_tutorials(finished, tiny_root, tmp_path):
+    torch.save({"model": weights(finished)}, tmp_path / "plain.pth")
+    run_train(tiny_root, tmp_path, "--test-only", "--weights", tmp_path / "plain.pth")
+    assert json.loads((tmp_path / "test_scores.json").read_text())["threshold"] == 0.5
+
+
+def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr(train, "judge", lambda model, loader, *args, judge=train.judge, **kwargs: judged.append(
+        [case.name for case in loader.dataset.cases]) or judge(model, loader, *args, **kwargs))
+    run_train(tiny_root, tmp_path, "--epochs", 2)
+    assert judged == [["25_training"], ["25_training"], ["01_test", "02_test"]]
+
+
+def test_val_test_says_that_it_selects_on_test(tiny_root, tmp_path, capsys):
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--val", "test")
+    assert "TEST images" in capsys.readouterr().out
+    assert "TEST" in json.loads((tmp_path / "test_scores.json").read_text())["selection"]
+
+
+def test_val_none_trains_on_all_and_keeps_the_last_weights(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 2, "--val", "none")
+    assert equal(weights(tmp_path), weights(tmp_path, "best_model.pth"))
+    assert load(tmp_path / "best_model.pth")["epoch"] == 1 and load(tmp_path / "best_model.pth")["threshold"] == 0.5
+    assert "val_dice" not in (tmp_path / "results.csv").read_text()
+
+
+def test_cross_validation_never_scores_the_test_split(tiny_root, tmp_path, capsys):
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--folds", 5, "--fold", 1)
+    assert not (tmp_path / "test_scores.json").exists()
+    assert "validation: 1 images (22_training)" in capsys.readouterr().out
+
+
+def test_a_dice_of_zero_or_nan_still_saves_the_first_epoch():
+    for dice in (0.0, math.nan):
+        run = {"history": [], "best_score": -math.inf}
+        assert train.keep_if_best(run, {"val_dice": dice})
+        assert not train.keep_if_best(run, {"val_dice": math.nan})
+        assert train.keep_if_best(run, {"val_dice": 0.1})
+        assert not train.keep_if_best(run, {"val_dice": 0.05})
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options", [(), ("--workers", 2), ("--amp", "--optimizer", "adamw", "--accumulate", 2)],
+                         ids=["plain", "workers", "amp"])
+def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monkeypatch, options):
+    straight = run_train(tiny_root, tmp_path / "straight", "--epochs", 4, *options)
+    for stop in (1, 3):
+        folder = tmp_path / f"stopped{stop}"
+        with monkeypatch.context() as patch:
+            stop_after(patch, stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_train(tiny_root, folder, "--epochs", 4, *options)
+        assert load(folder / "last_model.pth")["epoch"] == stop - 1
+        torch.manual_seed(99)  # another process starts from another random state
+        local = options if "--workers" in options else ()  # every other setting is in the checkpoint
+        run_train(tiny_root, folder, "--resume", "auto", "--device", "cpu", *local, settings=())
+        for name in ("last_model.pth", "best_model.pth"):
+            assert equal(weights(straight, name), weights(folder, name))
+        assert [row["epoch"] for row in load(folder / "last_model.pth")["history"]] == [0, 1, 2, 3]
+        assert len(list(folder.glob("results2*.txt"))) == 1
+        assert same_history(straight, folder)
+
+
+def stop_after(patch, epochs):
+    """Makes train.py receive Ctrl-C when it begins the epoch after `epochs` whole ones."""
+    original = train.train_one_epoch
+
+    def interrupted(*args, **kwargs):
+        if kwargs["epoch"] == epochs:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    patch.setattr(train, "train_one_epoch", interrupted)
+
+
+def same_history(*folders):
+    def rows(folder):
+        timing = {"seconds", "images_per_second"}
+        return str([{k: v for k, v in row.items() if k not in timing} for row in load(folder / "last_model.pth")["history"]])
+
+    return len({rows(folder) for folder in folders}) == 1
+
+
+def test_resume_keeps_the_best_score_and_the_settings(finished, tiny_root, tmp_path, capsys):
+    for path in finished.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    run_train(tiny_root, tmp_path, "--resume", "auto", settings=())  # nothing but the folder is said again
+    assert "resumed" in capsys.readouterr().out
+    assert load(tmp_path / "last_model.pth")["best_score"] == load(finished / "last_model.pth")["best_score"]
+    assert equal(weights(finished), weights(tmp_path))
+
+
+def test_more_epochs_plan_the_schedule_anew_without_a_jump(tiny_root, tmp_path, capsys):
+    run_train(tiny_root, tmp_path, "--epochs", 2)
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 4)
+    assert "planned anew" in capsys.readouterr().out
+    rates = [row["lr"] for row in load(tmp_path / "last_model.pth")["history"]]
+    assert len(rates) == 4 and rates[1] >= rates[2] >= rates[3] > 0
+
+
+def test_more_epochs_from_a_rate_of_ones_own(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 2)
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--lr", 0.005)
+    rates = [row["lr"] for row in load(tmp_path / "last_model.pth")["history"]]
+    assert 0.002 < rates[2] < 0.005 and rates[3] < rates[2]
+
+
+def test_resume_auto_without_a_checkpoint_starts_anew(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--resume", "auto")
+    assert load(tmp_path / "last_model.pth")["epoch"] == 0
+
+
+def test_resuming_with_a_scaler_from_a_run_without_one(finished):
+    """Earlier code read checkpoint["scaler"] of a run that had none: KeyError."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    checkpoint = {**load(finished / "last_model.pth"), "optimizer": optimizer.state_dict()}
+    args = flags.parse_args(["--data-path", "x"], "train.py", "", DATASETS, MODELS)
+    assert checkpoint["scaler"] == {}
+    train.start_or_resume(args, checkpoint, optimizer, scaler, steps=2)
+    assert scaler.get_scale() == torch.amp.GradScaler("cpu", enabled=True).get_scale()
+
+
+def test_resume_of_another_architecture_is_refused(finished, tiny_root, tmp_path):
+    with pytest.raises(CheckpointError, match="base_c.*leave these flags out"):
+        run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", "--base-c", 8)
+
+
+def test_no_save_best_keeps_every_epoch(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 2, "--no-save-best")
+    assert load(tmp_path / "model_0.pth")["epoch"] == 0 and load(tmp_path / "model_1.pth")["epoch"] == 1
+
+
+def test_fine_tuning_starts_from_the_weights(finished, tiny_root, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "train_one_epoch", lambda model, *args, **kwargs: seen.append(
+        {name: value.clone() for name, value in model.state_dict().items()}) or (1.0, 0.1))
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--weights", finished / "best_model.pth")
+    assert equal(seen[0], weights(finished, "best_model.pth"))
+
+
+# --- data and failures ------------------------------------------------------------------------------------------------
+
+def test_non_finite_loss_names_the_images_and_keeps_the_last_weights(tiny_root, tmp_path, monkeypatch):
+    run_train(tiny_root, tmp_path, "--epochs", 2)
+    before = weights(tmp_path)
+    original = train.train_one_epoch
+
+    def poisoned(model, *args, **kwargs):
+        next(model.parameters()).data.fill_(math.nan)
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(train, "train_one_epoch", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2, on the images .*_training\.tif.*--lr"):
+        run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 3)
+    assert equal(weights(tmp_path), before)
+
+
+def test_test_labels_are_optional(tiny_copy, tmp_path, capsys):
+    for path in (tiny_copy / "DRIVE/test/1st_manual").iterdir():
+        path.unlink()
+    run_train(tiny_copy, tmp_path, "--epochs", 1)
+    assert "no labels" in capsys.readouterr().out
+    assert (tmp_path / "predictions.png").exists() and not (tmp_path / "test_scores.json").exists()
+    with pytest.raises(DataError, match="no labels"):
+        run_train(tiny_copy, tmp_path, "--test-only", "--weights", tmp_path / "best_model.pth")
+
+
+def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):
+    for path in (tiny_copy / "DRIVE/training/1st_manual").iterdir():
+        values = Image.open(path).point(lambda v: 253 if v else 3)
+        values.save(path, optimize=False)
+    run_train(tiny_copy, tmp_path, "--epochs", 1)
+    assert "(3, 253): the larger value is read as class 1" in capsys.readouterr().out
+
+
+def test_tensorboard_logs_scalars_and_pictures(tiny_root, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run_train(tiny_root, tmp_path, "--epochs", 2, "--tensorboard")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/dice")] == [0, 1]
+    assert set(events.Tags()["images"]) == {"curves", "predictions"}
+
+
+def test_auto_class_weights_balance_the_classes(tiny_root, tmp_path, capsys):
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--class-weights", "auto")
+    background, vessel = capsys.readouterr().out.split("class weights: ")[1].split("\n")[0].split(", ")
+    assert float(vessel) > 3 * float(background) > 0
+
+
+def test_piped_output_has_plain_lines(tiny_root, tmp_path, capsys):
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--print-freq", 1)
+    captured = capsys.readouterr()
+    assert "epoch 0  step 1/2  loss " in captured.out and "images/s" in captured.out and "left" in captured.out
+    assert "\r" not in captured.out + captured.err
+
