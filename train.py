@@ -20,7 +20,8 @@ from train_utils.board import Board
 from train_utils.cli import run_script
 from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
-from train_utils.distributed_utils import EpochBatches, gather_objects, is_main_process, rank, world_size
+from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
+                                           share_model, world_size)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
 from transforms import eval_preset, train_preset
@@ -71,7 +72,8 @@ def make_dataset(args, cases, transforms, title):
     judged = int(pixels[:IGNORE].sum())
     shares = ", ".join(f"{100 * int(n) / judged:.1f} % {name}" for n, name in
                        zip(pixels, DATASETS[args.dataset]["class_names"]))
-    log(f"{title}: {len(cases)} images ({', '.join(case.name for case in cases)}), {judged:,} pixels inside the ROI: {shares}")
+    names = cases[0].name + (f" to {cases[-1].name}" if len(cases) > 1 else "")
+    log(f"{title}: {len(cases)} images ({names}), {judged:,} pixels inside the ROI: {shares}")
     for values, path in dataset.label_values.items():
         if values not in ((0, 255), (0, 1)):
             log(f"  labels such as {path} hold {values}: the larger value is read as class 1")
@@ -112,7 +114,7 @@ def make_model(args, path=""):
     model = build_model(description["model_name"], **description["model_kwargs"])
     if not path:
         return model, {}
-    checkpoint = checkpoints.load(path)
+    checkpoint = from_main(lambda: checkpoints.load(path))
     for name, asked in description.items():
         if checkpoint.get(name, asked) != asked:
             raise checkpoints.CheckpointError(f"{path}: is of {name} {checkpoint[name]}, but the flags ask for {asked}; "
@@ -122,32 +124,37 @@ def make_model(args, path=""):
 
 
 def make_optimizer(args, model):
+    lr = args.lr * (world_size() if args.scale_lr else 1)
     if args.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay)
 
 
-def start_or_resume(args, checkpoint, optimizer, scaler, steps):
+def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
     """Where the run stands, new or as the checkpoint left it, as a dict that the next checkpoint keeps.
 
-    `steps` are the optimiser steps of an epoch. Restores the optimiser and the scaler; settings come from the flags.
+    `steps` are the optimiser steps of an epoch, `split` the names of the images by purpose. Restores the optimiser and the scaler; settings come from the flags.
     """
     if not checkpoint:
         epoch = args.start_epoch or 0
         plan = plan_schedule(steps, args.epochs, args.warmup_epochs > 0, args.warmup_epochs)
         return {"epoch": epoch, "step": epoch * steps, "plan": plan, "best_score": -math.inf, "history": [],
-                "results_name": time.strftime("results%Y%m%d-%H%M%S.txt")}
+                "results_name": time.strftime("results%Y%m%d-%H%M%S.txt"), "split": split}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
     run = {name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")}
+    run["split"] = split
     run["epoch"] = checkpoint["epoch"] + 1 if args.start_epoch is None else args.start_epoch
     log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done, the best score is {run['best_score']:.4f}")
+    if checkpoint["ranks"] != world_size():
+        log(f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
+            f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own")
     end = run["step"] + (args.epochs - run["epoch"]) * steps
     if run["epoch"] < args.epochs and end != run["plan"]["total_steps"]:
         restart = args.lr != checkpoint["args"]["lr"]
         run["plan"] = extend(run["plan"], run["step"], end, restart)
-        start = args.lr * poly_factor(run["step"], **run["plan"])
+        start = optimizer.param_groups[0]["lr"] * poly_factor(run["step"], **run["plan"])
         log(f"the schedule is planned anew: from epoch {run['epoch']} on the rate falls from {start:.6f} to 0 at the end of "
             f"epoch {args.epochs - 1}" + ("" if restart else " (give --lr to start from another rate)"))
     return run
@@ -171,7 +178,7 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
         **describe_model(args), "model": model.state_dict(), "class_names": DATASETS[args.dataset]["class_names"],
         "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
         "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
-        **run, "epoch": row["epoch"], "step": scheduler.last_epoch,
+        **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),
     }
     folder = Path(args.output_dir)
     if not args.save_best:
@@ -195,7 +202,7 @@ def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
         results.write_json(Path(args.output_dir) / "test_scores.json", {
             **results.provenance(device, time.perf_counter() - begin),
             "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]],
-            "threshold": checkpoint["threshold"], "scores": scores,
+            "threshold": checkpoint["threshold"], "split": checkpoint.get("split"), "scores": scores,
             "images": results.image_rows([case.name for case in cases], counts)})
     log(results.score_table(scores, class_names, checkpoint["threshold"]))
     return dataset
@@ -219,8 +226,8 @@ def test_only(args, device, amp_dtype, begin):
     """Scores the checkpoint of --weights on the test split."""
     path = args.weights or args.resume
     model, checkpoint = make_model(args, path)
-    # Plain weights say nothing of themselves: the flags do.
-    checkpoint = {"mean": args.mean, "std": args.std, "threshold": 0.5, "epoch": None, "args": vars(args), **checkpoint}
+    if "format" not in checkpoint:  # plain weights say nothing of themselves: the flags do
+        checkpoint = {"mean": args.mean, "std": args.std, "threshold": 0.5, "epoch": None, "args": vars(args)}
     cases = labelled_test_cases(args)
     if not cases:
         raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
@@ -242,7 +249,7 @@ def main(args):
     reuse_freed_memory(device)
     log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
     if args.demo:
-        make_demo(args)
+        from_main(lambda: make_demo(args))
     if args.test_only:
         return test_only(args, device, amp_dtype, begin)
 
@@ -258,16 +265,18 @@ def main(args):
     torch.manual_seed(args.seed)
     model, checkpoint = make_model(args, args.resume or args.weights)
     checkpoint = checkpoint if args.resume else {}
-    prepare_output(args, model)
+    from_main(lambda: prepare_output(args, model))
     model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
         model.compile()
+    parallel = share_model(model, device, args.sync_bn)
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate))
+    split = {"train": [case.name for case in train_cases], "val": [case.name for case in val_cases]}
+    run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split)
     scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
     weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
-    train = partial(train_one_epoch, model, optimizer, train_loader, device, num_classes=args.num_classes,
+    train = partial(train_one_epoch, parallel, optimizer, train_loader, device, num_classes=args.num_classes,
                     lr_scheduler=scheduler, print_freq=args.print_freq, scaler=scaler, amp_dtype=amp_dtype,
                     loss_weight=None if weights is None else weights.to(device),
                     accumulate=args.accumulate, clip_grad=args.clip_grad)
@@ -277,12 +286,13 @@ def main(args):
     try:
         for epoch in range(run["epoch"], args.epochs):
             row = train_epoch(train, epoch, batches, train_cases)
-            if val_loader:
+            share_buffers(model)
+            if val_cases:  # not "if val_loader": a rank without an image of its own still has to take part
                 counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype)
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = keep_if_best(run, row)
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
-            log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_loader else ""))
+            log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_cases else ""))
             board.scalars(row, epoch)
     except KeyboardInterrupt:
         say_how_to_resume(args, run)
@@ -294,18 +304,15 @@ def main(args):
 
 
 def make_demo(args):
-    if is_main_process():
-        log(f"the demo's pictures are in {args.data_path}/DRIVE")
-        try:
-            write_demo_drive(args.data_path)
-        except OSError as error:
-            raise DataError(f"--demo: {error}") from error
+    log(f"the demo's pictures are in {args.data_path}/DRIVE")
+    try:
+        write_demo_drive(args.data_path)
+    except OSError as error:
+        raise DataError(f"--demo: {error}") from error
 
 
 def prepare_output(args, model):
     """Finds out now, not after the first epoch, that the output folder is not writable or full."""
-    if not is_main_process():
-        return
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     states = {"sgd": 1, "adamw": 2}[args.optimizer]
     checkpoints.prepare_folder(args.output_dir, 3 * (1 + states) * weights + 20e6)  # best, last, the one being written
@@ -353,8 +360,8 @@ def say_how_to_resume(args, run):
 def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
     folder = Path(args.output_dir)
-    model, checkpoint = checkpoints.load_model(folder / "best_model.pth")
-    model = model.to(device, memory_format=torch.channels_last)
+    checkpoint = from_main(lambda: checkpoints.load_described(folder / "best_model.pth"))
+    model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(device, memory_format=torch.channels_last)
     if test_cases:
         other_set = score_test(args, model, checkpoint, test_cases, device, amp_dtype, begin)
     elif not args.folds:

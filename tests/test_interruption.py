@@ -28,7 +28,7 @@ steps = []
 original = train_and_eval.criterion
 def criterion(*args, **kwargs):
     steps.append(0)
-    if len(steps) == {step}:  # there are two an epoch
+    if len(steps) == {step}:  # there are three an epoch
         os.kill(os.getpid(), signal.{signal})
     return original(*args, **kwargs)
 train_and_eval.criterion = criterion
@@ -61,7 +61,7 @@ def straight(tiny_root, tmp_path_factory):
 
 
 @pytest.mark.parametrize("patch", [
-    pytest.param(IN_EPOCH.format(signal="SIGKILL", step=6), id="in the middle of an epoch"),
+    pytest.param(IN_EPOCH.format(signal="SIGKILL", step=8), id="in the middle of an epoch"),
     pytest.param(IN_SAVE.format(signal="SIGKILL", name="last_model"), id="saving the last"),
     pytest.param(IN_SAVE.format(signal="SIGKILL", name="best_model"), id="saving the best"),
 ])
@@ -78,7 +78,7 @@ def test_killed_and_resumed_equals_uninterrupted(patch, straight, tiny_root, tmp
 
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path):
-    stopped = run_patched(IN_EPOCH.format(signal=name, step=6), tiny_root, tmp_path)
+    stopped = run_patched(IN_EPOCH.format(signal=name, step=8), tiny_root, tmp_path)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "up to the end of epoch 1" in stopped.stdout and "--resume auto" in stopped.stdout

@@ -1,5 +1,6 @@
 """Whole runs of train.py on a tiny demo set: what they leave, how they are judged, and how they go on."""
 
+import argparse
 import json
 import math
 
@@ -83,7 +84,7 @@ def test_test_only_repeats_the_final_scores(finished, tiny_root, tmp_path):
 
 
 def test_test_only_judges_plain_weights_of_the_tutorials(finished, tiny_root, tmp_path):
-    torch.save({"model": weights(finished)}, tmp_path / "plain.pth")
+    torch.save({"model": weights(finished), "epoch": 3, "args": argparse.Namespace(amp="False")}, tmp_path / "plain.pth")
     run_train(tiny_root, tmp_path, "--test-only", "--weights", tmp_path / "plain.pth")
     assert json.loads((tmp_path / "test_scores.json").read_text())["threshold"] == 0.5
 
@@ -204,7 +205,7 @@ def test_resuming_with_a_scaler_from_a_run_without_one(finished):
     checkpoint = {**load(finished / "last_model.pth"), "optimizer": optimizer.state_dict()}
     args = flags.parse_args(["--data-path", "x"], "train.py", "", DATASETS, MODELS)
     assert checkpoint["scaler"] == {}
-    train.start_or_resume(args, checkpoint, optimizer, scaler, steps=2)
+    train.start_or_resume(args, checkpoint, optimizer, scaler, steps=2, split={})
     assert scaler.get_scale() == torch.amp.GradScaler("cpu", enabled=True).get_scale()
 
 

@@ -9,7 +9,7 @@ A checkpoint is a dict of plain types and tensors, so torch.load reads it with w
     threshold                   on the probability of class 1, as validation chose it (0.5 without validation)
     args                        the run's flags
   and, to go on exactly:
-    optimizer, plan, step, scaler, epoch, best_score, history, random_states
+    optimizer, plan, step, scaler, epoch, best_score, history, split, ranks, random_states (of each rank)
 """
 
 import argparse
@@ -94,12 +94,17 @@ def load_described(path):
 def load_model(path):
     """(model on the CPU in eval mode, its checkpoint) from a checkpoint that describes itself."""
     checkpoint = load_described(path)
+    return model_of(checkpoint, path), checkpoint
+
+
+def model_of(checkpoint, path):
+    """The model in eval mode that the checkpoint, read from `path`, describes, with its weights."""
     if checkpoint["model_name"] not in MODELS:
         raise CheckpointError(f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
                               f"have; it has {', '.join(sorted(MODELS))}")
     model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
     load_weights(model, checkpoint, path)
-    return model.eval(), checkpoint
+    return model.eval()
 
 
 def load_weights(model, checkpoint, path):

@@ -1,6 +1,7 @@
 """What the four scripts share: flag types that refuse impossible values, and errors in one sentence."""
 
 import argparse
+import os
 import signal
 import sys
 
@@ -14,7 +15,8 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose error is one sentence, without the usage of all flags before it."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
+        first = os.environ.get("RANK", "0") == "0"  # of several processes with the same flags, one speaks
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n" if first else None)
 
 
 def number(kind, minimum=None, above=None, maximum=None, below=None):
@@ -56,6 +58,8 @@ def run_script(main, prog, errors=()):
         raise KeyboardInterrupt(128 + signum)
 
     signal.signal(signal.SIGTERM, stop)
+    if os.environ.get("RANK", "0") != "0":
+        prog = f"{prog} (rank {os.environ['RANK']})"
     try:
         main()
     except (CheckpointError, NonFiniteLossError, *errors) as error:

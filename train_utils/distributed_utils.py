@@ -1,7 +1,32 @@
-"""Work shared by several processes. In a single process every function here is the identity."""
+"""Work shared by several processes: torch.distributed's group, and what the rest of the code asks of it.
+
+In a single process every function here is the identity, so that nothing else needs to know how many there are.
+"""
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def process_group(backend, timeout_seconds):
+    """The process group that torchrun describes in the environment; without torchrun, none.
+
+    Ranks that wait for each other longer than the timeout end with an error. At a good end all ranks meet before the
+    group is taken down (gloo aborts if one leaves early); after an error this one leaves at once, and torchrun stops
+    the others.
+    """
+    if "RANK" not in os.environ:
+        yield
+        return
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    yield
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def is_distributed():
@@ -20,12 +45,39 @@ def is_main_process():
     return rank() == 0
 
 
-def sum_over_ranks(tensor):
-    """The sum of the tensor over all ranks, on every rank."""
+def wait_for_all():
+    """Returns when every rank has come here."""
     if is_distributed():
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
-    return tensor
+        dist.barrier()
+
+
+def from_main(function):
+    """The value of function() on rank 0, on every rank: for files that only the first machine may have.
+
+    If it raises there, rank 0 raises, and the others leave with exit code 2 and no word.
+    """
+    if not is_distributed():
+        return function()
+    box = [None, None]
+    if is_main_process():
+        try:
+            box = [function(), None]
+        except Exception:
+            dist.broadcast_object_list([None, "failed"])
+            raise
+    dist.broadcast_object_list(box)
+    if box[1]:
+        raise SystemExit(2)
+    return box[0]
+
+
+def sum_over_ranks(tensor):
+    """The sum of a CPU tensor over all ranks, on every rank."""
+    if not is_distributed():
+        return tensor
+    tensor = tensor.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
+    dist.all_reduce(tensor)
+    return tensor.cpu()
 
 
 def gather_objects(value):
@@ -37,16 +89,36 @@ def gather_objects(value):
     return values
 
 
-def gather_counts(counts):
-    """SegmentationCounts of all ranks, rank r of R having judged the items r, r + R, …; its rows in the items' order."""
+def gather_counts(counts, data_loader):
+    """SegmentationCounts of all images of the loader's data set in order; this rank r of R judged r, r + R, …
+
+    One sum of integers over the ranks, so the counts are those of a single process to the last digit.
+    """
     if not is_distributed():
         return counts
-    images = torch.tensor(len(counts.confusion))
-    total = int(sum_over_ranks(images))
-    confusion = counts.confusion.new_zeros(total, *counts.confusion.shape[1:])
+    confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
     confusion[rank()::world_size()] = counts.confusion
-    counts.confusion, counts.histograms = sum_over_ranks(confusion), sum_over_ranks(counts.histograms)
+    total = sum_over_ranks(torch.cat([confusion.flatten(), counts.histograms.flatten()]))
+    counts.confusion = total[: confusion.numel()].view_as(confusion)
+    counts.histograms = total[confusion.numel():].view_as(counts.histograms)
     return counts
+
+
+def share_model(model, device, sync_bn=False):
+    """The model to train with: gradients are averaged over the ranks. With `sync_bn` BatchNorm's statistics are, too."""
+    if not is_distributed():
+        return model
+    if sync_bn:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,
+                                   gradient_as_bucket_view=True)
+
+
+def share_buffers(model):
+    """Gives every rank rank 0's BatchNorm statistics: after a step each has counted its own batch alone."""
+    if is_distributed():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 class EpochBatches:

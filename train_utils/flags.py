@@ -10,14 +10,15 @@ from src.device import pick_device
 
 from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
+from .distributed_utils import from_main
 
 # What --demo changes of the defaults below: well under two minutes on two CPU cores.
 DEMO = {"data_path": "demo_data", "epochs": 40, "batch_size": 4, "base_c": 16, "base_size": 282, "crop_size": 192,
         "scale": [0.8, 1.2], "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard", "test_only", "weights",
-               "workers"}
+LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
+               "test_only", "weights", "workers"}
 
 
 def get_parser(prog, description, datasets, models):
@@ -73,6 +74,12 @@ def get_parser(prog, description, datasets, models):
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
     add("--tensorboard", action=BOOL, default=False, help="also log scalars and pictures for TensorBoard")
+
+    add = parser.add_argument_group("several processes (torchrun train_multi_GPU.py)").add_argument
+    add("--sync-bn", **on_off, help="BatchNorm statistics over all GPUs")
+    add("--scale-lr", **on_off, help="multiply --lr by the number of processes")
+    add("--dist-timeout", type=number(float, above=0), default=600, metavar="SECONDS",
+        help="longest that one process waits for another")
     return parser
 
 
@@ -82,12 +89,12 @@ def parse_args(argv, prog, description, datasets, models):
     args = parser.parse_args(argv)
     if args.demo:
         parser.set_defaults(**DEMO)
-    resume = resume_path(args)
+    resume = from_main(lambda: resume_path(args))
     saved = {}
     if resume:
-        saved = checkpoints.load_described(resume)["args"]
+        saved = from_main(lambda: checkpoints.load_described(resume)["args"])
     elif args.test_only and args.weights:
-        saved = checkpoints.load(args.weights).get("args", {})
+        saved = from_main(lambda: checkpoints.load(args.weights).get("args", {}))
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
         parser.set_defaults(**{name: value for name, value in saved.items() if name not in LOCAL_FLAGS})
     args = parser.parse_args(argv)
@@ -122,6 +129,8 @@ def check_flags(parser, args, classes):
     if args.test_only and not (args.weights or args.resume):
         parser.error("--test-only needs --weights FILE")
     try:
-        pick_device(args.device)
+        device = pick_device(args.device)
     except ValueError as error:
         parser.error(f"--device: {error}")
+    if args.sync_bn and device.type != "cuda":
+        parser.error(f"--sync-bn: PyTorch's SyncBatchNorm works on CUDA only, not on {device}; leave it out")

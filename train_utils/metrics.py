@@ -7,6 +7,7 @@ A class that occurs neither in the truth nor in the prediction has no score: it 
 
 import math
 
+import numpy as np
 import torch
 
 BINS = 65536  # histogram bins over probabilities 0–1; 2^16 keeps AUC within 1e-5 of the exact rank statistic
@@ -59,12 +60,12 @@ class ConfusionMatrix:
 
 def score_lines(accuracy, recall, iou):
     """The tutorials' four lines, in percent, from the global accuracy and lists of recall and IoU by class."""
-    present = [i for i in iou if not math.isnan(i)]
+    present = [i for i in iou if not math.isnan(i)] or [math.nan]
     absent = [str(c) for c, i in enumerate(iou) if math.isnan(i)]
     return (f"global correct: {100 * accuracy:.1f}\n"
             f"average row correct: {[f'{100 * r:.1f}' for r in recall]}\n"
             f"IoU: {[f'{100 * i:.1f}' for i in iou]}\n"
-            f"mean IoU: {100 * sum(present) / max(len(present), 1):.1f}"
+            f"mean IoU: {100 * sum(present) / len(present):.1f}"
             + (f" (without the absent classes {', '.join(absent)})" if absent else ""))
 
 
@@ -134,7 +135,7 @@ def summarize(counts, threshold=None):
         "images_without_foreground": int(per_image.isnan().sum()),
         "f1": dice[1:].nanmean(),
         "dice": judged.mean(),
-        "dice_sd": judged.std(correction=0),
+        "dice_sd": (judged - judged.mean()).square().mean().sqrt(),
         "accuracy": accuracy,
         "sensitivity": recall[1:].nanmean(),
         "specificity": specificity[1:].nanmean(),
@@ -160,14 +161,15 @@ def rank_scores(negatives, positives):
     AUC is the chance that a positive pixel gets the higher probability, a tie (one bin) counting half; AP is
     Σ (recall gain) · precision, as scikit-learn defines it. Both NaN if one of the two kinds is missing.
     """
-    true_pos, false_pos = (h.flip(0).cumsum(0).double() for h in (positives, negatives))  # at falling thresholds
+    # numpy adds up in one order whatever the number of threads, so the last digit is the same on every machine.
+    gains, losses = (histogram.flip(0).double().numpy() for histogram in (positives, negatives))
+    true_pos, false_pos = gains.cumsum(), losses.cumsum()  # at falling thresholds
     if true_pos[-1] == 0 or false_pos[-1] == 0:
         return math.nan, math.nan
-    gains = positives.flip(0).double()
-    below = false_pos[-1] - false_pos + negatives.flip(0).double() / 2
-    auc = (gains * below).sum() / (true_pos[-1] * false_pos[-1])
-    precision = true_pos / (true_pos + false_pos).clamp_min(1)
-    return auc.item(), ((gains * precision).sum() / true_pos[-1]).item()
+    ranked_below = false_pos[-1] - false_pos + losses / 2
+    auc = (gains * ranked_below).sum() / (true_pos[-1] * false_pos[-1])
+    precision = true_pos / np.maximum(true_pos + false_pos, 1)
+    return float(auc), float((gains * precision).sum() / true_pos[-1])
 
 
 def f1_curve(negatives, positives):

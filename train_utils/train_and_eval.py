@@ -111,7 +111,7 @@ def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_ind
         probs = predict_probs(model, image.to(device, non_blocking=True), amp_dtype)
         for one_target, one_pred, one_probs in zip(target.to(device), decide(probs), probs):
             counts.update(one_target, one_pred, one_probs)
-    return gather_counts(counts)
+    return gather_counts(counts, data_loader)
 
 
 def evaluate(model, data_loader, device, num_classes, **options):

@@ -1,0 +1,22 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from train_utils.demo_data import write_demo_drive
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory):
+    """A --data-path that holds a drawn DRIVE of 5 training and 2 test images, 96×104 px. Not to be changed."""
+    return write_demo_drive(tmp_path_factory.mktemp("demo"), num_training=5, num_test=2, size=(96, 104))
+
+
+@pytest.fixture(scope="session")
+def drive_root():
+    """The --data-path that holds the real DRIVE, from the environment variable SEG_DATA."""
+    if not os.environ.get("SEG_DATA"):
+        pytest.skip("SEG_DATA does not name a folder that holds the real DRIVE")
+    return Path(os.environ["SEG_DATA"]).resolve()

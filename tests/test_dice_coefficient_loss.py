@@ -1,0 +1,171 @@
+"""The criterion is what its definition says, at every number of classes, with any id ignored, in any precision."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from train_utils import criterion, dice_loss
+from train_utils.dice_coefficient_loss import median_frequency_weights
+
+
+def random_case(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
+    """Logits [N, K, H, W] and a target [N, H, W] of which about a fifth is ignored."""
+    torch.manual_seed(seed)
+    target = torch.randint(num_classes, size)
+    target[torch.rand(size) < 0.2] = ignore_index
+    return 2 * torch.randn(size[0], num_classes, *size[1:]), target
+
+
+def slow_criterion(logits, target, weight, ignore_index, epsilon=1e-6):
+    """The definition, pixel by pixel, in float64: weighted cross entropy + 1 − Dice over images and classes."""
+    num_images, num_classes, height, width = logits.shape
+    weight = [1.0] * num_classes if weight is None else weight.tolist()
+    entropy, weights, dice = 0, 0, 0
+    for n in range(num_images):
+        both, prob_sum, truth_sum = [0] * num_classes, [0] * num_classes, [0] * num_classes
+        for y in range(height):
+            for x in range(width):
+                label = target[n, y, x].item()
+                if label == ignore_index:
+                    continue
+                probs = logits[n, :, y, x].double().softmax(0)
+                entropy = entropy - weight[label] * probs[label].log()
+                weights += weight[label]
+                for c in range(num_classes):
+                    both[c] = both[c] + probs[c] * (label == c)
+                    prob_sum[c] = prob_sum[c] + probs[c]
+                    truth_sum[c] += label == c
+        for c in range(num_classes):
+            dice = dice + (2 * both[c] + epsilon) / (prob_sum[c] + truth_sum[c] + epsilon)
+    return entropy / weights + 1 - dice / (num_images * num_classes)
+
+
+def value_and_gradient(function, logits, *args, **kwargs):
+    logits = logits.clone().requires_grad_()
+    value = function(logits, *args, **kwargs)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def sure_of(ids, num_classes, strength=20.0):
+    """Logits that say `ids` [N, H, W]."""
+    return strength * F.one_hot(ids, num_classes).movedim(-1, 1).float()
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("ignore_index", [255, -100, 0, 1])
+@pytest.mark.parametrize("num_classes", [2, 3, 11])
+def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_index, weighted):
+    logits, target = random_case(num_classes, ignore_index)
+    weight = torch.rand(num_classes) + 0.5 if weighted else None
+    value, gradient = value_and_gradient(
+        lambda out: criterion({"out": out}, target, weight, num_classes, ignore_index=ignore_index), logits)
+    expected, expected_gradient = value_and_gradient(slow_criterion, logits, target, weight, ignore_index)
+    torch.testing.assert_close(value.double(), expected.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("ignore_index", [255, 0, 1])
+def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
+    logits, target = random_case(3, ignore_index)
+    other = torch.where((target == ignore_index)[:, None], 100 * torch.randn_like(logits), logits)
+    losses = [criterion({"out": out}, target, num_classes=3, ignore_index=ignore_index) for out in (logits, other)]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0])], ids=["plain", "weighted"])
+def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
+    logits, target = random_case(2, 255)
+    value, gradient = value_and_gradient(
+        lambda out: criterion({"out": out}, torch.full_like(target, 255), weight, ignore_index=255), logits)
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
+    logits, target = random_case(2, 255)
+    target[0] = 255
+    value, gradient = value_and_gradient(lambda out: criterion({"out": out}, target, ignore_index=255), logits)
+    alone, _ = value_and_gradient(lambda out: criterion({"out": out}, target[1:], ignore_index=255), logits[1:])
+    entropy = criterion({"out": logits[1:]}, target[1:], dice=False, ignore_index=255)
+    torch.testing.assert_close(value, entropy + (alone - entropy) / 2)
+    assert torch.equal(gradient[0], torch.zeros_like(gradient[0])) and gradient.isfinite().all()
+
+
+def test_classes_of_weight_zero_alone_cost_no_cross_entropy():
+    logits, target = random_case(2, 255)
+    loss = criterion({"out": logits}, torch.zeros_like(target), torch.tensor([0.0, 1.0]), dice=False)
+    assert loss == 0
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_a_perfect_prediction_beats_an_unsure_one_and_that_a_wrong_one(num_classes):
+    torch.manual_seed(0)
+    target = torch.randint(num_classes, (2, 16, 16))
+    predictions = [sure_of(target, num_classes), torch.zeros(2, num_classes, 16, 16),
+                   sure_of((target + 1) % num_classes, num_classes)]
+    perfect, unsure, wrong = (criterion({"out": out}, target, num_classes=num_classes).item() for out in predictions)
+    assert perfect < 1e-4 < unsure < wrong
+    assert dice_loss(predictions[2].softmax(1), target) > 0.99
+
+
+def test_dice_by_hand():
+    probs = torch.tensor([[0.9, 0.6, 0.2, 0.5]])  # of class 0; the last pixel is ignored
+    probs = torch.stack([probs, 1 - probs], dim=1).view(1, 2, 1, 4)
+    target = torch.tensor([[[0, 0, 1, 255]]])
+    background, vessel = 2 * 1.5 / (1.7 + 2), 2 * 0.8 / (1.3 + 1)
+    assert dice_loss(probs, target, 255).item() == pytest.approx(1 - (background + vessel) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])], ids=["plain", "weighted"])
+def test_without_dice_it_is_pytorchs_cross_entropy(weight):
+    logits, target = random_case(3, 255)
+    loss = criterion({"out": logits}, target, weight, num_classes=3, dice=False, ignore_index=255)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, target, weight, ignore_index=255))
+
+
+def test_a_second_output_counts_half():
+    (logits, target), (aux, _) = random_case(2, 255), random_case(2, 255, seed=1)
+    losses = [criterion({"out": out}, target, ignore_index=255) for out in (logits, aux)]
+    both = criterion({"out": logits, "aux": aux}, target, ignore_index=255)
+    torch.testing.assert_close(both, losses[0] + 0.5 * losses[1])
+
+
+# 65,536 pixels of probability 1 add up to more than float16 holds (65,504).
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("under_autocast", [False, True], ids=["", "autocast"])
+def test_half_precision_logits_are_judged_in_float32(dtype, under_autocast):
+    torch.manual_seed(0)
+    target = torch.randint(2, (4, 256, 256))
+    target[:2] = 0
+    logits = (sure_of(target, 2, strength=8.0) + torch.randn(4, 2, 256, 256)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under_autocast):
+        loss, gradient = value_and_gradient(lambda out: criterion({"out": out}, target), logits)
+    assert loss.dtype == torch.float32 and gradient.dtype == dtype
+    torch.testing.assert_close(loss, criterion({"out": logits.float()}, target), atol=1e-6, rtol=1e-6)
+    assert gradient.isfinite().all()
+
+
+def test_neither_logits_nor_target_are_changed():
+    logits, target = random_case(3, 255)
+    copies = logits.clone(), target.clone()
+    criterion({"out": logits}, target, num_classes=3, ignore_index=255)
+    assert torch.equal(logits, copies[0]) and torch.equal(target, copies[1])
+
+
+def test_another_number_of_classes_is_refused():
+    logits, target = random_case(3, 255)
+    with pytest.raises(ValueError, match="3 classes.*expects 2"):
+        criterion({"out": logits}, target, ignore_index=255)
+
+
+@pytest.mark.parametrize("pixels, expected", [
+    ([6, 3, 1], [0.5, 1, 3]),
+    ([90, 10], [50 / 90, 5]),
+    ([6, 0, 3, 1], [0.5, 0, 1, 3]),
+    ([7, 0], [1, 0]),
+])
+def test_median_frequency_weights_by_hand(pixels, expected):
+    weights = median_frequency_weights(torch.tensor(pixels))
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == pytest.approx(expected)

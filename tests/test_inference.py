@@ -1,0 +1,95 @@
+"""predict_probs gives probabilities at the image's own size, however small; decide turns them into class ids."""
+
+import pytest
+import torch
+from torch import nn
+
+from src import UNet
+from src.inference import MIN_SIDE, decide, predict_probs
+
+
+class Pointwise(nn.Module):
+    """Judges each pixel by its own colour, so that the right answer at any size is known; notes the sizes it sees."""
+
+    def __init__(self, num_classes=2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, num_classes, 1)
+        self.seen = []
+
+    def forward(self, image):
+        self.seen.append(tuple(image.shape[-2:]))
+        return {"out": self.conv(image)}
+
+
+def random_image(*size, num_images=2):
+    torch.manual_seed(1)
+    return torch.randn(num_images, 3, *size)
+
+
+def two_classes(values):
+    """Probabilities [1, 2, 1, n] with the given ones for class 1."""
+    vessel = torch.tensor(values).view(1, 1, 1, -1)
+    return torch.cat([1 - vessel, vessel], dim=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (31, 31), (32, 33), (47, 50)], ids=str)
+def test_probabilities_are_those_of_each_pixel(size):
+    model, image = Pointwise().eval(), random_image(*size)
+    probs = predict_probs(model, image)
+    torch.testing.assert_close(probs, model.conv(image).softmax(1).detach())
+    assert model.seen == [(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 100), (20, 20), (37, 53)], ids=str)
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_unet_probabilities_add_up_to_one_at_every_size(size, num_classes):
+    torch.manual_seed(0)
+    probs = predict_probs(UNet(3, num_classes, base_c=4).eval(), random_image(*size))
+    assert probs.shape == (2, num_classes, *size) and probs.dtype == torch.float32
+    torch.testing.assert_close(probs.sum(1), torch.ones(2, *size))
+    assert probs.min() >= 0
+
+
+def test_larger_images_are_not_changed_by_the_padding():
+    torch.manual_seed(0)
+    model, image = UNet(3, 3, base_c=4).eval(), random_image(37, 53)
+    with torch.no_grad():
+        expected = model(image)["out"].softmax(1)
+    torch.testing.assert_close(predict_probs(model, image), expected, atol=1e-6, rtol=0)
+
+
+def test_mixed_precision_returns_float32_close_to_full_precision():
+    torch.manual_seed(0)
+    model, image = UNet(3, 2, base_c=4).eval(), random_image(33, 40)
+    probs = predict_probs(model, image, torch.bfloat16)
+    assert probs.dtype == torch.float32
+    torch.testing.assert_close(probs.sum(1), torch.ones(2, 33, 40))
+    torch.testing.assert_close(probs, predict_probs(model, image), atol=0.02, rtol=0)
+
+
+def test_no_gradient_and_no_change_of_the_model():
+    model = UNet(3, 2, base_c=4).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not predict_probs(model, random_image(20, 20)).requires_grad
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_pixel_at_the_threshold_is_background():
+    probs = two_classes([0.0, 0.25, 0.5, 0.5000001, 1.0])
+    assert decide(probs).tolist() == [[[0, 0, 0, 1, 1]]]
+    assert decide(probs, threshold=0.25).tolist() == [[[0, 0, 1, 1, 1]]]
+    assert decide(probs, threshold=0.0).tolist() == [[[0, 1, 1, 1, 1]]]
+    assert decide(probs).dtype == torch.uint8
+
+
+def test_of_more_classes_the_most_probable_wins_whatever_the_threshold():
+    probs = torch.tensor([[0.4, 0.35, 0.25], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]]).T.reshape(1, 3, 1, 3)
+    assert decide(probs).tolist() == decide(probs, threshold=0.9).tolist() == [[[0, 2, 1]]]
+
+
+def test_class_ids_up_to_254_fit():
+    probs = torch.zeros(1, 255, 1, 1)
+    probs[0, 254] = 1
+    assert decide(probs).item() == 254

@@ -1,0 +1,313 @@
+"""The metrics, counted by hand or by brute force; what cannot be scored is left out and said so."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from src.inference import decide
+from train_utils import ConfusionMatrix, SegmentationCounts, summarize
+from train_utils.metrics import BINS, best_threshold, confusion_counts, dice_from_confusion, f1_curve, rank_scores
+
+TARGET = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255]])
+PRED = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
+# true 0: two right, one taken for 1; true 1: two right, one taken for 0; two pixels ignored
+
+
+def of_vessel(vessel):
+    """Probabilities [2, H, W] from those of class 1."""
+    return torch.stack([1 - vessel, vessel])
+
+
+def count(*images, num_classes=2):
+    """SegmentationCounts of (target, vessel probabilities) pairs."""
+    counts = SegmentationCounts(num_classes)
+    for target, vessel in images:
+        probs = of_vessel(vessel)
+        counts.update(target, decide(probs[None])[0], probs)
+    return counts
+
+
+def random_image(seed, size=(20, 30), levels=None):
+    """(target, vessel probabilities) that agree somewhat; `levels` rounds the probabilities, so that many tie."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(2, size, generator=generator)
+    vessel = (0.3 * target + 0.7 * torch.rand(size, generator=generator)).clamp(0, 1)
+    target[torch.rand(size, generator=generator) < 0.1] = 255
+    return target, vessel if levels is None else (vessel * levels).round() / levels
+
+
+# --- the confusion matrix ---------------------------------------------------------------------------------------------
+
+def test_confusion_matrix_by_hand():
+    matrix = ConfusionMatrix(2)
+    matrix.update(TARGET, PRED)
+    assert matrix.mat.tolist() == [[2, 1], [1, 2]]
+    accuracy, recall, iou = matrix.compute()
+    assert accuracy.item() == pytest.approx(4 / 6)
+    assert recall.tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert iou.tolist() == pytest.approx([2 / 4, 2 / 4])
+
+
+def test_rows_are_the_truth():
+    matrix = confusion_counts(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 2, 2, 1]), 3)
+    assert matrix.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
+
+
+def test_updates_add_up_and_reset_starts_again():
+    matrix = ConfusionMatrix(2)
+    for _ in range(3):
+        matrix.update(TARGET.flatten(), PRED.flatten())
+    assert matrix.mat.tolist() == [[6, 3], [3, 6]]
+    matrix.reset()
+    assert matrix.mat.sum() == 0
+    matrix.update(TARGET, PRED.to(torch.uint8))
+    assert matrix.mat.tolist() == [[2, 1], [1, 2]]
+
+
+def test_text_is_the_block_of_the_results_file():
+    matrix = ConfusionMatrix(2)
+    matrix.update(TARGET, PRED)
+    assert str(matrix) == ("global correct: 66.7\n"
+                           "average row correct: ['66.7', '66.7']\n"
+                           "IoU: ['50.0', '50.0']\n"
+                           "mean IoU: 50.0")
+
+
+def test_a_perfect_prediction_scores_one_hundred():
+    matrix = ConfusionMatrix(3)
+    matrix.update(torch.arange(3), torch.arange(3))
+    assert str(matrix).endswith("IoU: ['100.0', '100.0', '100.0']\nmean IoU: 100.0")
+
+
+def test_an_absent_class_is_left_out_of_the_mean_and_named():
+    matrix = ConfusionMatrix(4)
+    matrix.update(torch.tensor([0, 0, 0, 2]), torch.tensor([0, 0, 2, 2]))
+    _, recall, iou = matrix.compute()
+    assert iou[[0, 2]].tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert iou[[1, 3]].isnan().all() and recall[[1, 3]].isnan().all()
+    last = str(matrix).splitlines()[-1]
+    assert last.startswith(f"mean IoU: {100 * (2 / 3 + 1 / 2) / 2:.1f}")
+    assert "absent classes 1, 3" in last
+
+
+def test_a_class_that_is_only_predicted_has_an_iou_of_zero_and_no_recall():
+    matrix = ConfusionMatrix(2)
+    matrix.update(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 0, 1]))
+    _, recall, iou = matrix.compute()
+    assert iou.tolist() == [0.75, 0] and recall[0] == 0.75 and recall[1].isnan()
+    assert "absent" not in str(matrix)
+
+
+def test_without_any_judged_pixel_no_score_is_made_up():
+    matrix = ConfusionMatrix(2)
+    matrix.update(torch.full((3,), 255), torch.zeros(3, dtype=torch.int64))
+    accuracy, recall, iou = matrix.compute()
+    assert accuracy.isnan() and recall.isnan().all() and iou.isnan().all()
+    assert "mean IoU: nan" in str(matrix)
+
+
+@pytest.mark.parametrize("target, pred, what", [
+    ([0, 1, 2], [0, 1, 1], "target holds class ids [2]"),
+    ([0, -1, 1], [0, 1, 1], "target holds class ids [-1]"),
+    ([0, 1, 254], [0, 1, 1], "target holds class ids [254]"),
+    ([0, 1, 1], [0, 1, 7], "prediction holds class ids [7]"),
+])
+@pytest.mark.parametrize("counter", ["matrix", "counts"])
+def test_labels_out_of_range_are_refused_and_named(target, pred, what, counter):
+    target, pred = torch.tensor([target]), torch.tensor([pred])
+    with pytest.raises(ValueError) as caught:
+        if counter == "matrix":
+            ConfusionMatrix(2).update(target, pred)
+        else:
+            SegmentationCounts(2).update(target, pred, torch.full((2, 1, 3), 0.5))
+    assert what in str(caught.value) and "2 classes" in str(caught.value)
+
+
+def test_what_is_predicted_on_ignored_pixels_does_not_matter():
+    assert torch.equal(confusion_counts(TARGET, torch.where(TARGET == 255, 99, PRED), 2),
+                       confusion_counts(TARGET, PRED, 2))
+
+
+def test_another_id_can_be_ignored():
+    matrix = ConfusionMatrix(3, ignore_index=1)
+    matrix.update(torch.tensor([0, 1, 2, 1]), torch.tensor([0, 0, 2, 2]))
+    assert matrix.mat.diag().tolist() == [1, 0, 1] and matrix.mat.sum() == 2
+
+
+def test_dice_by_hand():
+    dice = dice_from_confusion(torch.tensor([[[5, 1], [2, 3]], [[4, 0], [0, 0]]]))
+    assert dice[0].tolist() == pytest.approx([10 / 13, 6 / 9])
+    assert dice[1, 0] == 1 and dice[1, 1].isnan()
+
+
+# --- the counts of a set of images ------------------------------------------------------------------------------------
+
+def test_dice_is_the_mean_over_images_and_f1_is_pooled():
+    ones = torch.ones(1, 4)
+    half = torch.tensor([[1.0, 1, 0, 0]])
+    counts = count((ones.long(), ones), (half.long(), ones), (half.long(), 1 - half))
+    assert counts.dice_per_image().tolist() == pytest.approx([1, 4 / 6, 0])
+    assert counts.mean_dice() == pytest.approx((1 + 2 / 3) / 3)
+    scores = summarize(counts)
+    assert scores["dice"] == pytest.approx(counts.mean_dice())
+    assert scores["dice_sd"] == pytest.approx(np.std([1, 2 / 3, 0]))
+    assert scores["f1"] == pytest.approx(2 * 6 / (8 + 10))
+
+
+def test_an_image_without_the_class_is_left_out():
+    truth = torch.tensor([[0, 0, 1, 1]])
+    good, empty = torch.tensor([[0.0, 0, 1, 0]]), torch.zeros(1, 4)
+    counts = count((truth, good), (torch.zeros_like(truth), empty), (torch.full_like(truth, 255), empty))
+    assert counts.dice_per_image()[0] == pytest.approx(2 / 3)
+    assert counts.dice_per_image()[1:].isnan().all()
+    assert counts.mean_dice() == pytest.approx(2 / 3)
+    scores = summarize(counts)
+    assert (scores["images"], scores["images_without_foreground"]) == (3, 2)
+
+
+def test_a_class_predicted_where_there_is_none_scores_zero():
+    counts = count((torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[0.0, 0, 0, 1]])))
+    assert counts.mean_dice() == 0
+
+
+def test_without_foreground_anywhere_there_is_no_dice():
+    empty = torch.zeros(2, 2)
+    counts = count((empty.long(), empty))
+    scores = summarize(counts)
+    assert math.isnan(counts.mean_dice()) and math.isnan(scores["dice"]) and math.isnan(scores["auc"])
+    assert scores["best_threshold"] == 0.5 and math.isnan(scores["best_f1"])
+
+
+def test_dice_of_several_classes_is_the_mean_of_those_that_occur_in_the_image():
+    counts = SegmentationCounts(4)
+    target, pred = torch.tensor([[0, 1, 1, 2]]), torch.tensor([[0, 1, 2, 2]])
+    counts.update(target, pred, torch.full((4, 1, 4), 0.25))
+    assert counts.mean_dice() == pytest.approx((2 / 3 + 2 / 3) / 2)  # class 3 does not occur
+
+
+def test_summary_of_two_classes_by_hand():
+    counts = count((torch.tensor([[0, 0, 0, 0, 1, 1, 1, 255]]), torch.tensor([[0.1, 0.2, 0.3, 0.8, 0.9, 0.7, 0.4, 1]])))
+    scores = summarize(counts, threshold=0.25)  # TP 2, FP 1, FN 1, TN 3
+    expected = {"pixels": 7, "images": 1, "f1": 4 / 6, "accuracy": 5 / 7, "sensitivity": 2 / 3, "specificity": 3 / 4,
+                "precision": 2 / 3, "mean_iou": (3 / 5 + 2 / 4) / 2, "f1_at_threshold": 6 / 8,
+                "auc": 10 / 12, "average_precision": (1 / 1 + 2 / 3 + 3 / 4) / 3}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert scores["recall_per_class"] == pytest.approx([3 / 4, 2 / 3])
+    assert scores["precision_per_class"] == pytest.approx([3 / 4, 2 / 3])
+    assert scores["iou_per_class"] == pytest.approx([3 / 5, 2 / 4])
+    assert scores["dice_per_class"] == pytest.approx([6 / 8, 4 / 6])
+
+
+def test_counts_of_two_halves_add_up_to_those_of_the_whole():
+    images = [random_image(seed) for seed in range(6)]
+    whole, first, second = count(*images), count(*images[:2]), count(*images[2:])
+    first.confusion = torch.cat([first.confusion, second.confusion])
+    first.histograms = first.histograms + second.histograms
+    assert summarize(first, 0.4) == summarize(whole, 0.4)
+    assert torch.equal(whole.confmat().mat, whole.confusion.sum(0))
+
+
+def test_pooled_scores_do_not_depend_on_how_the_pixels_are_cut_into_images():
+    target, vessel = random_image(0)
+    whole, rows = count((target, vessel)), count(*zip(target.split(4), vessel.split(4)))
+    assert torch.equal(whole.histograms, rows.histograms)
+    assert torch.equal(whole.confmat().mat, rows.confmat().mat)
+
+
+# --- ranks and thresholds ---------------------------------------------------------------------------------------------
+
+def exact_auc(labels, scores):
+    """The rank statistic: (sum of the positives' ranks − its least value) / pairs, ties having their mean rank."""
+    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = counts.cumsum() - (counts - 1) / 2
+    positives = int(labels.sum())
+    least = positives * (positives + 1) / 2
+    return (mean_rank[index][labels].sum() - least) / (positives * (len(labels) - positives))
+
+
+def exact_average_precision(labels, scores):
+    """Σ recall gain · precision over the distinct scores from the highest down."""
+    order = np.argsort(-scores, kind="stable")
+    labels, scores = labels[order], scores[order]
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+    hits, called = labels.cumsum()[ends], ends + 1
+    return (np.diff(hits, prepend=0) * hits / called).sum() / labels.sum()
+
+
+def judged(images):
+    """(labels bool [n], scores [n]) of the pixels that are not ignored."""
+    target, vessel = (torch.cat([image[i].flatten() for image in images]) for i in (0, 1))
+    return (target == 1)[target != 255].numpy(), vessel[target != 255].double().numpy()
+
+
+@pytest.mark.parametrize("levels, tolerance", [(4, 1e-12), (64, 1e-12), (None, 1e-4)])
+def test_auc_and_average_precision_are_the_exact_ones(levels, tolerance):
+    images = [random_image(seed, (40, 50), levels) for seed in range(3)]
+    labels, scores = judged(images)
+    summary = summarize(count(*images))
+    assert summary["auc"] == pytest.approx(exact_auc(labels, scores), abs=tolerance)
+    assert summary["average_precision"] == pytest.approx(exact_average_precision(labels, scores), abs=tolerance)
+
+
+def test_auc_of_perfect_reversed_and_constant_scores():
+    target = torch.tensor([[0, 0, 0, 1, 1]])
+    rising, flat = torch.tensor([[0.0, 0.1, 0.2, 0.3, 1.0]]), torch.full((1, 5), 0.3)
+    assert [summarize(count((target, vessel)))["auc"] for vessel in (rising, 1 - rising, flat)] == [1, 0, 0.5]
+    assert summarize(count((target, rising)))["average_precision"] == 1
+    assert summarize(count((target, flat)))["average_precision"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_with_one_kind_of_pixel_there_is_no_rank(missing):
+    histograms = torch.ones(2, BINS, dtype=torch.int64)
+    histograms[missing] = 0
+    assert all(math.isnan(score) for score in rank_scores(*histograms))
+
+
+def f1_above(labels, scores, threshold):
+    called = scores > threshold
+    return 2 * (labels & called).sum() / max(labels.sum() + called.sum(), 1)
+
+
+@pytest.mark.parametrize("levels", [8, 256, None])
+def test_f1_curve_is_that_of_brute_force(levels):
+    images = [random_image(seed, levels=levels) for seed in range(2)]
+    labels, scores = judged(images)
+    curve = f1_curve(*count(*images).histograms[0])
+    random_bins = np.random.default_rng(0).integers(1, BINS, 200).tolist()
+    for i in random_bins + [BINS // 8 * eighth for eighth in range(1, 8)]:
+        assert curve[i].item() == pytest.approx(f1_above(labels, scores, i / BINS), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("levels", [8, 256])
+def test_best_threshold_is_the_best_of_all_and_decides_as_promised(seed, levels):
+    target, vessel = random_image(seed, levels=levels)
+    counts = count((target, vessel))
+    labels, scores = judged([(target, vessel)])
+    threshold, f1 = best_threshold(*counts.histograms[0])
+    assert f1 == pytest.approx(max(f1_above(labels, scores, t) for t in np.unique(scores)), abs=1e-12)
+    called = decide(of_vessel(vessel)[None], threshold)[0]
+    decided = ConfusionMatrix(2)
+    decided.update(target, called)
+    assert dice_from_confusion(decided.mat)[1].item() == pytest.approx(f1, abs=1e-12)
+    assert summarize(counts, threshold)["f1_at_threshold"] == pytest.approx(f1, abs=1e-12)
+
+
+def test_of_equally_good_thresholds_the_middle_one_is_taken():
+    counts = count((torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0.1, 0.2, 0.6, 0.9]])))
+    threshold, f1 = best_threshold(*counts.histograms[0])
+    assert f1 == 1 and threshold == pytest.approx(0.4, abs=1e-3)
+
+
+def test_of_several_classes_each_has_its_own_ranks():
+    torch.manual_seed(0)
+    probs = torch.rand(3, 30, 40).softmax(0)
+    target = torch.randint(3, (30, 40))
+    counts = SegmentationCounts(3)
+    counts.update(target, probs.argmax(0), probs)
+    expected = [exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)]
+    assert summarize(counts)["auc"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert "best_threshold" not in summarize(counts)

@@ -1,0 +1,276 @@
+"""One epoch of training does what its arguments say, and judging does not depend on how images are put into batches."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from my_dataset import BinaryDataset
+from src import UNet
+from train_utils import NonFiniteLossError, create_lr_scheduler, criterion, evaluate, judge, train_one_epoch
+from train_utils.lr_scheduler import schedule_from_plan
+
+CPU = torch.device("cpu")
+CONSTANT = {"total_steps": 10**9, "warmup_steps": 0}  # a plan whose factor stays 1
+
+
+class Tiny(nn.Module):
+    """Two convolutions without BatchNorm, so that a batch's gradient is the mean of its images'."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image):
+        return {"out": self.last(self.first(image).tanh())}
+
+
+class Linear(nn.Module):
+    """Hands on what is not finite, which Tiny's tanh would hide."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, image):
+        return {"out": self.conv(image)}
+
+
+class Pointwise(nn.Module):
+    """Takes a pixel for class 1 where its first channel is positive; what surrounds it does not matter."""
+
+    def forward(self, image):
+        return {"out": torch.cat([-image[:, :1], image[:, :1]], dim=1)}
+
+
+def tiny(seed=0):
+    torch.manual_seed(seed)
+    return Tiny()
+
+
+def make_items(count, size=(8, 10)):
+    """[(image, target)] that a model can learn, every pixel judged."""
+    torch.manual_seed(1)
+    images = torch.randn(count, 3, *size)
+    return [(image, (image.mean(0) > 0).long()) for image in images]
+
+
+def make_loader(items, batch_size):
+    return DataLoader(items, batch_size, collate_fn=BinaryDataset.collate_fn)
+
+
+def run_epoch(model, loader, lr=0.1, momentum=0.9, **options):
+    """train_one_epoch at a constant rate; returns its (loss, lr)."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    scheduler = schedule_from_plan(optimizer, CONSTANT)
+    return train_one_epoch(model, optimizer, loader, CPU, 0, 2, scheduler, **options)
+
+
+def batch_losses(model, loader):
+    with torch.no_grad():
+        return [criterion(model(image), target, ignore_index=255).item() for image, target in loader]
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+def test_epochs_lower_the_loss_and_return_the_rate_of_the_last_step():
+    model, loader = tiny().eval(), make_loader(make_items(6), 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scheduler = create_lr_scheduler(optimizer, len(loader), 4)
+    results = [train_one_epoch(model, optimizer, loader, CPU, epoch, 2, scheduler) for epoch in range(4)]
+    losses, rates = zip(*results)
+    assert model.training
+    assert losses[-1] < losses[0]
+    assert rates[0] == pytest.approx(0.5 * (1e-3 + 0.999 * 2 / 3))
+    assert rates[1:] == pytest.approx([0.5 * (1 - step / 9) ** 0.9 for step in (2, 5, 8)])
+    assert scheduler.last_epoch == 12
+
+
+def test_loss_is_the_mean_over_images_with_a_smaller_last_batch():
+    model, loader = tiny(), make_loader(make_items(5), 2)
+    losses = batch_losses(model, loader)
+    loss, lr = run_epoch(model, loader, lr=1e-30)  # the weights stay what they are
+    assert loss == pytest.approx((2 * losses[0] + 2 * losses[1] + losses[2]) / 5, abs=1e-6)
+    assert lr == pytest.approx(1e-30, rel=1e-6)
+
+
+@pytest.mark.parametrize("print_freq", [1, 3, 1000])
+def test_how_often_the_loss_is_looked_at_changes_nothing(print_freq):
+    results = []
+    for freq in (10, print_freq):
+        model = tiny()
+        results.append((run_epoch(model, make_loader(make_items(7), 1), print_freq=freq), model.first.weight))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("count, batch_size, accumulate", [(8, 2, 2), (6, 1, 4), (12, 2, 3), (4, 2, 5)])
+@pytest.mark.parametrize("clip_grad", [None, 0.05])
+def test_accumulated_small_batches_are_one_large_batch(count, batch_size, accumulate, clip_grad):
+    small, large = tiny(), tiny()
+    items = make_items(count)
+    loss_small, _ = run_epoch(small, make_loader(items, batch_size), accumulate=accumulate, clip_grad=clip_grad)
+    loss_large, _ = run_epoch(large, make_loader(items, batch_size * accumulate), clip_grad=clip_grad)
+    assert loss_small == pytest.approx(loss_large, abs=1e-5)
+    for a, b in zip(small.parameters(), large.parameters()):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("accumulate, steps", [(1, 5), (2, 3), (3, 2), (5, 1), (9, 1)])
+def test_the_schedule_counts_optimiser_steps(accumulate, steps):
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = schedule_from_plan(optimizer, CONSTANT)
+    train_one_epoch(model, optimizer, make_loader(make_items(5), 1), CPU, 0, 2, scheduler, accumulate=accumulate)
+    assert scheduler.last_epoch == steps
+    assert all(parameter.grad is None for parameter in model.parameters())  # nothing is left for the next epoch
+
+
+def test_gradients_are_clipped_to_the_norm():
+    model = tiny()
+    before = copy.deepcopy(model)
+    run_epoch(model, make_loader(make_items(4), 4), lr=1.0, momentum=0, clip_grad=0.01)
+    moved = [(a - b).flatten() for a, b in zip(model.parameters(), before.parameters())]
+    assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_class_weights_and_the_ignored_id_reach_the_criterion():
+    items = [(image, target.masked_fill(image[0] > 1, 7)) for image, target in make_items(2)]
+    model, loader, weight = tiny(), make_loader(items, 2), torch.tensor([1.0, 5.0])
+    image, target = next(iter(loader))
+    expected = criterion(model(image), target, weight, ignore_index=7).item()
+    loss, _ = run_epoch(model, loader, lr=1e-30, loss_weight=weight, ignore_index=7)
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_batch_without_a_judged_pixel_trains_nothing_and_is_no_error():
+    items = [(image, torch.full_like(target, 255)) for image, target in make_items(2)]
+    model = tiny()
+    before = copy.deepcopy(model.state_dict())
+    loss, _ = run_epoch(model, make_loader(items, 2))
+    assert loss == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_bfloat16_trains_about_as_float32_does():
+    exact, rough = tiny(), tiny()
+    loader = make_loader(make_items(4), 2)
+    losses = [run_epoch(exact, loader)[0], run_epoch(rough, loader, amp_dtype=torch.bfloat16)[0]]
+    assert losses[1] == pytest.approx(losses[0], abs=0.01)
+    assert rough.first.weight.dtype == torch.float32
+    torch.testing.assert_close(rough.first.weight, exact.first.weight, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("clip_grad", [None, 0.05])
+def test_a_gradient_scaler_does_not_change_the_steps(clip_grad):
+    plain, scaled = tiny(), tiny()
+    loader = make_loader(make_items(4), 2)
+    run_epoch(plain, loader, clip_grad=clip_grad)
+    run_epoch(scaled, loader, clip_grad=clip_grad, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    torch.testing.assert_close(scaled.first.weight, plain.first.weight, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("print_freq", [1, 3, 4, 1000])
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("bad_step", [0, 2, 3, 6])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_its_step(print_freq, accumulate, bad_step, value):
+    items = make_items(7)
+    items[bad_step][0][0, 0, 0] = value
+    with pytest.raises(NonFiniteLossError) as caught:
+        run_epoch(Linear(), make_loader(items, 1), print_freq=print_freq, accumulate=accumulate)
+    assert caught.value.step == bad_step and f"step {bad_step}" in str(caught.value)
+
+
+def test_a_loader_without_batches_is_refused_in_words():
+    loader = DataLoader(make_items(3), batch_size=4, drop_last=True)
+    with pytest.raises(ValueError, match="batch"):
+        run_epoch(tiny(), loader)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+def judged_items():
+    """[(image, target)] of different sizes, with ignored pixels; the fourth lacks class 1 in truth and prediction."""
+    torch.manual_seed(2)
+    items = []
+    for size in ((33, 40), (40, 35), (50, 33), (36, 36), (41, 60)):
+        image = torch.randn(3, *size)
+        target = ((image[0] + 0.8 * torch.randn(size)) > 0).long()
+        target[torch.rand(size) < 0.2] = 255
+        items.append((image, target))
+    items[3] = (-items[3][0].abs(), torch.zeros_like(items[3][1]))
+    return items
+
+
+def dice_by_hand(image, target):
+    valid = target != 255
+    pred, truth = (image[0] > 0) & valid, target == 1
+    return 2 * (pred & truth).sum().item() / (pred.sum() + truth.sum()).item()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_dice_is_the_mean_over_images_whatever_the_batch_size(batch_size):
+    items = judged_items()
+    confmat, dice = evaluate(Pointwise(), make_loader(items, batch_size), CPU, 2)
+    expected = [dice_by_hand(*item) for i, item in enumerate(items) if i != 3]
+    assert dice == pytest.approx(sum(expected) / 4, abs=1e-12)
+    valid = sum(int((target != 255).sum()) for _, target in items)
+    right = sum(int((((image[0] > 0) == target) & (target != 255)).sum()) for image, target in items)
+    assert confmat.mat.sum() == valid and confmat.mat.diag().sum() == right
+    assert confmat.compute()[0].item() == pytest.approx(right / valid)
+
+
+def test_counts_of_every_batch_size_are_the_same_image_by_image():
+    items = judged_items()
+    single, triple = (judge(Pointwise(), make_loader(items, batch_size), CPU, 2) for batch_size in (1, 3))
+    assert torch.equal(single.confusion, triple.confusion)
+    assert torch.equal(single.histograms, triple.histograms)
+
+
+# Of a network that looks around, the padding of a batch must not reach into its images either.
+def test_a_unets_dice_does_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model, items = UNet(3, 2, base_c=8), judged_items()
+    for _ in range(4):  # so that it tells the classes apart
+        run_epoch(model, make_loader(items, 1), lr=0.05)
+    single, batched = (judge(model, make_loader(items, size), CPU, 2) for size in (1, 5))
+    changed = (single.confusion - batched.confusion).abs().sum((1, 2)) // 2
+    assert changed.max() <= 1  # a pixel at 0.5 may round to either side
+
+
+def test_a_perfect_prediction_beats_a_wrong_one():
+    items = [(torch.where(target == 1, 1.0, -1.0).expand(3, -1, -1), target) for _, target in judged_items()]
+    reversed_items = [(-image, target) for image, target in items]
+    assert evaluate(Pointwise(), make_loader(items, 2), CPU, 2)[1] == 1
+    assert evaluate(Pointwise(), make_loader(reversed_items, 2), CPU, 2)[1] == 0
+
+
+def test_dice_is_nan_if_no_image_holds_the_class():
+    item = judged_items()[3]
+    confmat, dice = evaluate(Pointwise(), make_loader([item, item], 2), CPU, 2)
+    assert math.isnan(dice) and confmat.mat.tolist() == [[2 * 36 * 36, 0], [0, 0]]
+
+
+def test_labels_that_the_model_does_not_know_are_refused():
+    image, target = make_items(1)[0]
+    with pytest.raises(ValueError, match=r"class ids \[3\]"):
+        evaluate(Pointwise(), make_loader([(image, target.masked_fill(target == 1, 3))], 1), CPU, 2)
+
+
+def test_judging_neither_trains_the_model_nor_leaves_it_in_training_mode():
+    torch.manual_seed(0)
+    model = UNet(3, 2, base_c=2).train()
+    before = copy.deepcopy(model.state_dict())
+    evaluate(model, make_loader(judged_items()[:2], 2), "cpu", 2)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_bfloat16_judges_about_as_float32_does():
+    torch.manual_seed(0)
+    model, loader = UNet(3, 2, base_c=4), make_loader(judged_items(), 1)
+    exact, rough = (evaluate(model, loader, CPU, 2, amp_dtype=dtype)[0].mat for dtype in (None, torch.bfloat16))
+    assert (exact - rough).abs().sum() < 0.05 * exact.sum()

@@ -1,0 +1,188 @@
+"""Several processes on the CPU under torchrun: the same results, and what happens when one of them fails."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from src import UNet
+from tests.tiny import TINY, run_train
+from train_utils import create_lr_scheduler, train_one_epoch
+from train_utils.checkpoint import load
+from train_utils.demo_data import write_demo_drive
+from train_utils.distributed_utils import share_model
+
+ROOT = Path(__file__).parent.parent
+ONE_MACHINE = ("--standalone", "--nproc_per_node=2")
+DRIVERLESS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def command(launch, data, output, *options, script="train_multi_GPU.py"):
+    argv = ["-m", "torch.distributed.run", *launch, script, "--data-path", data, "--output-dir", output, *TINY, *options]
+    return [sys.executable, *map(str, argv)]
+
+
+def torchrun(launch, data, output, *options, script="train_multi_GPU.py", **environment):
+    """The finished torchrun process."""
+    return subprocess.run(command(launch, data, output, *options, script=script), cwd=ROOT, text=True, timeout=300,
+                          capture_output=True, env={**os.environ, **DRIVERLESS, **environment, "PYTHONPATH": str(ROOT)})
+
+
+def succeed(*args, **kwargs):
+    finished = torchrun(*args, **kwargs)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def epochs(folder):
+    return [row["epoch"] for row in load(folder / "last_model.pth")["history"]]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_root, tmp_path_factory):
+    """The output folder and what was printed by two processes that trained three epochs."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, succeed(ONE_MACHINE, tiny_root, folder, "--epochs", 3, "--batch-size", 1).stdout
+
+
+# --- judging and training ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("num_test, processes", [(5, 2), (5, 3), (1, 2)])
+def test_scores_do_not_depend_on_the_number_of_processes(trained, tmp_path, num_test, processes):
+    data = write_demo_drive(tmp_path, num_training=2, num_test=num_test, size=(96, 104))
+    judge = ("--test-only", "--weights", trained[0] / "best_model.pth", "--no-amp")
+    run_train(data, tmp_path / "one", *judge)
+    succeed(("--standalone", f"--nproc_per_node={processes}"), data, tmp_path / "many", *judge)
+    one, many = (json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "many"))
+    assert len(one["images"]) == num_test
+    assert one["scores"] == many["scores"] and one["images"] == many["images"]
+
+
+def test_one_process_writes_and_prints(trained):
+    folder, out = trained
+    assert out.count("epoch 2/2") == 1 and len(list(folder.glob("results2*.txt"))) == 1
+    assert epochs(folder) == [0, 1, 2] and load(folder / "last_model.pth")["ranks"] == 2
+    assert len(load(folder / "last_model.pth")["random_states"]) == 2
+    assert {"curves.png", "predictions.png", "test_scores.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_without_torchrun_it_is_one_process_like_train_py(tiny_root, tmp_path):
+    alone = [sys.executable, "train_multi_GPU.py", "--data-path", str(tiny_root), "--output-dir", str(tmp_path / "multi"),
+             *TINY, "--epochs", "2"]
+    subprocess.run(alone, cwd=ROOT, check=True, capture_output=True)
+    run_train(tiny_root, tmp_path / "train", "--epochs", 2)
+    multi, single = (load(tmp_path / name / "last_model.pth")["model"] for name in ("multi", "train"))
+    assert all(torch.equal(multi[name], single[name]) for name in single)
+
+
+def test_more_processes_than_images_still_train(tiny_root, tmp_path):
+    succeed(("--standalone", "--nproc_per_node=3"), tiny_root, tmp_path, "--epochs", 1, "--folds", 2, "--fold", 0,
+            "--batch-size", 4)
+    assert epochs(tmp_path) == [0]
+
+
+def test_resumed_with_another_number_of_processes(trained, tiny_root, tmp_path, capsys):
+    for path in trained[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--device", "cpu", settings=())
+    assert "had 2 process(es) and goes on with 1" in capsys.readouterr().out
+    assert epochs(tmp_path) == [0, 1, 2, 3]
+
+
+def batch_norm_at_rest(model):
+    """Training a whole step with BatchNorm in eval mode, so that no image's gradient depends on the batch it is in."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True: module
+    return model
+
+
+def data_of(rank, ranks, batch_size, steps):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(steps, ranks, batch_size, 3, 32, 32, generator=generator)
+    targets = torch.randint(0, 2, (steps, ranks, batch_size, 32, 32), generator=generator)
+    if rank is None:  # all in one process
+        return list(zip(images.flatten(1, 2), targets.flatten(1, 2)))
+    return list(zip(images[:, rank], targets[:, rank]))
+
+
+def train_steps(rank, ranks, steps, accumulate=1):
+    """Trains `steps` steps on this rank's share of the data; (loss, parameters)."""
+    torch.manual_seed(0)
+    model = batch_norm_at_rest(UNet(3, 2, base_c=4))
+    shared = share_model(model, torch.device("cpu"))
+    optimizer = torch.optim.SGD(shared.parameters(), lr=0.1)
+    scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
+    loss, _ = train_one_epoch(shared, optimizer, data_of(rank, ranks, 2, steps), "cpu", 0, 2, scheduler, accumulate=accumulate)
+    return loss, {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def worker(rank, ranks, steps, accumulate, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"])
+def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate):
+    multiprocessing.spawn(worker, args=(2, steps, accumulate, tmp_path), nprocs=2)
+    (loss, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone_loss, alone = train_steps(None, 2, steps, accumulate)
+    assert loss == pytest.approx(alone_loss, abs=1e-5)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    if steps == 1:  # the rate is .1, so this is the gradient to 1e-5
+        assert all((first[name] - alone[name]).abs().max() < 1e-6 for name in alone)
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path):
+    run = succeed((*ONE_MACHINE, "--max-restarts=2"), tiny_root, tmp_path / "run", "--epochs", 4, "--batch-size", 1,
+                  "--resume", "auto", script="tests/faulty_worker.py", FAULT="kill 1 2", FAULT_FILE=str(tmp_path / "done"))
+    assert (tmp_path / "done").exists() and "resumed" in run.stdout
+    assert epochs(tmp_path / "run") == [0, 1, 2, 3]
+    rows = (tmp_path / "run" / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2", "3"]
+
+
+def test_an_error_on_one_rank_ends_all_with_its_message(tiny_root, tmp_path):
+    start = time.monotonic()
+    run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "run", "--epochs", 3, "--batch-size", 1,
+                   script="tests/faulty_worker.py", FAULT="raise 1 1", FAULT_FILE=str(tmp_path / "done"))
+    assert run.returncode != 0 and "planted on rank 1" in run.stderr
+    assert time.monotonic() - start < 60
+    assert epochs(tmp_path / "run") == [0]
+
+
+def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
+    for options, named in ((("--epochs", 0), "--epochs"), (("--resume", tmp_path / "none.pth"), "there is no such file"),
+                           (("--sync-bn",), "CUDA only")):
+        run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "out", *options)
+        assert run.returncode != 0
+        assert run.stderr.count("train_multi_GPU.py: error: ") == 1 and named in run.stderr
+
+
+def test_two_machines(tiny_root, tmp_path):
+    """Two torchrun agents on this machine; each with an output folder of its own, as machines without a shared disk."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = ("--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}",
+              "--local_addr=127.0.0.1", "--rdzv_id=test")
+    agents = [subprocess.Popen(command(launch, tiny_root, tmp_path / name, "--epochs", 2, "--batch-size", 1), cwd=ROOT,
+                               env={**os.environ, **DRIVERLESS}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+              for name in ("a", "b")]
+    outputs = [agent.communicate(timeout=200)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    written = [tmp_path / name for name in ("a", "b") if (tmp_path / name / "last_model.pth").exists()]
+    assert len(written) == 1 and epochs(written[0]) == [0, 1]
