@@ -58,9 +58,12 @@ def read_image(path):
 
 def read_values(path):
     """The numbers a label file stores, [H, W]: palette indices (never palette colours), 0/1 for mode "1"."""
-    values = np.asarray(open_image(path)).astype(np.int64)
+    image = open_image(path)
+    if image.mode == "F":
+        raise DataError(f"{path}: holds fractions; a mask holds whole numbers, 0 and 255")
+    values = np.asarray(image).astype(np.int64)
     if values.ndim == 3:
-        values, *others = np.moveaxis(values, 2, 0)[:3]  # an alpha channel says nothing here
+        values, *others = (values[..., i] for i, band in enumerate(image.getbands()) if band not in ("A", "a"))
         if any((other != values).any() for other in others):
             raise DataError(f"{path}: is a colour picture; a mask has one channel with two values, 0 and 255")
     return values
@@ -161,8 +164,8 @@ class BinaryDataset(Dataset):
         return len(self.cases)
 
     def __getitem__(self, index):
-        image, target = self.read(index)
-        return self.transforms(image, target) if self.transforms else (image.clone(), target.clone())
+        image, target = (tensor.clone() for tensor in self.read(index))  # the cached ones must not change
+        return self.transforms(image, target) if self.transforms else (image, target)
 
     def read(self, index):
         """Case `index` before the transforms, from memory if it was read before. Not to be changed in place."""

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,15 @@ from train_utils.demo_data import write_demo_drive
 
 
 @pytest.fixture(scope="session")
-def demo_root(tmp_path_factory):
+def tiny_root(tmp_path_factory):
     """A --data-path that holds a drawn DRIVE of 5 training and 2 test images, 96×104 px. Not to be changed."""
-    return write_demo_drive(tmp_path_factory.mktemp("demo"), num_training=5, num_test=2, size=(96, 104))
+    return write_demo_drive(tmp_path_factory.mktemp("tiny"), num_training=5, num_test=2, size=(96, 104))
+
+
+@pytest.fixture
+def tiny_copy(tiny_root, tmp_path_factory):
+    """A copy of tiny_root to spoil."""
+    return shutil.copytree(tiny_root, tmp_path_factory.mktemp("copy"), dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

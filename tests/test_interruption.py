@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Runs train.py's main in a process of its own, after a patch that sends a signal to that process in epoch 2.
 PRELUDE = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 import torch, train
 from train_utils import checkpoint, train_and_eval
 from my_dataset import DATASETS, DataError

@@ -71,8 +71,8 @@ def error_of(function, *args, **kwargs):
 # --- the item ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("train, count", [(True, 5), (False, 2)])
-def test_item_is_a_uint8_image_and_target_as_the_files_hold_them(demo_root, train, count):
-    dataset = DriveDataset(demo_root, train)
+def test_item_is_a_uint8_image_and_target_as_the_files_hold_them(tiny_root, train, count):
+    dataset = DriveDataset(tiny_root, train)
     assert len(dataset) == count
     for i, case in enumerate(dataset.cases):
         image, target = dataset[i]
@@ -83,8 +83,8 @@ def test_item_is_a_uint8_image_and_target_as_the_files_hold_them(demo_root, trai
         assert target.unique().tolist() == [0, 1, 255]
 
 
-def test_transforms_get_the_pair_and_make_the_item(demo_root):
-    dataset = DriveDataset(demo_root, train=True, transforms=eval_preset([0.5] * 3, [0.25] * 3))
+def test_transforms_get_the_pair_and_make_the_item(tiny_root):
+    dataset = DriveDataset(tiny_root, train=True, transforms=eval_preset([0.5] * 3, [0.25] * 3))
     image, target = dataset[0]
     raw_image, raw_target = dataset.read(0)
     torch.testing.assert_close(image, (raw_image / 255 - 0.5) / 0.25)
@@ -452,9 +452,9 @@ def test_impossible_folds_are_refused(folds, k):
     assert f"fold {k} of {folds}" in error_of(fold, list(range(5)), folds, k)
 
 
-def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(demo_root):
+def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(tiny_root):
     row = DATASETS["drive"]
-    assert len(row["list_cases"](demo_root, train=True)) == 5
+    assert len(row["list_cases"](tiny_root, train=True)) == 5
     assert len(row["mean"]) == len(row["std"]) == 3
     assert len(row["class_names"]) == len(row["class_weights"]) == 2
 

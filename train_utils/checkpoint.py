@@ -13,9 +13,10 @@ A checkpoint is a dict of plain types and tensors, so torch.load reads it with w
 """
 
 import argparse
-import pickle
 import random
+import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from src import MODELS, build_model
 from .atomic import replacing
 
 FORMAT = 1
+DESCRIPTION = ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
 
 
 class CheckpointError(ValueError):
@@ -49,9 +51,8 @@ def prepare_folder(folder, num_bytes=0):
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "write_test") as temporary:
-            temporary.write_bytes(b"0")
-        (folder / "write_test").unlink()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
@@ -69,14 +70,13 @@ def load(path):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
-    except pickle.UnpicklingError as error:
-        reason = ("it holds Python objects that could run code, which are never loaded"
-                  if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is cut short or no checkpoint")
-        raise CheckpointError(f"{path}: cannot be loaded: {reason}; use a file that train.py wrote") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be loaded: it is cut short or no checkpoint ({reason}); use an earlier "
-                              "copy, or a file that train.py wrote") from None
+    except Exception as error:  # damaged bytes make the unpickler raise anything, IndexError and struct.error included
+        if re.search("unsupported (global|class)", str(error), re.IGNORECASE):
+            reason = "it holds Python objects that could run code, which are never loaded; use a file that train.py wrote"
+        else:
+            detail = (str(error) or type(error).__name__).splitlines()[0][:100]
+            reason = f"it is cut short or no checkpoint ({detail}); use an earlier copy, or a file that train.py wrote"
+        raise CheckpointError(f"{path}: cannot be loaded: {reason}") from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
@@ -88,6 +88,9 @@ def load_described(path):
     if checkpoint.get("format") != FORMAT:
         raise CheckpointError(f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
                               "give plain weights to train.py --weights, with the flags of their architecture")
+    missing = [name for name in DESCRIPTION if name not in checkpoint]
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; use a file that train.py wrote")
     return checkpoint
 
 
@@ -102,7 +105,11 @@ def model_of(checkpoint, path):
     if checkpoint["model_name"] not in MODELS:
         raise CheckpointError(f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
                               f"have; it has {', '.join(sorted(MODELS))}")
-    model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
+    try:
+        model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: describes a {checkpoint['model_name']} that cannot be built from "
+                              f"{checkpoint['model_kwargs']} ({error}); use a file that train.py wrote") from None
     load_weights(model, checkpoint, path)
     return model.eval()
 
@@ -110,6 +117,8 @@ def model_of(checkpoint, path):
 def load_weights(model, checkpoint, path):
     """Loads the weights of a checkpoint, of the tutorials' {"model": …}, or a bare state_dict, into the model."""
     state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: holds no weights (a dict of tensors); use a file that train.py wrote")
     expected = model.state_dict()
     wrong = [f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}" for name, value in expected.items()
              if name in state and state[name].shape != value.shape]

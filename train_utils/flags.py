@@ -26,7 +26,7 @@ def get_parser(prog, description, datasets, models):
     on_off = {"action": "store_true"}
     add = parser.add_argument_group("data").add_argument
     add("--data-path", default="./", help="folder that holds DRIVE/ (default: here)")
-    add("--dataset", default="drive", choices=sorted(datasets))
+    add("--dataset", default="drive", choices=sorted(datasets), help="name of a row of DATASETS in my_dataset.py")
     add("--demo", **on_off, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
     add("--num-classes", type=number(int, minimum=2, maximum=255), default=2, help="classes, the background included")
     add("--val", default="holdout", choices=["holdout", "none", "test"],
@@ -37,29 +37,29 @@ def get_parser(prog, description, datasets, models):
     add("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
     add("--std", type=number(float, above=0), nargs=3, metavar=("R", "G", "B"), help="channel standard deviations in 0-1")
     add("--base-size", type=number(int, minimum=32), default=565, help="shorter side, in px, that --scale multiplies")
-    add("--scale", type=number(float, above=0), nargs=2, default=[0.5, 1.2], metavar=("MIN", "MAX"))
+    add("--scale", type=number(float, above=0), nargs=2, default=[0.5, 1.2], metavar=("MIN", "MAX"), help="range of the random resize, times --base-size")
     add("--crop-size", type=number(int, minimum=32), default=480, help="side of the training crops in px, at least 32")
     add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
     add("--workers", type=number(int, minimum=0), help="loader processes (default: 0 on a CPU, up to 8 on a GPU)")
 
     add = parser.add_argument_group("model").add_argument
-    add("--model", default="unet", choices=sorted(models))
+    add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
     add("--base-c", type=number(int, minimum=1), default=32, help="channels of the first level")
     add("--bilinear", action=BOOL, default=True, help="bilinear upsampling; --no-bilinear: transposed convolutions")
 
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=number(int, minimum=1), default=200)
+    add("--epochs", type=number(int, minimum=1), default=200, help="passes over the training images")
     add("-b", "--batch-size", type=number(int, minimum=1), default=4, help="images a step, on each device")
     add("--accumulate", type=number(int, minimum=1), default=1, metavar="N", help="batches for one optimiser step")
-    add("--optimizer", default="sgd", choices=["sgd", "adamw"])
+    add("--optimizer", default="sgd", choices=["sgd", "adamw"], help="which optimiser")
     add("--lr", type=number(float, above=0), default=0.01, help="highest learning rate")
     add("--momentum", type=number(float, minimum=0, below=1), default=0.9, help="of SGD")
-    add("--wd", "--weight-decay", type=number(float, minimum=0), default=1e-4, dest="weight_decay")
+    add("--wd", "--weight-decay", type=number(float, minimum=0), default=1e-4, dest="weight_decay", help="L2 (SGD) or decoupled (AdamW) decay of the weights")
     add("--warmup-epochs", type=number(float, minimum=0), default=1, help="of linear warm-up; then (1 - progress)^0.9")
     add("--clip-grad", type=number(float, above=0), metavar="NORM", help="largest gradient norm")
     add("--class-weights", type=class_weights, metavar="auto|none|LIST",
         help="of the cross entropy; auto: median frequency balancing (default: the data set's; DRIVE: 1,2)")
-    add("--seed", type=number(int, minimum=0), default=0)
+    add("--seed", type=number(int, minimum=0), default=0, help="of weights, order and augmentation")
     add("--amp", action=BOOL, default=True, help="mixed precision where the device has it (default: on)")
     add("--compile", action=BOOL, default=False, help="torch.compile the model")
     add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
@@ -70,7 +70,7 @@ def get_parser(prog, description, datasets, models):
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
     add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
-    add("--output-dir", default="save_weights")
+    add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
     add("--tensorboard", action=BOOL, default=False, help="also log scalars and pictures for TensorBoard")

@@ -12,11 +12,12 @@ def poly_factor(step, total_steps, warmup_steps=0, warmup_factor=1e-3, start_ste
     total_steps on. A run that was given more steps in the middle (see extend) falls from `start_factor` at
     `start_step` in place of 1 at the end of the warm-up.
     """
+    if step >= total_steps:
+        return 0.0
     if step < warmup_steps and start_step <= warmup_steps:
         return warmup_factor + (1 - warmup_factor) * step / warmup_steps
     begin = max(start_step, warmup_steps)
-    remaining = (total_steps - step) / max(total_steps - begin, 1)
-    return start_factor * min(max(remaining, 0.0), 1.0) ** POWER
+    return start_factor * min((total_steps - step) / (total_steps - begin), 1.0) ** POWER
 
 
 def plan_schedule(num_step, epochs, warmup=True, warmup_epochs=1, warmup_factor=1e-3):

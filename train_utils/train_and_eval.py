@@ -41,6 +41,8 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
     device = torch.device(device)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     steps = len(data_loader)
+    if steps == 0:
+        raise ValueError("the loader has no batches: fewer images than a batch takes, and drop_last?")
     losses, sizes, looked = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
         for step, (image, target) in enumerate(data_loader):
@@ -101,17 +103,26 @@ def mean_over_images(losses, sizes):
 def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255):
     """Counts how the model's predictions agree with the loader's targets, image by image.
 
-    Images at native size; those of a batch that are padded to a common size must be padded with `ignore_index` in the
-    target. Returns SegmentationCounts over all ranks: rank r of R must be handed the items r, r + R, …
+    Images of different sizes may come in one batch, padded at the right and below with 0 and their targets with
+    `ignore_index`: each is judged alone and at its own size, so the batch size changes nothing. Returns
+    SegmentationCounts over all ranks: rank r of R must be handed the items r, r + R, …
     """
     model.eval()
     device = torch.device(device)
     counts = SegmentationCounts(num_classes, ignore_index)
-    for image, target in data_loader:
-        probs = predict_probs(model, image.to(device, non_blocking=True), amp_dtype)
-        for one_target, one_pred, one_probs in zip(target.to(device), decide(probs), probs):
-            counts.update(one_target, one_pred, one_probs)
+    for images, targets in data_loader:
+        for image, target in zip(images, targets):
+            image, target = without_padding(image, target, ignore_index)
+            probs = predict_probs(model, image[None].to(device), amp_dtype)
+            counts.update(target.to(device), decide(probs)[0], probs[0])
     return gather_counts(counts, data_loader)
+
+
+def without_padding(image, target, ignore_index):
+    """image [C, H, W] and target [H, W] without the last rows and columns that are 0 and ignored throughout."""
+    used = (image != 0).any(0) | (target != ignore_index)
+    height, width = (int(used.any(axis).nonzero().max()) + 1 if used.any() else used.shape[1 - axis] for axis in (1, 0))
+    return image[:, :height, :width], target[:height, :width]
 
 
 def evaluate(model, data_loader, device, num_classes, **options):

@@ -1,0 +1,38 @@
+"""The README says what is there: every flag, every source file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from my_dataset import DATASETS
+from src import MODELS
+from train_utils.flags import get_parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_has_every_flag_and_its_default():
+    rows = {flag: line for line in README.splitlines() if line.startswith("| `-") for flag in re.findall(r"`(--[\w-]+)`", line)}
+    actions = [action for action in get_parser("train.py", "", DATASETS, MODELS)._actions if action.dest != "help"]
+    flags = {flag: action for action in actions for flag in action.option_strings
+             if flag.startswith("--") and not flag.startswith("--no-")}
+    assert rows.keys() == flags.keys()
+    for flag, action in flags.items():
+        assert action.help
+        if isinstance(action.default, (int, float)) and not isinstance(action.default, bool):
+            assert f"| {action.default} |" in rows[flag]
+
+
+
+@pytest.mark.parametrize("folder", [".", "src", "train_utils"])
+def test_the_tree_has_every_file(folder):
+    tree = README.split("## Files")[1].split("## Cite")[0]
+    missing = [path.name for path in (ROOT / folder).glob("*.py") if path.name not in tree and path.name != "__init__.py"]
+    assert not missing
+
+
+def test_pictures_exist():
+    for link in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / link).exists()
