@@ -50,6 +50,8 @@ def read_image(path):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits")
+        if image.mode == "I" and values.max() <= 255:  # 8 bits in a 32-bit file
+            values = values * 257
         return torch.from_numpy((values // 257).astype(np.uint8)).expand(3, -1, -1).contiguous()
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")

@@ -75,7 +75,7 @@ def make_dataset(args, cases, transforms, title):
     names = cases[0].name + (f" to {cases[-1].name}" if len(cases) > 1 else "")
     log(f"{title}: {len(cases)} images ({names}), {judged:,} pixels inside the ROI: {shares}")
     for values, path in dataset.label_values.items():
-        if values not in ((0, 255), (0, 1)):
+        if len(values) == 2 and values not in ((0, 255), (0, 1)):
             log(f"  labels such as {path} hold {values}: the larger value is read as class 1")
     return dataset, pixels
 

@@ -13,8 +13,8 @@ def pick_device(name="auto"):
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "mps", "cuda") or (index and not index.isdigit()):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "mps", "cuda") or (colon and not index.isdigit()):
         raise ValueError(f"device {name!r} is not one of auto, cpu, mps, cuda, cuda:N")
     device = torch.device(name)
     found = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]

@@ -15,7 +15,8 @@ class UNet(nn.Module):
         base_c: channels of the first level; each of the four levels below doubles them.
 
     Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, for any H, W ≥ 16.
-    Raises ValueError for a smaller image: four halvings would leave nothing of it.
+    Raises ValueError for a smaller image: four halvings would leave nothing of it. In training a single image must have
+    a side of at least 32, since BatchNorm needs more than one value a channel.
     """
 
     def __init__(self, in_channels=1, num_classes=2, bilinear=True, base_c=64):

@@ -112,17 +112,18 @@ class Hostile:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle 2", "pickle 5"])
 def test_a_hostile_file_is_refused_and_not_run(tmp_path, kind):
     path, trace = tmp_path / "model.pth", tmp_path / "trace"
     content = {"model": Hostile(trace), "format": checkpoints.FORMAT}
-    if kind == "pickle":
-        path.write_bytes(pickle.dumps(content))
+    if kind.startswith("pickle"):
+        path.write_bytes(pickle.dumps(content, protocol=int(kind[-1])))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
     for reader in (load, load_model):
         message = error_of(reader, path)
-        assert str(path) in message and "could run code" in message
+        assert str(path) in message
+        assert "could run code" in message or kind == "pickle 5"  # whose very framing PyTorch does not read
     assert not trace.exists()
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from src.device import pick_device
 from src import UNet
 from src.inference import MIN_SIDE, decide, predict_probs
 
@@ -93,3 +94,9 @@ def test_class_ids_up_to_254_fit():
     probs = torch.zeros(1, 255, 1, 1)
     probs[0, 254] = 1
     assert decide(probs).item() == 254
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cpu:x", "mps:"])
+def test_a_device_that_does_not_exist_is_a_value_error(name):
+    with pytest.raises(ValueError, match="auto, cpu, mps, cuda"):
+        pick_device(name)

@@ -311,3 +311,9 @@ def test_of_several_classes_each_has_its_own_ranks():
     expected = [exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)]
     assert summarize(counts)["auc"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert "best_threshold" not in summarize(counts)
+
+
+def test_probabilities_that_are_not_finite_are_refused():
+    target = torch.zeros(2, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="not finite"):
+        SegmentationCounts(2).update(target, target, torch.full((2, 2, 2), float("nan")))

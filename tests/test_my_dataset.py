@@ -480,3 +480,8 @@ def test_the_second_observer_is_read_like_the_first(drive_root):
         first, _ = read_binary(case.label, "label")
         second, _ = read_binary(case.label.parents[1] / "2nd_manual" / f"{case.name[:2]}_manual2.gif", "label")
         assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.7  # two people, not one and the negative
+
+
+def test_8_bit_values_in_a_32_bit_file_stay_what_they_are(tmp_path):
+    Image.fromarray(np.array([[0, 100], [200, 255]], np.int32)).save(tmp_path / "grey.tif")
+    assert read_image(tmp_path / "grey.tif")[0].tolist() == [[0, 100], [200, 255]]

@@ -59,7 +59,7 @@ def get_parser(prog, description, datasets, models):
     add("--clip-grad", type=number(float, above=0), metavar="NORM", help="largest gradient norm")
     add("--class-weights", type=class_weights, metavar="auto|none|LIST",
         help="of the cross entropy; auto: median frequency balancing (default: the data set's; DRIVE: 1,2)")
-    add("--seed", type=number(int, minimum=0), default=0, help="of weights, order and augmentation")
+    add("--seed", type=number(int, minimum=0, maximum=2**32 - 1), default=0, help="of weights, order and augmentation")
     add("--amp", action=BOOL, default=True, help="mixed precision where the device has it (default: on)")
     add("--compile", action=BOOL, default=False, help="torch.compile the model")
     add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")

@@ -83,7 +83,12 @@ class SegmentationCounts:
         self.histograms = torch.zeros(num_classes - 1, 2, BINS, dtype=torch.int64)
 
     def update(self, target, pred, probs):
-        """Counts one more image: target and pred [H, W] class ids, probs float [K, H, W]."""
+        """Counts one more image: target and pred [H, W] class ids, probs float [K, H, W].
+
+        ValueError if a probability is not finite: compared with a threshold, NaN would pass for background.
+        """
+        if not probs.isfinite().all():
+            raise ValueError("the model's probabilities are not finite: its weights hold NaN or infinite values")
         matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()
         self.confusion = torch.cat([self.confusion, matrix[None]])
         valid = target != self.ignore_index

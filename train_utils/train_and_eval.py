@@ -96,7 +96,7 @@ def mean_if_finite(losses, start, stop):
 def mean_over_images(losses, sizes):
     """Mean of the batches' losses, weighted by their sizes, over all ranks."""
     sizes = torch.tensor(sizes, dtype=torch.float64)
-    total, count = sum_over_ranks(torch.stack([(losses.double().cpu() * sizes).sum(), sizes.sum()])).tolist()
+    total, count = sum_over_ranks(torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])).tolist()
     return total / count
 
 
