@@ -74,8 +74,8 @@ def load(path):
     except Exception as error:  # damaged bytes make the unpickler raise anything, IndexError and struct.error included
         if re.search("unsupported (global|class)", str(error), re.IGNORECASE):
             reason = "it holds Python objects that could run code, which are never loaded; use a file that train.py wrote"
-        elif isinstance(error, OSError):
-            reason = f"it cannot be read ({error.strerror or error}); name a file that train.py wrote"
+        elif isinstance(error, (IsADirectoryError, PermissionError)):
+            reason = f"it cannot be read ({error.strerror}); name a file that train.py wrote"
         else:
             detail = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).partition("\n")[0][:100]
             reason = f"it is cut short or no checkpoint ({detail}); use an earlier copy, or a file that train.py wrote"
