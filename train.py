@@ -42,7 +42,8 @@ def log(message):
 
 DEMO_FAREWELL = """
 next:
-  python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images --overlay
+  python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
+         --roi-mask {data}/DRIVE/test/mask --overlay
   python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
 
 
