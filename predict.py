@@ -117,6 +117,10 @@ def main(args):
     model, checkpoint = checkpoints.load_model(args.weights)
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
+    if Path(args.output).resolve() in {path.resolve().parent for path in images}:
+        raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; name another")
+    for path, roi_path in zip(images, rois):  # a broken file at the end must not cost the others' time
+        read_inputs(path, roi_path, model.in_channels)
     checkpoints.prepare_folder(args.output)
     model = model.to(device, memory_format=torch.channels_last)
     preset = eval_preset(checkpoint["mean"], checkpoint["std"])

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import shutil
 import sys
 import time
 from functools import partial
@@ -16,6 +17,7 @@ from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from src.inference import decide, predict_probs
 from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
+from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
 from train_utils.demo_data import write_demo_drive
@@ -141,13 +143,22 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
         plan = plan_schedule(steps, args.epochs, args.warmup_epochs > 0, args.warmup_epochs)
         return {"epoch": epoch, "step": epoch * steps, "plan": plan, "best_score": -math.inf, "history": [],
                 "results_name": time.strftime("results%Y%m%d-%H%M%S.txt"), "split": split}
+    if checkpoint["split"] != split:
+        raise checkpoints.CheckpointError(
+            f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
+            "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
+            "(--weights begins from this one's weights)")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
     run = {name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")}
     run["split"] = split
-    run["epoch"] = checkpoint["epoch"] + 1 if args.start_epoch is None else args.start_epoch
-    log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done, the best score is {run['best_score']:.4f}")
+    run["epoch"] = checkpoint["epoch"] + 1
+    if args.start_epoch is not None:
+        run["epoch"], run["step"] = args.start_epoch, args.start_epoch * steps
+        run["history"] = [row for row in run["history"] if row["epoch"] < args.start_epoch]
+    log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
+        + (f", the best Dice is {run['best_score']:.4f}" if split["val"] else ""))
     if checkpoint["ranks"] != world_size():
         log(f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
             f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own")
@@ -202,7 +213,7 @@ def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
     if is_main_process():
         results.write_json(Path(args.output_dir) / "test_scores.json", {
             **results.provenance(device, time.perf_counter() - begin),
-            "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]],
+            "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights",
             "threshold": checkpoint["threshold"], "split": checkpoint.get("split"), "scores": scores,
             "images": results.image_rows([case.name for case in cases], counts)})
     log(results.score_table(scores, class_names, checkpoint["threshold"]))
@@ -227,8 +238,9 @@ def test_only(args, device, amp_dtype, begin):
     """Scores the checkpoint of --weights on the test split."""
     path = args.weights or args.resume
     model, checkpoint = make_model(args, path)
-    if "format" not in checkpoint:  # plain weights say nothing of themselves: the flags do
-        checkpoint = {"mean": args.mean, "std": args.std, "threshold": 0.5, "epoch": None, "args": vars(args)}
+    if "format" not in checkpoint:  # plain weights say nothing of themselves
+        checkpoint = {"threshold": None, "epoch": None}
+    checkpoint |= {"mean": args.mean, "std": args.std}
     cases = labelled_test_cases(args)
     if not cases:
         raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
@@ -247,6 +259,8 @@ def main(args):
     begin = time.perf_counter()
     device = pick_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     reuse_freed_memory(device)
     log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
     if args.demo:
@@ -284,6 +298,7 @@ def main(args):
     board = Board(Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None)
     restore_randomness(args, checkpoint)
 
+    kept = (args.resume, run["epoch"] - 1)
     try:
         for epoch in range(run["epoch"], args.epochs):
             row = train_epoch(train, epoch, batches, train_cases)
@@ -293,13 +308,15 @@ def main(args):
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = keep_if_best(run, row)
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
+            kept = (Path(args.output_dir) / "last_model.pth", epoch)
             log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_cases else ""))
             board.scalars(row, epoch)
     except KeyboardInterrupt:
-        say_how_to_resume(args, run)
+        say_how_to_resume(args, *kept)
         raise
     finally:
         if is_main_process() and run["history"]:
+            results.write_history(args.output_dir, run["results_name"], run["history"])
             plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"])
     finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
 
@@ -316,9 +333,14 @@ def prepare_output(args, model):
     """Finds out now, not after the first epoch, that the output folder is not writable or full."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     states = {"sgd": 1, "adamw": 2}[args.optimizer]
-    checkpoints.prepare_folder(args.output_dir, 3 * (1 + states) * weights + 20e6)  # best, last, the one being written
-    if not args.resume and (Path(args.output_dir) / "last_model.pth").exists():
-        log(f"note: this new run replaces the one in {args.output_dir} (--resume auto goes on with it)")
+    folder = Path(args.output_dir)
+    checkpoints.prepare_folder(folder, 3 * (1 + states) * weights + 20e6)  # best, last, the one being written
+    if args.resume and Path(args.resume).resolve().parent != folder.resolve():
+        best = Path(args.resume).with_name("best_model.pth")  # it stays the best until an epoch beats it
+        with replacing(folder / "best_model.pth") as temporary:
+            shutil.copyfile(best if best.exists() else args.resume, temporary)
+    elif not args.resume and (folder / "last_model.pth").exists():
+        log(f"note: this new run replaces the one in {folder} (--resume auto goes on with it)")
 
 
 def train_epoch(train, epoch, batches, cases):
@@ -349,13 +371,15 @@ def keep_if_best(run, row):
     return is_best
 
 
-def say_how_to_resume(args, run):
-    if run["history"]:
-        folder = [] if args.output_dir == "save_weights" else ["--output-dir", args.output_dir]
-        log(f"\nstopped. {args.output_dir}/last_model.pth holds the run up to the end of epoch {run['history'][-1]['epoch']}; "
-            f"go on with\n  python {Path(sys.argv[0]).name} {shlex.join(['--resume', 'auto', *folder])}")
-    else:
+def say_how_to_resume(args, path, epoch):
+    """Prints the command that goes on from the checkpoint `path`, written at the end of `epoch`; "" if there is none."""
+    if not path:
         log("\nstopped before the end of the first epoch: there is nothing to go on from; the same command starts anew")
+        return
+    folder = [] if Path(path).parent == Path(args.output_dir) else ["--output-dir", args.output_dir]
+    start = "torchrun, with its flags," if world_size() > 1 else "python"
+    log(f"\nstopped. {path} holds the run up to the end of epoch {epoch}; go on with\n"
+        f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}")
 
 
 def finish(args, test_cases, other_set, device, amp_dtype, begin, board):

@@ -56,6 +56,10 @@ def weights(tiny_root, tmp_path_factory):
     (["--num-classes", "5"], "--num-classes 5.*2 classes, the background included"),
     (["--lr", "-0.1"], "--lr.*above 0"),
     (["--lr", "nan"], "--lr"),
+    (["--warmup-epochs", "inf"], "--warmup-epochs"),
+    (["--mean", "300", "0", "0"], "--mean"),
+    (["--scale", "0.001", "1"], "leaves no pixel"),
+    (["--start-epoch", "300"], "--start-epoch"),
     (["--wd", "-1"], "--weight-decay.*at least 0"),
     (["--momentum", "1"], "--momentum.*below 1"),
     (["--batch-size", "zero"], "'zero' is not an integer"),
@@ -219,6 +223,7 @@ def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeyp
     (["--input", "{images}", "--roi-mask", "nowhere.gif"], "nowhere.gif: there is no such file"),
     (["--input", "{images}", "--roi-mask", "{root}"], "0 files for 01_test.tif"),
     (["--input", "{images}", "--threshold", "1.5"], "--threshold.*below 1"),
+    (["--input", "{images}", "--output", "{images}"], "folder of the inputs"),
 ])
 def test_bad_input_of_predict(capsys, weights, tiny_root, tmp_path, argv, named):
     argv = [arg.format(root=tiny_root, images=tiny_root / "DRIVE/test/images") for arg in argv]

@@ -82,7 +82,7 @@ def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path)
     stopped = run_patched(IN_EPOCH.format(signal=name, step=8), tiny_root, tmp_path)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert "up to the end of epoch 1" in stopped.stdout and "--resume auto" in stopped.stdout
+    assert f"--resume {tmp_path / 'last_model.pth'}" in stopped.stdout and "up to the end of epoch 1" in stopped.stdout
     assert load(tmp_path / "last_model.pth")["epoch"] == 1 and (tmp_path / "curves.png").exists()
 
 

@@ -86,7 +86,7 @@ def test_test_only_repeats_the_final_scores(finished, tiny_root, tmp_path):
 def test_test_only_judges_plain_weights_of_the_tutorials(finished, tiny_root, tmp_path):
     torch.save({"model": weights(finished), "epoch": 3, "args": argparse.Namespace(amp="False")}, tmp_path / "plain.pth")
     run_train(tiny_root, tmp_path, "--test-only", "--weights", tmp_path / "plain.pth")
-    assert json.loads((tmp_path / "test_scores.json").read_text())["threshold"] == 0.5
+    assert json.loads((tmp_path / "test_scores.json").read_text())["selection"] == "unknown: plain weights"
 
 
 def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):
@@ -205,8 +205,25 @@ def test_resuming_with_a_scaler_from_a_run_without_one(finished):
     checkpoint = {**load(finished / "last_model.pth"), "optimizer": optimizer.state_dict()}
     args = flags.parse_args(["--data-path", "x"], "train.py", "", DATASETS, MODELS)
     assert checkpoint["scaler"] == {}
-    train.start_or_resume(args, checkpoint, optimizer, scaler, steps=2, split={})
+    train.start_or_resume(args, checkpoint, optimizer, scaler, steps=2, split=checkpoint["split"])
     assert scaler.get_scale() == torch.amp.GradScaler("cpu", enabled=True).get_scale()
+
+
+def test_resume_in_another_folder_keeps_the_best_weights(finished, tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", settings=())
+    assert equal(weights(finished, "best_model.pth"), weights(tmp_path, "best_model.pth"))
+    assert (tmp_path / "results.csv").exists() and (tmp_path / "test_scores.json").exists()
+
+
+def test_resume_with_another_split_is_refused(finished, tiny_root, tmp_path):
+    for options in (("--val", "none"), ("--folds", 5, "--fold", 0)):
+        with pytest.raises(CheckpointError, match="split the images otherwise"):
+            run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", *options, settings=())
+
+
+def test_start_epoch_goes_back_without_doubling_epochs(finished, tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", "--start-epoch", 1, settings=())
+    assert [row["epoch"] for row in load(tmp_path / "last_model.pth")["history"]] == [0, 1, 2]
 
 
 def test_resume_of_another_architecture_is_refused(finished, tiny_root, tmp_path):
@@ -223,7 +240,7 @@ def test_fine_tuning_starts_from_the_weights(finished, tiny_root, tmp_path, monk
     seen = []
     monkeypatch.setattr(train, "train_one_epoch", lambda model, *args, **kwargs: seen.append(
         {name: value.clone() for name, value in model.state_dict().items()}) or (1.0, 0.1))
-    run_train(tiny_root, tmp_path, "--epochs", 1, "--weights", finished / "best_model.pth")
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--weights", finished / "best_model.pth", "--device", "cpu", settings=())
     assert equal(seen[0], weights(finished, "best_model.pth"))
 
 

@@ -137,22 +137,22 @@ def load_weights(model, checkpoint, path):
 # --- random states ----------------------------------------------------------------------------------------------------
 
 def random_state():
-    """The states of all random generators of this process, in plain types."""
+    """The states of all random generators of this process, its current GPU's included, in plain types."""
     version, internal, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "python": (version, internal, gauss),
         "numpy": (name, keys.tolist(), *rest),
     }
 
 
 def restore_random_state(state):
-    """Sets the generators to what random_state() returned; GPUs that were not there then keep their state."""
+    """Sets the generators to what random_state() returned; a GPU that was not used then keeps its state."""
     torch.set_rng_state(state["torch"])
-    for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"]):
-        torch.cuda.set_rng_state(cuda_state, device)
+    if state["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"])
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))

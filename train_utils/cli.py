@@ -1,6 +1,7 @@
 """What the four scripts share: flag types that refuse impossible values, and errors in one sentence."""
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ def number(kind, minimum=None, above=None, maximum=None, below=None):
     def parse(text):
         try:
             value = kind(text)
+            if not math.isfinite(value):
+                raise ValueError
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a{'n integer' if kind is int else ' number'}") from None
         if not all(holds(value) for _, _, holds in bounds):
@@ -52,7 +55,7 @@ def class_weights(text):
 
 
 def run_script(main, prog, errors=()):
-    """Calls main(). What a user can mend (CheckpointError, NonFiniteLossError, `errors`, no memory) ends the script with
+    """Calls main(). What a user can mend (CheckpointError, NonFiniteLossError, `errors`, files, no memory) ends the script with
     one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143."""
     def stop(signum, frame):
         raise KeyboardInterrupt(128 + signum)
@@ -63,6 +66,9 @@ def run_script(main, prog, errors=()):
     try:
         main()
     except (CheckpointError, NonFiniteLossError, *errors) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder without permission: says the file and the reason
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except torch.OutOfMemoryError as error:

@@ -19,6 +19,7 @@ DEMO = {"data_path": "demo_data", "epochs": 40, "batch_size": 4, "base_c": 16, "
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
 LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
                "test_only", "weights", "workers"}
+WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "mean", "std"}  # what a new run takes from the weights it starts from
 
 
 def get_parser(prog, description, datasets, models):
@@ -34,7 +35,7 @@ def get_parser(prog, description, datasets, models):
              "(train on all, keep the last weights), or the test images, as the tutorials do, which flatters the result")
     add("--folds", type=number(int, minimum=2), help="cross-validation: cut the training images into this many folds")
     add("--fold", type=number(int, minimum=0), help="the fold that validates, counted from 0; the test split is not scored")
-    add("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
+    add("--mean", type=number(float, minimum=0, maximum=1), nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
     add("--std", type=number(float, above=0), nargs=3, metavar=("R", "G", "B"), help="channel standard deviations in 0-1")
     add("--base-size", type=number(int, minimum=32), default=565, help="shorter side, in px, that --scale multiplies")
     add("--scale", type=number(float, above=0), nargs=2, default=[0.5, 1.2], metavar=("MIN", "MAX"), help="range of the random resize, times --base-size")
@@ -90,13 +91,14 @@ def parse_args(argv, prog, description, datasets, models):
     if args.demo:
         parser.set_defaults(**DEMO)
     resume = from_main(lambda: resume_path(args))
-    saved = {}
     if resume:
         saved = from_main(lambda: checkpoints.load_described(resume)["args"])
-    elif args.test_only and args.weights:
-        saved = from_main(lambda: checkpoints.load(args.weights).get("args", {}))
+        parser.set_defaults(output_dir=str(Path(resume).parent))
+    else:
+        saved = from_main(lambda: checkpoints.load(args.weights).get("args", {})) if args.weights else {}
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
-        parser.set_defaults(**{name: value for name, value in saved.items() if name not in LOCAL_FLAGS})
+        wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
+        parser.set_defaults(**{name: saved[name] for name in wanted})
     args = parser.parse_args(argv)
     args.resume = resume
     row = datasets[args.dataset]
@@ -111,7 +113,10 @@ def resume_path(args):
     if args.resume != "auto":
         return args.resume
     path = Path(args.output_dir) / "last_model.pth"
-    return str(path) if path.exists() else ""
+    if path.exists():
+        return str(path)
+    print(f"--resume auto: there is no {path}, so this is a new run", flush=True)
+    return ""
 
 
 def check_flags(parser, args, classes):
@@ -126,6 +131,10 @@ def check_flags(parser, args, classes):
         parser.error(f"--class-weights has {len(args.class_weights)} weights for {args.num_classes} classes")
     if args.scale[0] > args.scale[1]:
         parser.error(f"--scale {args.scale[0]} {args.scale[1]}: the first is the smaller one")
+    if int(args.scale[0] * args.base_size) < 1:
+        parser.error(f"--scale {args.scale[0]} of --base-size {args.base_size} leaves no pixel")
+    if (args.start_epoch or 0) >= args.epochs:
+        parser.error(f"--start-epoch {args.start_epoch} leaves nothing of --epochs {args.epochs}")
     if args.test_only and not (args.weights or args.resume):
         parser.error("--test-only needs --weights FILE")
     try:
