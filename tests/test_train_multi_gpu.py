@@ -18,7 +18,7 @@ from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
 from train_utils.demo_data import write_demo_drive
-from train_utils.distributed_utils import share_model
+from train_utils.distributed_utils import process_group, share_model, sum_over_ranks
 
 ROOT = Path(__file__).parent.parent
 ONE_MACHINE = ("--standalone", "--nproc_per_node=2")
@@ -126,16 +126,44 @@ def train_steps(rank, ranks, steps, accumulate=1):
     return loss, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def worker(rank, ranks, steps, accumulate, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
-    torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def worker(rank, ranks, port, steps, accumulate, folder):
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with process_group("gloo", 60):
+        torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
+
+
+def connect_with_a_lost_call(rank, port, folder):
+    """The first handshake fails on rank 1 after the time-out, while rank 0 believes that it is connected."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    original, calls = dist.init_process_group, []
+
+    def losing(*args, **kwargs):
+        calls.append(kwargs["timeout"])
+        original(*args, **kwargs)
+        if len(calls) == 1 and rank == 1:
+            dist.destroy_process_group()
+            raise RuntimeError("Connect timeout")
+
+    dist.init_process_group = losing
+    with process_group("gloo", 60):
+        total = sum_over_ranks(torch.tensor(rank + 1))
+    (folder / f"{rank}.txt").write_text(f"{len(calls)} tries, sum {total.item()}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_lost_handshake_is_tried_again(tmp_path):
+    multiprocessing.spawn(connect_with_a_lost_call, args=(free_port(), tmp_path), nprocs=2)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["2 tries, sum 3"] * 2
 
 
 @pytest.mark.parametrize("steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"])
 def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate):
-    multiprocessing.spawn(worker, args=(2, steps, accumulate, tmp_path), nprocs=2)
+    multiprocessing.spawn(worker, args=(2, free_port(), steps, accumulate, tmp_path), nprocs=2)
     (loss, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone_loss, alone = train_steps(None, 2, steps, accumulate)
     assert loss == pytest.approx(alone_loss, abs=1e-5)
@@ -174,10 +202,7 @@ def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
 
 def test_two_machines(tiny_root, tmp_path):
     """Two torchrun agents on this machine; each with an output folder of its own, as machines without a shared disk."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = ("--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}",
+    launch = ("--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}",
               "--local_addr=127.0.0.1", "--rdzv_id=test")
     agents = [subprocess.Popen(command(launch, tiny_root, tmp_path / name, "--epochs", 2, "--batch-size", 1), cwd=ROOT,
                                env={**os.environ, **DRIVERLESS}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -23,10 +23,41 @@ def process_group(backend, timeout_seconds):
     if "RANK" not in os.environ:
         yield
         return
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    timeout = timedelta(seconds=timeout_seconds)
+    if backend == "gloo":
+        connect_gloo(timeout)
+    else:
+        dist.init_process_group(backend, timeout=timeout)
     yield
     dist.barrier()
     dist.destroy_process_group()
+
+
+def connect_gloo(timeout, tries=4, connect_timeout=timedelta(seconds=20)):
+    """init_process_group("gloo"), tried again if ranks fail to connect.
+
+    About one handshake in a hundred is lost on a busy machine: the ranks wait for each other's call until the time-out.
+    So it gets a short one, the ranks tell each other through the store how it went, and all try again if one failed.
+    """
+    store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
+    for attempt in range(tries):
+        store.set(f"try{attempt}/here{rank}", "yes")
+        store.wait([f"try{attempt}/here{r}" for r in range(ranks)])
+        failure = None
+        try:
+            dist.init_process_group("gloo", store=dist.PrefixStore(f"try{attempt}", store), rank=rank, world_size=ranks,
+                                    timeout=min(timeout, connect_timeout))
+        except RuntimeError as error:
+            failure = error
+        store.set(f"try{attempt}/outcome{rank}", str(failure or "connected"))
+        outcomes = [store.get(f"try{attempt}/outcome{r}").decode() for r in range(ranks)]
+        if outcomes == ["connected"] * ranks:
+            dist.distributed_c10d._set_pg_timeout(timeout, dist.group.WORLD)
+            return
+        if failure is None:
+            dist.destroy_process_group()
+    raise RuntimeError(f"the processes could not connect in {tries} tries: {outcomes}")
 
 
 def is_distributed():
