@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
 from train_utils.demo_data import write_demo_drive
-from train_utils.distributed_utils import process_group, share_model, sum_over_ranks
+from train_utils.distributed_utils import agree_on_start, process_group, share_model
 
 ROOT = Path(__file__).parent.parent
 ONE_MACHINE = ("--standalone", "--nproc_per_node=2")
@@ -132,33 +133,36 @@ def worker(rank, ranks, port, steps, accumulate, folder):
         torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
 
 
-def connect_with_a_lost_call(rank, port, folder):
-    """The first handshake fails on rank 1 after the time-out, while rank 0 believes that it is connected."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    original, calls = dist.init_process_group, []
-
-    def losing(*args, **kwargs):
-        calls.append(kwargs["timeout"])
-        original(*args, **kwargs)
-        if len(calls) == 1 and rank == 1:
-            dist.destroy_process_group()
-            raise RuntimeError("Connect timeout")
-
-    dist.init_process_group = losing
-    with process_group("gloo", 60):
-        total = sum_over_ranks(torch.tensor(rank + 1))
-    (folder / f"{rank}.txt").write_text(f"{len(calls)} tries, sum {total.item()}")
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def test_a_lost_handshake_is_tried_again(tmp_path):
-    multiprocessing.spawn(connect_with_a_lost_call, args=(free_port(), tmp_path), nprocs=2)
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["2 tries, sum 3"] * 2
+def starts_of(store, ranks, late=0):
+    """What agree_on_start tells the ranks, of which number `late` comes last."""
+    def one(rank):
+        time.sleep(0.3 * (rank == late))
+        return agree_on_start(store, rank, ranks, 10)
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(one, range(ranks)))
+
+
+def test_every_start_in_one_store_has_a_name_of_its_own():
+    store, names = dist.HashStore(), []
+    for ranks, late in ((3, 0), (3, 1), (3, 2), (2, 0), (3, 1)):  # what the earlier starts wrote stays in the store
+        found = starts_of(store, ranks, late)
+        assert len(set(found)) == 1
+        names.append(found[0])
+    assert len(set(names)) == len(names)
+
+
+def test_a_rank_that_never_starts_is_an_error():
+    store = dist.HashStore()
+    starts_of(store, 2)
+    with pytest.raises(RuntimeError, match="rank 1 waited"):
+        agree_on_start(store, 1, 2, 0.2)
 
 
 @pytest.mark.parametrize("steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"])

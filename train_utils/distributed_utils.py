@@ -3,7 +3,10 @@
 In a single process every function here is the identity, so that nothing else needs to know how many there are.
 """
 
+import hashlib
 import os
+import time
+import uuid
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -24,40 +27,38 @@ def process_group(backend, timeout_seconds):
         yield
         return
     timeout = timedelta(seconds=timeout_seconds)
-    if backend == "gloo":
-        connect_gloo(timeout)
-    else:
-        dist.init_process_group(backend, timeout=timeout)
+    store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(agree_on_start(store, rank, ranks, timeout_seconds), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
     yield
     dist.barrier()
     dist.destroy_process_group()
 
 
-def connect_gloo(timeout, tries=4, connect_timeout=timedelta(seconds=20)):
-    """init_process_group("gloo"), tried again if ranks fail to connect.
+def agree_on_start(store, rank, ranks, timeout_seconds):
+    """A name for this start of all ranks that no earlier start had.
 
-    About one handshake in a hundred is lost on a busy machine: the ranks wait for each other's call until the time-out.
-    So it gets a short one, the ranks tell each other through the store how it went, and all try again if one failed.
+    After a restart torchrun may hand out the same store once more, in which a rank can find the address of a process that
+    is gone, and then waits for its call. So each rank writes a fresh mark; rank 0 lists the marks; and a rank goes on
+    when all have seen one list that holds its own. RuntimeError after the time-out.
     """
-    store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
-    store.set_timeout(timeout)
-    for attempt in range(tries):
-        store.set(f"try{attempt}/here{rank}", "yes")
-        store.wait([f"try{attempt}/here{r}" for r in range(ranks)])
-        failure = None
-        try:
-            dist.init_process_group("gloo", store=dist.PrefixStore(f"try{attempt}", store), rank=rank, world_size=ranks,
-                                    timeout=min(timeout, connect_timeout))
-        except RuntimeError as error:
-            failure = error
-        store.set(f"try{attempt}/outcome{rank}", str(failure or "connected"))
-        outcomes = [store.get(f"try{attempt}/outcome{r}").decode() for r in range(ranks)]
-        if outcomes == ["connected"] * ranks:
-            dist.distributed_c10d._set_pg_timeout(timeout, dist.group.WORLD)
-            return
-        if failure is None:
-            dist.destroy_process_group()
-    raise RuntimeError(f"the processes could not connect in {tries} tries: {outcomes}")
+    mark, deadline = uuid.uuid4().hex, time.monotonic() + timeout_seconds
+    store.set(f"mark{rank}", mark)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            store.set("start", " ".join(read(store, f"mark{r}") for r in range(ranks)))
+        start = read(store, "start")
+        if start.split(" ")[rank:rank + 1] == [mark]:
+            store.set(f"seen{rank}", start)
+            if all(read(store, f"seen{r}") == start for r in range(ranks)):
+                return hashlib.sha256(start.encode()).hexdigest()
+        time.sleep(0.02)
+    raise RuntimeError(f"rank {rank} waited {timeout_seconds:.0f} s for the other {ranks - 1} rank(s) to start")
+
+
+def read(store, key):
+    """The text under the key, "" if there is none yet."""
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 def is_distributed():
