@@ -77,12 +77,6 @@ def is_main_process():
     return rank() == 0
 
 
-def wait_for_all():
-    """Returns when every rank has come here."""
-    if is_distributed():
-        dist.barrier()
-
-
 def from_main(function):
     """The value of function() on rank 0, on every rank: for files that only the first machine may have.
 
