@@ -199,6 +199,12 @@ class BinaryDataset(Dataset):
         """
         return sum(torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self)))
 
+    def stack(self):
+        """All cases before the transforms: images uint8 [M, 3, H, W], targets uint8 [M, H, W] (padded as collate_fn does) and
+        sizes int64 [M, 2], the height and width of each without the padding."""
+        pairs = [self.read(i) for i in range(len(self))]
+        return *self.collate_fn(pairs), torch.tensor([target.shape for _, target in pairs])
+
     @staticmethod
     def collate_fn(batch):
         """[(image [C, h, w], target [h, w])] → images [N, C, H, W] and targets [N, H, W] at the largest H and W.

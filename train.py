@@ -20,13 +20,14 @@ from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
+from train_utils.crop_loader import CropLoader
 from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
                                            share_model, world_size)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
-from transforms import eval_preset, train_preset
+from transforms import RandomAffineCrops, eval_preset, train_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
@@ -87,6 +88,16 @@ def make_loader(args, dataset, device, **order):
     """Loads with `order`: a batch_sampler for training, indices (sampler) for judging one image at a time."""
     workers = args.workers if args.workers is not None else min(8, torch.get_num_threads()) * (device.type == "cuda")
     return DataLoader(dataset, num_workers=workers, pin_memory=device.type == "cuda", collate_fn=dataset.collate_fn, **order)
+
+
+def make_train_loader(args, dataset, batches, device):
+    """Batches of augmented crops, cut on the device (--augment affine) or by the loader's transforms."""
+    if args.augment == "resize":
+        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale)
+        return make_loader(args, dataset, device, batch_sampler=batches)
+    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter)
+    images, targets, sizes = dataset.stack()
+    return CropLoader(images.to(device), targets.to(device), sizes, batches, crops, args.seed)
 
 
 def judge_loader(args, dataset, device):
@@ -270,11 +281,10 @@ def main(args):
 
     train_cases, val_cases, test_cases = split_cases(args)
     log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
-    train_set, pixels = make_dataset(args, train_cases, train_preset(
-        args.mean, args.std, args.base_size, args.crop_size, args.scale), "training")
+    train_set, pixels = make_dataset(args, train_cases, None, "training")
     val_set = make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0] if val_cases else None
-    batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size())
-    train_loader = make_loader(args, train_set, device, batch_sampler=batches)
+    batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops)
+    train_loader = make_train_loader(args, train_set, batches, device)
     val_loader = judge_loader(args, val_set, device) if val_cases else None
 
     torch.manual_seed(args.seed)
@@ -293,8 +303,8 @@ def main(args):
     weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
     train = partial(train_one_epoch, parallel, optimizer, train_loader, device, num_classes=args.num_classes,
                     lr_scheduler=scheduler, print_freq=args.print_freq, scaler=scaler, amp_dtype=amp_dtype,
-                    loss_weight=None if weights is None else weights.to(device),
-                    accumulate=args.accumulate, clip_grad=args.clip_grad)
+                    loss_weight=None if weights is None else weights.to(device), batch_dice=args.batch_dice,
+                    accumulate=args.accumulate, clip_grad=args.clip_grad or None)
     board = Board(Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None)
     restore_randomness(args, checkpoint)
 
@@ -355,7 +365,7 @@ def train_epoch(train, epoch, batches, cases):
                       "lower --lr, set --clip-grad 1, or try --no-amp",)
         raise
     seconds = time.perf_counter() - start
-    return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": batches.size / seconds}
+    return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": batches.size * batches.repeats / seconds}
 
 
 def keep_if_best(run, row):

@@ -1,11 +1,12 @@
-"""Joint transforms of an (image, target) pair, and the presets for training and for judging.
+"""Joint transforms of an (image, target) pair, one by one or in batches, and the presets for training and for judging.
 
 Both may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are resampled by nearest neighbour and
 padded with 255, the id of pixels that are not judged. All chance comes from PyTorch's generator, which a checkpoint
-keeps.
+keeps, or from one that is handed over (RandomAffineCrops).
 """
 
 import torch
+import torch.nn.functional as nnF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -131,6 +132,81 @@ class Normalize:
 
     def __call__(self, image, target):
         return F.normalize(image, mean=self.mean, std=self.std), target
+
+
+class RandomAffineCrops:
+    """Cuts a batch of square crops out of a batch of images by one affine resampling, on the images' device.
+
+    What the transforms above do to one pair after the other (resize, flip, crop, normalise), here with rotation and a
+    change of colours besides, is one `grid_sample` for the whole batch, with parameters of its own for each crop.
+
+    Args:
+        size: side of the crops in px.
+        mean, std: of each channel, for images in 0–1.
+        base_size: length in px that the image's shorter side gets at scale 1; None: its own.
+        scale: range of a random factor on that, for half of the crops; the others have factor 1.
+        rotate: largest angle in degrees, to both sides, for half of the crops.
+        jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
+        flip_prob: chance of mirroring left and right, and of mirroring top and bottom.
+    """
+
+    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5):
+        self.size, self.base_size, self.scale, self.rotate = size, base_size, scale, rotate
+        self.jitter, self.flip_prob = jitter, flip_prob
+        self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
+
+    def __call__(self, images, targets, sizes, generator):
+        """images uint8 [N, 3, H, W] and targets uint8 [N, H, W] → float32 [N, 3, size, size], int64 [N, size, size].
+
+        sizes: int64 [N, 2], height and width that each image has without its padding. generator: of the CPU.
+        """
+        crop = self.draw_crops(sizes, generator).to(images.device, non_blocking=True)
+        jitter = self.draw_jitter(len(images), generator).to(images.device, non_blocking=True)
+        grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
+        image = nnF.grid_sample(images.float() / 255, grid, mode="bilinear", align_corners=False)
+        # grid_sample fills with 0; of 255 − target that is the 255 wanted around the target.
+        rest = nnF.grid_sample(TARGET_FILL - targets[:, None].float(), grid, mode="nearest", align_corners=False)
+        image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
+        return (image - self.mean.to(image)) / self.std.to(image), TARGET_FILL - rest[:, 0].long()
+
+    def draw_crops(self, sizes, generator):
+        """float32 [N, 2, 3]: matrices from the crops to the images, both in grid_sample's coordinates −1…1 (x, y)."""
+        n, sizes = len(sizes), sizes.flip(1).double()  # (width, height), as (x, y)
+        rotated, scaled, *mirrored = (torch.rand(4, n, generator=generator, dtype=torch.float64)
+                                      < torch.tensor([0.5, 0.5, self.flip_prob, self.flip_prob])[:, None])
+        angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        angle = torch.deg2rad((2 * angle - 1) * self.rotate) * rotated
+        factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
+        shorter = sizes.amin(1)
+        window = self.size / factor * (shorter / (self.base_size or shorter))  # the crop's side in px of the image
+        free = sizes - window[:, None]
+        corner = torch.where(free > 0, free * torch.rand(n, 2, generator=generator, dtype=torch.float64), free / 2)
+        centre = corner.round() + window[:, None] / 2  # a whole corner: a crop of factor 1 copies pixels, blurring none
+        flips = torch.stack([torch.where(mirror, -1.0, 1.0) for mirror in mirrored], dim=1)
+        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
+        padded = sizes.amax(0)
+        matrix = turn * flips[:, None, :] * window[:, None, None] / padded[None, :, None]
+        return torch.cat([matrix, (2 * centre / padded - 1)[:, :, None]], dim=2).float()
+
+    def draw_jitter(self, n, generator):
+        """float32 [N, 3]: factors of brightness, contrast and saturation."""
+        return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
+
+
+def change_colours(image, brightness, contrast, saturation):
+    """Images [N, 3, H, W] in 0–1 with brightness, contrast and saturation multiplied by factors [N], in this order.
+
+    As torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with a factor for each image.
+    """
+    brightness, contrast, saturation = (factor[:, None, None, None] for factor in (brightness, contrast, saturation))
+    image = (image * brightness).clamp(0, 1)
+    image = torch.lerp(grey(image).mean((1, 2, 3), keepdim=True), image, contrast).clamp(0, 1)
+    return torch.lerp(grey(image), image, saturation).clamp(0, 1)
+
+
+def grey(image):
+    """Luma of images [N, 3, H, W] as [N, 1, H, W] (ITU-R BT.601, as torchvision's)."""
+    return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
 def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5):

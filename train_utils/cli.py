@@ -42,15 +42,15 @@ def number(kind, minimum=None, above=None, maximum=None, below=None):
 
 
 def class_weights(text):
-    """"auto", "none", or numbers for each class such as 1,2 → "auto", "none", or a list of floats."""
-    if text in ("auto", "none"):
+    """One of the words as it is, or numbers for each class such as 1,2 → a list of floats."""
+    if text in ("none", "auto", "dataset"):
         return text
     try:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
         weights = []
     if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be auto, none, or weights ≥ 0 such as 1,2, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be none, auto, dataset, or weights ≥ 0 such as 1,2, got {text!r}")
     return weights
 
 

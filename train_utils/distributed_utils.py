@@ -150,14 +150,14 @@ def share_buffers(model):
 class EpochBatches:
     """Batch sampler whose order is a pure function of the seed and the epoch, so that a resumed run repeats it.
 
-    Each epoch is a new permutation of `size` items; rank r of `ranks` takes every ranks-th of it. If the items do not
-    divide evenly, the permutation's first items come once more, so that all ranks have equally many batches, and never
+    Each epoch is a new permutation of `size` items, each `repeats` times; rank r of `ranks` takes every ranks-th of it. If
+    the items do not divide evenly, the permutation's first items come once more, so that all ranks have equally many batches, and never
     none. In a single process nothing is repeated and the last batch may be smaller.
     """
 
-    def __init__(self, size, batch_size, seed, rank=0, ranks=1):
+    def __init__(self, size, batch_size, seed, rank=0, ranks=1, repeats=1):
         self.size, self.batch_size, self.seed, self.rank, self.ranks = size, batch_size, seed, rank, ranks
-        self.epoch = 0
+        self.repeats, self.epoch = repeats, 0
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -171,10 +171,10 @@ class EpochBatches:
     def batches(self):
         """This epoch's batches of this rank, a list of lists of indices."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator).tolist()
+        order = (torch.randperm(self.size * self.repeats, generator=generator) % self.size).tolist()
         order += order * (self.ranks // self.size + 1)
         mine = order[self.rank : self._items_per_rank() * self.ranks : self.ranks]
         return [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
 
     def _items_per_rank(self):
-        return -(-self.size // self.ranks)
+        return -(-self.size * self.repeats // self.ranks)

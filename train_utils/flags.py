@@ -12,9 +12,21 @@ from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
 from .distributed_utils import from_main
 
-# What --demo changes of the defaults below: well under two minutes on two CPU cores.
-DEMO = {"data_path": "demo_data", "epochs": 40, "batch_size": 4, "base_c": 16, "base_size": 282, "crop_size": 192,
-        "scale": [0.8, 1.2], "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2}
+# Recipes: defaults of the flags that say how to train, which flags on the command line override.
+CLASSIC = {  # the tutorials', to the letter
+    "augment": "resize", "base_size": 565, "scale": [0.5, 1.2], "crop_size": 480, "crops": 1, "rotate": 0.0, "jitter": 0.0,
+    "base_c": 32, "bilinear": True, "epochs": 200, "batch_size": 4, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4,
+    "warmup_epochs": 1.0, "clip_grad": 0.0, "class_weights": "dataset", "batch_dice": False,
+}
+BEST = {
+    "augment": "affine", "base_size": 0, "scale": [0.85, 1.2], "crop_size": 288, "crops": 25, "rotate": 180.0, "jitter": 0.25,
+    "base_c": 16, "bilinear": False, "epochs": 40, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2,
+    "warmup_epochs": 4.0, "clip_grad": 5.0, "class_weights": "none", "batch_dice": True,
+}
+PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 10, "warmup_epochs": 1.0}}
+
+# What --demo changes of them: well under two minutes on two CPU cores.
+DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
 LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
@@ -37,29 +49,36 @@ def get_parser(prog, description, datasets, models):
     add("--fold", type=number(int, minimum=0), help="the fold that validates, counted from 0; the test split is not scored")
     add("--mean", type=number(float, minimum=0, maximum=1), nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
     add("--std", type=number(float, above=0), nargs=3, metavar=("R", "G", "B"), help="channel standard deviations in 0-1")
-    add("--base-size", type=number(int, minimum=32), default=565, help="shorter side, in px, that --scale multiplies")
-    add("--scale", type=number(float, above=0), nargs=2, default=[0.5, 1.2], metavar=("MIN", "MAX"), help="range of the random resize, times --base-size")
-    add("--crop-size", type=number(int, minimum=32), default=480, help="side of the training crops in px, at least 32")
+    add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one resampling with "
+        "random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
+    add("--base-size", type=number(int, minimum=0), help="shorter side, in px, that --scale multiplies; 0: each image's own")
+    add("--scale", type=number(float, above=0), nargs=2, metavar=("MIN", "MAX"), help="range of the random resize, times --base-size")
+    add("--crop-size", type=number(int, minimum=32), help="side of the training crops in px, at least 32")
+    add("--crops", type=number(int, minimum=1), help="crops of each image an epoch")
+    add("--rotate", type=number(float, minimum=0, maximum=180), help="largest angle, in degrees, of the half that is rotated")
+    add("--jitter", type=number(float, minimum=0, below=1), help="brightness, contrast and saturation change by up to this share")
     add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
     add("--workers", type=number(int, minimum=0), help="loader processes (default: 0 on a CPU, up to 8 on a GPU)")
 
     add = parser.add_argument_group("model").add_argument
     add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
-    add("--base-c", type=number(int, minimum=1), default=32, help="channels of the first level")
-    add("--bilinear", action=BOOL, default=True, help="bilinear upsampling; --no-bilinear: transposed convolutions")
+    add("--base-c", type=number(int, minimum=1), help="channels of the first level")
+    add("--bilinear", action=BOOL, help="bilinear upsampling; --no-bilinear: transposed convolutions")
 
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=number(int, minimum=1), default=200, help="passes over the training images")
-    add("-b", "--batch-size", type=number(int, minimum=1), default=4, help="images a step, on each device")
+    add("--preset", default="best", choices=sorted(PRESETS), help="the recipe: defaults of the flags that say how to train")
+    add("--epochs", type=number(int, minimum=1), help="passes over the training images")
+    add("-b", "--batch-size", type=number(int, minimum=1), help="images a step, on each device")
     add("--accumulate", type=number(int, minimum=1), default=1, metavar="N", help="batches for one optimiser step")
-    add("--optimizer", default="sgd", choices=["sgd", "adamw"], help="which optimiser")
-    add("--lr", type=number(float, above=0), default=0.01, help="highest learning rate")
+    add("--optimizer", choices=["sgd", "adamw"], help="which optimiser")
+    add("--lr", type=number(float, above=0), help="highest learning rate")
     add("--momentum", type=number(float, minimum=0, below=1), default=0.9, help="of SGD")
-    add("--wd", "--weight-decay", type=number(float, minimum=0), default=1e-4, dest="weight_decay", help="L2 (SGD) or decoupled (AdamW) decay of the weights")
-    add("--warmup-epochs", type=number(float, minimum=0), default=1, help="of linear warm-up; then (1 - progress)^0.9")
-    add("--clip-grad", type=number(float, above=0), metavar="NORM", help="largest gradient norm")
-    add("--class-weights", type=class_weights, metavar="auto|none|LIST",
-        help="of the cross entropy; auto: median frequency balancing (default: the data set's; DRIVE: 1,2)")
+    add("--wd", "--weight-decay", type=number(float, minimum=0), dest="weight_decay", help="L2 (SGD) or decoupled (AdamW) decay of the weights")
+    add("--warmup-epochs", type=number(float, minimum=0), help="of linear warm-up; then (1 - progress)^0.9")
+    add("--clip-grad", type=number(float, minimum=0), metavar="NORM", help="largest gradient norm; 0: any")
+    add("--class-weights", type=class_weights, metavar="none|auto|dataset|LIST",
+        help="of the cross entropy; auto: median frequency balancing; dataset: the tutorials' (DRIVE: 1,2)")
+    add("--batch-dice", action=BOOL, help="Dice loss over the batch's foreground; --no-batch-dice: mean over images and classes")
     add("--seed", type=number(int, minimum=0, maximum=2**32 - 1), default=0, help="of weights, order and augmentation")
     add("--amp", action=BOOL, default=True, help="mixed precision where the device has it (default: on)")
     add("--compile", action=BOOL, default=False, help="torch.compile the model")
@@ -81,13 +100,15 @@ def get_parser(prog, description, datasets, models):
     add("--scale-lr", **on_off, help="multiply --lr by the number of processes")
     add("--dist-timeout", type=number(float, above=0), default=600, metavar="SECONDS",
         help="longest that one process waits for another")
+    parser.set_defaults(**PRESETS[parser.get_default("preset")])
     return parser
 
 
 def parse_args(argv, prog, description, datasets, models):
-    """The flags, checked. Defaults are the parser's, then --demo's, then those of the run that is resumed or judged."""
+    """The flags, checked. Defaults are the preset's, then --demo's, then those of the run that is resumed or judged."""
     parser = get_parser(prog, description, datasets, models)
     args = parser.parse_args(argv)
+    parser.set_defaults(**PRESETS[args.preset])
     if args.demo:
         parser.set_defaults(**DEMO)
     resume = from_main(lambda: resume_path(args))
@@ -101,10 +122,12 @@ def parse_args(argv, prog, description, datasets, models):
         parser.set_defaults(**{name: saved[name] for name in wanted})
     args = parser.parse_args(argv)
     args.resume = resume
+    if resume and args.preset != saved.get("preset", args.preset):
+        parser.error(f"--resume goes on with the recipe of its run, --preset {saved['preset']}")
     row = datasets[args.dataset]
     check_flags(parser, args, len(row["class_names"]))
     args.mean, args.std = args.mean or row["mean"], args.std or row["std"]
-    args.class_weights = args.class_weights or row["class_weights"]
+    args.class_weights = row["class_weights"] if args.class_weights == "dataset" else args.class_weights
     return args
 
 
@@ -131,8 +154,10 @@ def check_flags(parser, args, classes):
         parser.error(f"--class-weights has {len(args.class_weights)} weights for {args.num_classes} classes")
     if args.scale[0] > args.scale[1]:
         parser.error(f"--scale {args.scale[0]} {args.scale[1]}: the first is the smaller one")
-    if int(args.scale[0] * args.base_size) < 1:
-        parser.error(f"--scale {args.scale[0]} of --base-size {args.base_size} leaves no pixel")
+    if args.augment == "resize" and int(args.scale[0] * args.base_size) < 1:
+        parser.error(f"--scale {args.scale[0]} of --base-size {args.base_size} leaves no pixel; --augment resize needs both")
+    if args.augment == "resize" and (args.rotate or args.jitter):
+        parser.error("--rotate and --jitter belong to --augment affine; give --rotate 0 --jitter 0")
     if (args.start_epoch or 0) >= args.epochs:
         parser.error(f"--start-epoch {args.start_epoch} leaves nothing of --epochs {args.epochs}")
     if args.test_only and not (args.weights or args.resume):

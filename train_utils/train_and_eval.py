@@ -22,7 +22,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, lr_scheduler, print_freq=10, scaler=None,
-                    *, loss_weight=None, amp_dtype=None, accumulate=1, clip_grad=None, ignore_index=255):
+                    *, loss_weight=None, batch_dice=False, amp_dtype=None, accumulate=1, clip_grad=None, ignore_index=255):
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
 
     Args beyond the obvious:
@@ -30,6 +30,7 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
         print_freq: steps between two looks at the loss; only there does the CPU wait for the device.
         scaler: torch.amp.GradScaler for float16, or None.
         loss_weight: [num_classes] weights of the cross entropy, or None.
+        batch_dice: Dice over the batch's foreground in place of each image and class (see criterion).
         amp_dtype: dtype for autocast, None for full precision.
         accumulate: batches whose gradients are averaged for one optimiser step; the last step takes what is left.
         clip_grad: largest gradient norm, or None.
@@ -53,7 +54,7 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
             with gradient_sync(model, step + 1 == group_end):
                 with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                     output = model(image)
-                loss = criterion(output, target, loss_weight, num_classes, ignore_index=ignore_index)
+                loss = criterion(output, target, loss_weight, num_classes, ignore_index=ignore_index, batch_dice=batch_dice)
                 scaler.scale(loss / group_size).backward()
             losses[step] = loss.detach()
             sizes.append(len(image))
