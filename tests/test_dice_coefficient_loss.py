@@ -169,3 +169,18 @@ def test_median_frequency_weights_by_hand(pixels, expected):
     weights = median_frequency_weights(torch.tensor(pixels))
     assert weights.dtype == torch.float32
     assert weights.tolist() == pytest.approx(expected)
+
+
+def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch():
+    logits, target = random_case(3, ignore_index=255, size=(4, 5, 6))
+    target[1] = 0  # an image without foreground
+    probs, valid = logits.softmax(1), target != 255
+    wanted = 0
+    for c in (1, 2):
+        p, t = probs[:, c][valid], (target == c)[valid].float()
+        wanted += 2 * (p @ t) / (p.sum() + t.sum()) / 2
+    torch.testing.assert_close(dice_loss(probs, target, 255, batch=True), 1 - wanted)
+    together = criterion({"out": logits}, target, None, 3, ignore_index=255, batch_dice=True)
+    torch.testing.assert_close(together, criterion({"out": logits}, target, None, 3, dice=False, ignore_index=255) + 1 - wanted)
+    tall = [part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])]  # the images as a single one
+    torch.testing.assert_close(dice_loss(tall[0], tall[1][:, 0], 255, batch=True), 1 - wanted)

@@ -71,3 +71,12 @@ def test_ranks_together_see_every_item_and_repeat_as_few_as_possible(size, batch
 def test_of_evenly_dividing_items_no_rank_sees_anothers():
     first, second = batches_of_ranks(20, 4, 2)
     assert set(items(first)).isdisjoint(items(second))
+
+
+def test_repeated_items_come_equally_often_in_an_order_that_mixes_them():
+    sampler = EpochBatches(5, 3, seed=1, repeats=4)
+    order = items(sampler)
+    assert sorted(order) == sorted(list(range(5)) * 4) and len(sampler) == 7
+    assert order[:5] != sorted(order[:5]) and order != order[:5] * 4
+    halves = [items(EpochBatches(5, 3, seed=1, rank=rank, ranks=2, repeats=4)) for rank in (0, 1)]
+    assert sorted(halves[0] + halves[1]) == sorted(order) and len(halves[0]) == 10

@@ -127,8 +127,8 @@ def test_a_dice_of_zero_or_nan_still_saves_the_first_epoch():
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options", [(), ("--workers", 2), ("--amp", "--optimizer", "adamw", "--accumulate", 2)],
-                         ids=["plain", "workers", "amp"])
+@pytest.mark.parametrize("options", [(), ("--workers", 2), ("--amp", "--optimizer", "adamw", "--accumulate", 2),
+                                     ("--preset", "best", "--crops", 2)], ids=["plain", "workers", "amp", "crops"])
 def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monkeypatch, options):
     straight = run_train(tiny_root, tmp_path / "straight", "--epochs", 4, *options)
     for stop in (1, 3):

@@ -1,0 +1,194 @@
+"""Crops cut by one batched affine resampling mean what the transforms mean, and are repeated by seed and epoch."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from my_dataset import pad_and_stack
+from train_utils.crop_loader import CropLoader
+from train_utils.distributed_utils import EpochBatches
+from transforms import RandomAffineCrops, RandomResize, ToTensor, change_colours
+
+RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops come in the units of the stored pixels
+STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_prob": 0}
+
+
+def coordinates(height, width):
+    """uint8 [3, H, W] whose channels hold the column, the row, and 100: a pixel says where it was."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([columns, rows, torch.full_like(rows, 100)]).byte()
+
+
+def cut(images, targets=None, seed=0, size=24, sizes=None, **options):
+    """RandomAffineCrops of the batch in stored units, nothing changed but by the options."""
+    targets = torch.zeros_like(images[:, 0]) if targets is None else targets
+    sizes = torch.tensor([images.shape[-2:]] * len(images)) if sizes is None else sizes
+    crops = RandomAffineCrops(size, **{**RAW, **STILL, **options})
+    return crops(images, targets, sizes, torch.Generator().manual_seed(seed))
+
+
+def steps(crop):
+    """Source coordinates (x, y) gained by one pixel to the right and by one downwards, of a crop of coordinates()."""
+    return (crop[:2, 10, 14] - crop[:2, 10, 10]) / 4, (crop[:2, 14, 10] - crop[:2, 10, 10]) / 4
+
+
+def test_a_plain_crop_copies_pixels():
+    images = torch.randint(256, (6, 3, 50, 70), dtype=torch.uint8)
+    images[:, :2] = coordinates(50, 70)[:2]
+    targets = torch.randint(3, (6, 50, 70), dtype=torch.uint8)
+    image, target = cut(images, targets)
+    assert image.dtype == torch.float32 and target.dtype == torch.int64
+    corners = set()
+    for n in range(6):
+        left, top = image[n, :2, 0, 0].round().int().tolist()
+        corners.add((left, top))
+        torch.testing.assert_close(image[n], images[n, :, top:top + 24, left:left + 24].float(), atol=0.02, rtol=0)
+        assert torch.equal(target[n], targets[n, top:top + 24, left:left + 24].long())
+    assert len(corners) > 3
+
+
+def test_flips_mirror_the_whole_crop():
+    seen = set()
+    for seed in range(8):
+        image, _ = cut(coordinates(60, 60)[None], seed=seed, flip_prob=0.5)
+        right, down = steps(image[0])
+        seen.add((round(right[0].item()), round(down[1].item())))
+        assert right[1].abs() < 1e-3 and down[0].abs() < 1e-3
+    assert seen == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    image, target = cut(coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_prob=1)
+    left, top = image[0, :2].flatten(1).amin(1).round().int().tolist()
+    wanted = (torch.arange(3600).view(60, 60) % 251)[top:top + 24, left:left + 24].flip(0, 1)
+    assert torch.equal(target[0], wanted)
+
+
+def test_half_are_scaled_within_the_range_and_half_not_at_all():
+    scales = []
+    for seed in range(60):
+        image, _ = cut(coordinates(90, 110)[None], seed=seed, scale=(0.8, 1.25))
+        right, down = steps(image[0])
+        assert right[0].item() == pytest.approx(down[1].item(), abs=1e-3)
+        scales.append(1 / right[0].item())
+    scales = np.array(scales)
+    untouched = np.abs(scales - 1) < 1e-3
+    assert 18 <= untouched.sum() <= 42
+    assert 0.79 < scales.min() < 0.9 and 1.1 < scales.max() < 1.26
+
+
+@pytest.mark.parametrize("base_size", [0, None, 45, 180])
+def test_scale_multiplies_the_base_size(base_size):
+    image, _ = cut(coordinates(90, 110)[None], base_size=base_size)
+    right, _ = steps(image[0])
+    assert 1 / right[0].item() == pytest.approx((base_size or 90) / 90, rel=1e-3)
+
+
+def test_scaled_crops_are_those_of_the_transforms():
+    """A picture enlarged by 1.5 and cropped, by RandomResize and by the batch: the same pixels at the same places."""
+    picture = torch.randint(256, (3, 6, 6), dtype=torch.uint8).repeat_interleave(10, 1).repeat_interleave(10, 2)
+    target = (picture[0] > 128).byte()
+    resized, ids = ToTensor()(*RandomResize(90)(picture, target))
+    image, cropped = cut(picture[None], target[None], size=90, base_size=90)
+    torch.testing.assert_close(image[0, :, 1:-1, 1:-1] / 255, resized[:, 1:-1, 1:-1], atol=0.01, rtol=0)
+    assert torch.equal(cropped[0], ids)
+
+
+def test_rotation_keeps_shape_and_length_and_turns_up_to_its_limit():
+    angles = []
+    for seed in range(80):
+        image, _ = cut(coordinates(120, 120)[None], seed=seed, rotate=40)
+        right, down = steps(image[0])
+        assert right.norm().item() == pytest.approx(1, abs=0.01) and (right @ down).abs() < 0.01
+        angles.append(torch.rad2deg(torch.atan2(right[1], right[0])).item())
+    angles = np.array(angles)
+    assert 25 <= (np.abs(angles) < 0.1).sum() <= 55
+    assert -40.5 < angles.min() < -25 and 25 < angles.max() < 40.5
+
+
+def test_image_and_target_stay_together_under_everything():
+    target = (torch.rand(1, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.5).byte()
+    target = target.repeat_interleave(10, 1).repeat_interleave(10, 2)
+    images = (target * 255)[:, None].expand(-1, 3, -1, -1)
+    for seed in range(10):
+        image, ids = cut(images, target, seed=seed, size=64, scale=(0.7, 1.4), rotate=180, flip_prob=0.5)
+        inside = ids != 255
+        assert ((image[:, 0] > 127.5) == (ids == 1))[inside].float().mean() > 0.995
+        assert inside.float().mean() > 0.5
+
+
+def test_around_the_image_the_target_is_ignored_and_the_image_black():
+    images, targets = torch.full((4, 3, 40, 50), 200, dtype=torch.uint8), torch.ones(4, 40, 50, dtype=torch.uint8)
+    crops = RandomAffineCrops(80, [0.5] * 3, [0.25] * 3, scale=(1, 1), rotate=0, jitter=0)
+    image, target = crops(images, targets, torch.tensor([[40, 50]] * 4), torch.Generator().manual_seed(0))
+    assert (target == 1).sum((1, 2)).tolist() == [2000] * 4
+    assert (image[:, 0][target == 255] + 2).abs().max() < 1e-3  # black, normalised
+    torch.testing.assert_close(image[:, 0][target == 1], torch.full((8000,), (200 / 255 - 0.5) / 0.25), atol=1e-3, rtol=0)
+
+
+def test_padding_of_the_stack_is_never_cut_from_where_the_image_has_room():
+    pairs = [(coordinates(30, 80), torch.zeros(30, 80, dtype=torch.uint8)),
+             (coordinates(90, 40), torch.zeros(90, 40, dtype=torch.uint8))]
+    images, targets = (pad_and_stack(part, fill) for part, fill in zip(zip(*pairs), (0, 255)))
+    sizes = torch.tensor([[30, 80], [90, 40]])
+    corners = set()
+    for seed in range(20):
+        image, target = cut(images, targets, seed, sizes=sizes)
+        assert (target == 0).all() and (image[:, 2] - 100).abs().max() < 0.05
+        corners.update(image[:, 1, 0, 0].round().int().tolist())
+    assert max(corners) > 50 and min(corners) == 0  # all of the tall image is used
+
+
+def test_colours_change_as_torchvision_changes_them():
+    image = torch.rand(3, 3, 9, 8)
+    factors = torch.tensor([[0.8, 1.2, 0.9], [1.25, 0.75, 1.25], [1, 1, 1]])
+    changed = change_colours(image, *factors.unbind(1))
+    for n, (brightness, contrast, saturation) in enumerate(factors.tolist()):
+        wanted = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image[n], brightness), contrast), saturation)
+        torch.testing.assert_close(changed[n], wanted, atol=1e-5, rtol=0)
+
+
+def test_jitter_stays_within_its_share():
+    images = torch.full((40, 3, 30, 30), 100, dtype=torch.uint8)
+    image, _ = cut(images, jitter=0.25)
+    levels = image[:, 0, 0, 0]
+    assert 74.9 < levels.min() < 85 and 115 < levels.max() < 125.1
+
+
+# --- the loader -------------------------------------------------------------------------------------------------------
+
+def loader(seed=3, rank=0, ranks=1, repeats=4, batch_size=3):
+    images = torch.stack([coordinates(40, 40)] * 5)
+    images[:, 2] = torch.arange(5)[:, None, None]  # the third channel says which image it is
+    batches = EpochBatches(5, batch_size, seed, rank, ranks, repeats)
+    crops = RandomAffineCrops(16, **RAW, jitter=0)
+    return CropLoader(images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, crops, seed)
+
+
+def all_images(loader):
+    return torch.cat([image for image, _ in loader])
+
+
+def test_an_epoch_cuts_from_each_image_as_often_as_asked():
+    batches = list(loader())
+    assert len(batches) == len(loader()) == 7
+    assert [len(image) for image, _ in batches] == [3] * 6 + [2]
+    numbers = [round(image[2].max().item()) for image in all_images(batches)]
+    assert sorted(numbers) == sorted(list(range(5)) * 4)
+
+
+def test_an_epoch_is_repeated_by_seed_and_number_whatever_ran_before():
+    first, second = loader(), loader()
+    orders = []
+    for epoch in (0, 1, 0):
+        first.batches.set_epoch(epoch)
+        torch.manual_seed(epoch + len(orders))  # the global generator has no part in it
+        orders.append(all_images(first))
+    second.batches.set_epoch(1)
+    assert torch.equal(orders[0], orders[2]) and torch.equal(orders[1], all_images(second))
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(all_images(loader(seed=4)), orders[0])
+
+
+def test_ranks_cut_other_crops_and_equally_many():
+    both = [all_images(loader(rank=rank, ranks=2)) for rank in (0, 1)]
+    assert len(both[0]) == len(both[1]) == 10
+    assert not any(torch.equal(first, second) for first, second in zip(*both))
