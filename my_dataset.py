@@ -236,13 +236,12 @@ class DriveDataset(BinaryDataset):
 
 # One row a data set: how to list its cases, what its classes are, and what its pixels look like. DRIVE's mean and std
 # are the tutorials' (means over the training images of each image's statistics inside the ROI, of pixels in 0–1):
-# weights trained with them expect them. compute_mean_std.py prints these and the pooled ones. So are the class weights.
+# weights trained with them expect them. compute_mean_std.py prints these and the pooled ones.
 DATASETS = {
     "drive": {
         "list_cases": list_drive,
         "class_names": ["background", "vessel"],
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
-        "class_weights": [1.0, 2.0],
     },
 }

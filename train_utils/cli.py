@@ -43,14 +43,14 @@ def number(kind, minimum=None, above=None, maximum=None, below=None):
 
 def class_weights(text):
     """One of the words as it is, or numbers for each class such as 1,2 → a list of floats."""
-    if text in ("none", "auto", "dataset"):
+    if text in ("none", "auto"):
         return text
     try:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
         weights = []
     if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be none, auto, dataset, or weights ≥ 0 such as 1,2, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be none, auto, or weights ≥ 0 such as 1,2, got {text!r}")
     return weights
 
 
