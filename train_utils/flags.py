@@ -21,7 +21,7 @@ CLASSIC = {  # the tutorials', to the letter
 BEST = {
     "augment": "affine", "base_size": 0, "scale": [0.85, 1.2], "crop_size": 288, "crops": 15, "rotate": 180.0, "jitter": 0.25,
     "base_c": 16, "bilinear": False, "epochs": 40, "batch_size": 2, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2,
-    "warmup_epochs": 4.0, "clip_grad": 5.0, "class_weights": [1.0, 1.5], "batch_dice": True,
+    "warmup_epochs": 4.0, "clip_grad": 5.0, "class_weights": [1.0, 1.25], "batch_dice": True,
 }
 PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 8, "warmup_epochs": 0.8}}
 
