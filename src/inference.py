@@ -56,10 +56,10 @@ def overlap_tile(network, image, tile, margin, grid):
     size, logits = image.shape[-2:], None
     outputs = [side - 2 * margin for side in tile]
     steps = [output // grid * grid for output in outputs]
-    for top, left in product(*(range(0, max(side - output + step, 1), step)
-                               for side, output, step in zip(size, outputs, steps))):
-        rows, columns = (mirrored(start - margin, length, side, image.device)
-                         for start, length, side in zip((top, left), tile, size))
+    starts = [range(0, max(side - output + step, 1), step) for side, output, step in zip(size, outputs, steps)]
+    for top, left in product(*starts):
+        rows = mirrored(top - margin, tile[0], size[0], image.device)
+        columns = mirrored(left - margin, tile[1], size[1], image.device)
         part = network(image[..., rows[:, None], columns].contiguous(memory_format=torch.channels_last))
         part = part[..., :size[0] - top, :size[1] - left]
         if logits is None:

@@ -102,8 +102,9 @@ def tile_side(side, largest_output):
     Neighbours overlap by 4 px: a tile's output, 16·k − 124 px, is 4 more than a multiple of 16, and tiles have to begin at
     such multiples to see the same grid of pooled pixels. Then the cut into tiles changes nothing in the result.
     """
-    tiles = max(math.ceil((side - 4) / (largest_output - 4)), 1)
-    return math.ceil((side - 4) / tiles / POOLED) * POOLED + 4 + 2 * UNetOriginal.margin
+    new = max(side - 4, 1)  # px that are not the overlap of a last tile
+    tiles = math.ceil(new / (largest_output - 4))
+    return math.ceil(new / tiles / POOLED) * POOLED + 4 + 2 * UNetOriginal.margin
 
 
 def draw_weights(module):
