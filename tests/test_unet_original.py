@@ -72,8 +72,10 @@ def test_weights_are_drawn_with_he_s_deviation():
 
 
 def test_dropout_works_in_training_alone():
-    model, image = small(), random_image(188, 188)
-    assert model.dropout.p == 0.5
+    model, image, dropped = small(), random_image(188, 188), []
+    model.dropout.register_forward_hook(lambda module, args, output: dropped.append(output.shape[1]))
+    logits_of(model, image[..., :10, :10])
+    assert model.dropout.p == 0.5 and dropped == [16, 32]  # the last two levels of the contracting path, base 2
     assert torch.equal(logits_of(model, image), logits_of(model, image))
     model.train()
     assert not torch.equal(logits_of(model, image), logits_of(model, image))

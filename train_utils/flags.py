@@ -71,7 +71,7 @@ def get_parser(prog, description, datasets, models):
     add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
     add("--list-models", **on_off, help="print each model's parameters, multiply-adds and paper, and end")
     add("--base-c", type=number(int, minimum=1), help="channels of the first level (the default is unet's; the others': "
-        "--list-models)")
+        "their papers')")
     add("--bilinear", action=BOOL, help="bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)")
     add("--norm", action=BOOL, help="BatchNorm after each convolution (unet, attention_unet, unet_plus_plus; default: on)")
     add("--bias", action=BOOL, help="convolutions with a bias (the same three; default: where there is no norm)")
