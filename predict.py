@@ -35,6 +35,8 @@ def parse_args(argv=None):
     parser.add_argument("--overlay", action="store_true", help="also write x_overlay.png, the prediction over the image")
     parser.add_argument("--threshold", type=number(float, minimum=0, below=1), help="on the probability of class 1 "
                         "(default: the checkpoint's)")
+    parser.add_argument("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="of a UNet++: compute only "
+                        "the nested network of this depth, 1 to 4, which is faster (default: 4, all of it)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
     parser.add_argument("--amp", action=BooleanOptionalAction, default=True, help="mixed precision where the device has it")
     args = parser.parse_args(argv)
@@ -115,6 +117,7 @@ def main(args):
     amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
     model, checkpoint = checkpoints.load_model(args.weights)
+    checkpoints.prune(model, args.prune, args.weights)
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:

@@ -25,8 +25,9 @@ from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
                                            share_model, world_size)
-from train_utils.flags import parse_args
+from train_utils.flags import describe_model, parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
+from train_utils.model_table import model_table
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
@@ -116,25 +117,23 @@ def pick_class_weights(choice, pixels):
 
 # --- model and state --------------------------------------------------------------------------------------------------
 
-def describe_model(args):
-    """What build_model() needs, as a checkpoint keeps it."""
-    return {"model_name": args.model, "model_kwargs": {"in_channels": 3, "num_classes": args.num_classes,
-                                                       "bilinear": args.bilinear, "base_c": args.base_c}}
-
-
 def make_model(args, path=""):
     """The model that the flags describe, with the weights of `path` if one is given, and that file's content."""
     description = describe_model(args)
-    model = build_model(description["model_name"], **description["model_kwargs"])
-    if not path:
-        return model, {}
-    checkpoint = from_main(lambda: checkpoints.load(path))
-    for name, asked in description.items():
-        if checkpoint.get(name, asked) != asked:
-            raise checkpoints.CheckpointError(f"{path}: is of {name} {checkpoint[name]}, but the flags ask for {asked}; "
-                                              "leave these flags out or start a new run")
-    checkpoints.load_weights(model, checkpoint, path)
+    build = partial(build_model, description["model_name"], **description["model_kwargs"])
+    model, checkpoint = build(), {}
+    if path:
+        checkpoint = from_main(lambda: checkpoints.load(path))
+        checkpoints.check_description(checkpoint, description, path)
+        checkpoints.load_weights(model, checkpoint, path)
+    elif args.pretrain_backbone:  # the file with the ImageNet weights need only be on the first machine
+        model.load_state_dict(from_main(lambda: build(pretrain_backbone=True).state_dict()))
     return model, checkpoint
+
+
+def list_models():
+    """The table of what `--model NAME` builds when no other flag is given."""
+    return model_table(describe_model(parse_args(["--model", name], "train.py", "", DATASETS, MODELS)) for name in MODELS)
 
 
 def make_optimizer(args, model):
@@ -252,6 +251,7 @@ def test_only(args, device, amp_dtype, begin):
     if "format" not in checkpoint:  # plain weights say nothing of themselves
         checkpoint = {"threshold": None, "epoch": None}
     checkpoint |= {"mean": args.mean, "std": args.std}
+    checkpoints.prune(model, args.prune, path)
     cases = labelled_test_cases(args)
     if not cases:
         raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
@@ -268,6 +268,8 @@ def test_only(args, device, amp_dtype, begin):
 def main(args):
     """Data, model, optimiser, resume, epochs, and the test split, once."""
     begin = time.perf_counter()
+    if args.list_models:
+        return log(list_models())
     device = pick_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
     if device.index is not None and device.type == "cuda":

@@ -1,4 +1,6 @@
-"""From an image to probabilities: the one forward pass that evaluate() and predict.py share."""
+"""From an image to probabilities: the one forward pass that evaluate() and predict.py share, and tiles."""
+
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -33,3 +35,44 @@ def decide(probs, threshold=0.5):
     if probs.shape[1] == 2:
         return (probs[:, 1] > threshold).byte()
     return probs.argmax(dim=1).byte()
+
+
+def overlap_tile(network, image, tile, margin, grid):
+    """Logits of a whole image from a network of valid convolutions, tile by tile (Ronneberger et al. 2015, figure 2).
+
+    Only one tile is in the network at a time, so that its memory does not grow with the image. What lies beyond the
+    image's border is its mirror image.
+
+    Args:
+        network: maps [N, C, h, w] of the tile's size to [N, K, h − 2·margin, w − 2·margin].
+        image: [N, C, H, W], any size ≥ 1.
+        tile: (h, w), the size of the network's input.
+        margin: the px that it takes off each side.
+        grid: the tiles' outputs begin at multiples of this, in px; neighbours overlap by what their output is more than
+            a multiple. With the stride of the network's lowest level the cut into tiles leaves no trace.
+
+    Returns [N, K, H, W] logits.
+    """
+    size, logits = image.shape[-2:], None
+    outputs = [side - 2 * margin for side in tile]
+    steps = [output // grid * grid for output in outputs]
+    starts = [range(0, max(side - output + step, 1), step) for side, output, step in zip(size, outputs, steps)]
+    for top, left in product(*starts):
+        rows = mirrored(top - margin, tile[0], size[0], image.device)
+        columns = mirrored(left - margin, tile[1], size[1], image.device)
+        part = network(image[..., rows[:, None], columns].contiguous(memory_format=torch.channels_last))
+        part = part[..., :size[0] - top, :size[1] - left]
+        if logits is None:
+            logits = part.new_empty(*part.shape[:2], *size)
+        logits[..., top:top + part.shape[-2], left:left + part.shape[-1]] = part
+    return logits
+
+
+def mirrored(start, length, side, device=None):
+    """Indices [length] into `side` pixels for the positions from `start` on.
+
+    Those outside are mirrored at the border pixels, as often as it takes: for 4 pixels … 2 1 | 0 1 2 3 | 2 1 0 1 …
+    """
+    period = max(2 * (side - 1), 1)
+    position = torch.arange(start, start + length, device=device).remainder(period)
+    return torch.minimum(position, period - position)

@@ -7,7 +7,8 @@ import pytest
 
 from my_dataset import DATASETS
 from src import MODELS
-from train_utils.flags import get_parser
+from train_utils.flags import describe_model, get_parser, parse_args
+from train_utils.model_table import cost
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +25,14 @@ def test_the_table_has_every_flag_and_its_default():
         if isinstance(action.default, (int, float)) and not isinstance(action.default, bool):
             assert f"| {action.default} |" in rows[flag]
 
+
+
+def test_the_table_of_architectures_has_what_list_models_counts():
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+ \| [\d.]+ G) \|$", README, re.MULTILINE))
+    assert rows.keys() == MODELS.keys()
+    for name in MODELS:
+        parameters, operations, _ = cost(**describe_model(parse_args(["--model", name], "train.py", "", DATASETS, MODELS)))
+        assert rows[name] == f"{parameters:,} | {operations / 1e9:.2f} G"
 
 
 @pytest.mark.parametrize("folder", [".", "src", "train_utils"])

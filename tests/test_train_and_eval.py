@@ -97,6 +97,27 @@ def test_loss_is_the_mean_over_images_with_a_smaller_last_batch():
     assert lr == pytest.approx(1e-30, rel=1e-6)
 
 
+class Valid(nn.Module):
+    """As with valid convolutions: no output for a border, of 2 pixels at the top and left and of 3 below and at the right."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = tiny()
+
+    def forward(self, image):
+        return {name: logits[..., 2:-3, 2:-3] for name, logits in self.inner(image).items()}
+
+
+def test_of_the_target_the_centre_counts_that_the_output_covers():
+    model, items = Valid(), make_items(3, size=(12, 15))
+    centre = [(image, target[2:-3, 2:-3]) for image, target in items]
+    losses = [criterion(model(image[None]), target[None]).item() for image, target in centre]
+    for _, target in items:  # what is outside does not matter
+        target[:2], target[-3:], target[:, :2], target[:, -3:] = 1, 0, 0, 1
+    loss, _ = run_epoch(model, make_loader(items, 1), lr=1e-30)
+    assert loss == pytest.approx(sum(losses) / 3, abs=1e-6)
+
+
 @pytest.mark.parametrize("print_freq", [1, 3, 1000])
 def test_how_often_the_loss_is_looked_at_changes_nothing(print_freq):
     results = []

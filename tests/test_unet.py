@@ -114,6 +114,25 @@ def test_bfloat16_autocast_is_close_to_float32(bilinear):
     torch.testing.assert_close(logits.float().softmax(1), exact, atol=0.02, rtol=0)
 
 
+@BOTH
+def test_without_norm_the_convolutions_have_a_bias(bilinear):
+    model = small_unet(bilinear, norm=False)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    assert len(convolutions) == 18 and all(conv.bias is not None for conv in convolutions)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert model.eval()(torch.randn(1, 3, 17, 31))["out"].shape == (1, 2, 17, 31)
+
+
+# With a bias in place of BatchNorm's scale and shift a convolution has as many parameters less as it has outputs; beside them, more.
+# Transposed, base 64: 2 · (64 + 128 + 256 + 512) on the way down, the same on the way up, 2 · 1024 at the bottom.
+@pytest.mark.parametrize("options, more", [({"norm": False}, -5888), ({"bias": True}, 5888), ({"norm": False, "bias": False}, -11776),
+                                           ({"bias": False}, 0)], ids=str)
+def test_parameter_count_with_other_norm_and_bias(options, more):
+    with torch.device("meta"):
+        model = UNet(3, 2, bilinear=False, **options)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 31_037_698 + more
+
+
 # Weights trained with the tutorials' code only mean the same if these two hold.
 def test_up_concatenates_the_skip_before_the_upsampled():
     up = Up(4, 2)

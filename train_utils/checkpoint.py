@@ -23,7 +23,7 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 
-from src import MODELS, build_model
+from src import MODELS, build_model, default_options
 
 from .atomic import replacing
 
@@ -115,6 +115,39 @@ def model_of(checkpoint, path):
                               f"{checkpoint['model_kwargs']} ({error}); use a file that train.py wrote") from None
     load_weights(model, checkpoint, path)
     return model.eval()
+
+
+def check_description(checkpoint, asked, path):
+    """CheckpointError if the checkpoint, read from `path`, is of another model than asked = {model_name, model_kwargs}.
+
+    Options that came to a class after the file was written had their defaults then. Plain weights say nothing.
+    """
+    name = asked["model_name"]
+    if checkpoint.get("model_name", name) != name:
+        raise CheckpointError(f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; leave "
+                              "--model out or start a new run")
+    kwargs = default_options(name) | checkpoint.get("model_kwargs", asked["model_kwargs"])
+    differ = [option for option, value in asked["model_kwargs"].items() if kwargs[option] != value]
+    if differ:
+        held, wanted = ({option: values[option] for option in differ} for values in (kwargs, asked["model_kwargs"]))
+        raise CheckpointError(f"{path}: is of a {name} with {held}, but the flags ask for {wanted}; leave these flags "
+                              "out or start a new run")
+
+
+def prune(model, level, path):
+    """Lets the UNet++ that was read from `path` judge with its first `level` levels; does nothing for None.
+
+    CheckpointError for another architecture, or a UNet++ whose training gave that level no output.
+    """
+    if level is None:
+        return
+    if not hasattr(model, "prune"):
+        raise CheckpointError(f"{path}: is a {type(model).__name__}, which has no levels for --prune to leave out; that is "
+                              "for unet_plus_plus")
+    try:
+        model.prune(level)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: --prune {level}: {error}") from None
 
 
 def load_weights(model, checkpoint, path):

@@ -4,9 +4,12 @@ Every function is handed `datasets` and `models`, the tables of my_dataset and s
 """
 
 from argparse import BooleanOptionalAction as BOOL
+from argparse import Namespace
 from pathlib import Path
 
+from src import default_options
 from src.device import pick_device
+from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
@@ -29,9 +32,13 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 8, "warm
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
-               "test_only", "weights", "workers"}
-WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "mean", "std"}  # what a new run takes from the weights it starts from
+LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "list_models",
+               "prune", "tensorboard", "test_only", "weights", "workers"}
+# Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
+MODEL_FLAGS = {"base_c": "--base-c", "bilinear": "--bilinear", "norm": "--norm", "bias": "--bias",
+               "deep_supervision": "--deep-supervision", "pretrain_backbone": "--pretrained"}
+# What a new run takes from the weights it starts from.
+WEIGHTS_FLAGS = {"model", "mean", "std", *MODEL_FLAGS} - {"pretrain_backbone"}
 
 
 def get_parser(prog, description, datasets, models):
@@ -62,8 +69,15 @@ def get_parser(prog, description, datasets, models):
 
     add = parser.add_argument_group("model").add_argument
     add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
-    add("--base-c", type=number(int, minimum=1), help="channels of the first level")
-    add("--bilinear", action=BOOL, help="bilinear upsampling; --no-bilinear: transposed convolutions")
+    add("--list-models", **on_off, help="print each model's parameters, multiply-adds and paper, and end")
+    add("--base-c", type=number(int, minimum=1), help="channels of the first level (the default is unet's; the others': "
+        "their papers')")
+    add("--bilinear", action=BOOL, help="bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)")
+    add("--norm", action=BOOL, help="BatchNorm after each convolution (unet, attention_unet, unet_plus_plus; default: on)")
+    add("--bias", action=BOOL, help="convolutions with a bias (the same three; default: where there is no norm)")
+    add("--deep-supervision", action=BOOL, help="a loss on each depth of unet_plus_plus (default: on)")
+    add("--pretrained", action="store_const", const=True, dest="pretrain_backbone", help="begin with torchvision's ImageNet "
+        "weights in the encoder, and with their --mean and --std (vgg16_unet, mobilenetv3_unet)")
 
     add = parser.add_argument_group("training").add_argument
     add("--preset", default="best", choices=sorted(PRESETS), help="the recipe: defaults of the flags that say how to train")
@@ -90,6 +104,8 @@ def get_parser(prog, description, datasets, models):
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
     add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
+    add("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="with --test-only: judge with the nested "
+        "network of this depth, 1 to 4, of a unet_plus_plus")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
@@ -109,6 +125,8 @@ def parse_args(argv, prog, description, datasets, models):
     parser = get_parser(prog, description, datasets, models)
     args = parser.parse_args(argv)
     parser.set_defaults(**PRESETS[args.preset])
+    if args.model != "unet":  # the recipes' options are the plain U-Net's; each other class has its own defaults
+        parser.set_defaults(**dict.fromkeys(MODEL_FLAGS))
     if args.demo:
         parser.set_defaults(**DEMO)
     resume = from_main(lambda: resume_path(args))
@@ -128,7 +146,10 @@ def parse_args(argv, prog, description, datasets, models):
     if args.class_weights is PRESETS[args.preset]["class_weights"] and args.num_classes != 2:
         args.class_weights = "none"  # the recipe's are for two classes
     check_flags(parser, args, len(row["class_names"]))
-    args.mean, args.std = args.mean or row["mean"], args.std or row["std"]
+    explicit = parser.parse_args(argv, Namespace(**dict.fromkeys(MODEL_FLAGS)))
+    check_model_flags(parser, args, explicit, getattr(models[args.model], "min_training_side", 0))
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if args.pretrain_backbone else (row["mean"], row["std"])
+    args.mean, args.std = args.mean or mean, args.std or std
     return args
 
 
@@ -141,6 +162,30 @@ def resume_path(args):
         return str(path)
     print(f"--resume auto: there is no {path}, so this is a new run", flush=True)
     return ""
+
+
+def check_model_flags(parser, args, explicit, min_side):
+    """Ends the script where an explicit flag is none of the model's; sets those that it does not have to None."""
+    options = default_options(args.model)
+    for option, flag in MODEL_FLAGS.items():
+        if option not in options:
+            if getattr(explicit, option) is not None:
+                own = [flag for option, flag in MODEL_FLAGS.items() if option in options]
+                parser.error(f"{flag}: --model {args.model} has no such option; it has {', '.join(own) or 'none'}")
+            setattr(args, option, None)
+    if explicit.pretrain_backbone and args.weights:
+        parser.error("--pretrained and --weights both say which weights to begin with; give one of them")
+    if args.crop_size < min_side and not args.test_only:
+        parser.error(f"--crop-size {args.crop_size}: {args.model} learns from crops of at least {min_side}, the border of "
+                     "which its valid convolutions take off")
+
+
+def describe_model(args):
+    """What build_model() needs, as a checkpoint keeps it: the model's options are the flags' or its own defaults."""
+    kwargs = default_options(args.model) | {"in_channels": 3, "num_classes": args.num_classes}
+    kwargs |= {option: getattr(args, option) for option in MODEL_FLAGS if getattr(args, option) is not None}
+    kwargs.pop("pretrain_backbone", None)  # it says where weights began, not what the model is
+    return {"model_name": args.model, "model_kwargs": kwargs}
 
 
 def check_flags(parser, args, classes):
@@ -163,6 +208,8 @@ def check_flags(parser, args, classes):
         parser.error(f"--start-epoch {args.start_epoch} leaves nothing of --epochs {args.epochs}")
     if args.test_only and not (args.weights or args.resume):
         parser.error("--test-only needs --weights FILE")
+    if args.prune and not args.test_only:
+        parser.error("--prune belongs to --test-only: training always takes the whole network")
     try:
         device = pick_device(args.device)
     except ValueError as error:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 
+from src.blocks import centre_crop
 from src.inference import decide, predict_probs
 
 from .dice_coefficient_loss import criterion
@@ -24,6 +25,8 @@ class NonFiniteLossError(RuntimeError):
 def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, lr_scheduler, print_freq=10, scaler=None,
                     *, loss_weight=None, batch_dice=False, amp_dtype=None, accumulate=1, clip_grad=None, ignore_index=255):
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
+
+    Of the target only the centre counts that the model's output covers (all of it, but for valid convolutions).
 
     Args beyond the obvious:
         lr_scheduler: stepped after every optimiser step.
@@ -54,6 +57,7 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
             with gradient_sync(model, step + 1 == group_end):
                 with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                     output = model(image)
+                target = centre_crop(target, output["out"].shape[-2:])  # valid convolutions judge no border
                 loss = criterion(output, target, loss_weight, num_classes, ignore_index=ignore_index, batch_dice=batch_dice)
                 scaler.scale(loss / group_size).backward()
             losses[step] = loss.detach()

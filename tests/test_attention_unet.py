@@ -1,0 +1,80 @@
+"""The attention gates are equations 1 and 2 of the paper, on the three deeper skips of a plain U-Net."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src import AttentionUNet, UNet
+from src.attention_unet import AttentionGate
+
+
+def gate_and_inputs(size=(6, 8)):
+    torch.manual_seed(0)
+    gate = AttentionGate(skip_channels=3, gating_channels=5, mid_channels=4)
+    return gate, torch.randn(2, 3, *size), torch.randn(2, 5, size[0] // 2, size[1] // 2)
+
+
+def coefficients(gate, x, g):
+    """α on the gating signal's grid, pixel by pixel as the equations are written."""
+    w_x, w_g, psi = (layer.weight.flatten(1) for layer in (gate.w_x, gate.w_g, gate.psi))
+    alpha = torch.empty(len(x), 1, *g.shape[-2:])
+    for n in range(len(x)):
+        for row in range(g.shape[-2]):
+            for column in range(g.shape[-1]):
+                inner = w_x @ x[n, :, 2 * row, 2 * column] + w_g @ g[n, :, row, column] + gate.w_g.bias
+                alpha[n, 0, row, column] = torch.sigmoid(psi @ inner.clamp_min(0) + gate.psi.bias)
+    return alpha
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (9, 5)], ids=str)
+def test_gate_computes_equations_1_and_2(size):
+    gate, x, g = gate_and_inputs(size)
+    alpha = F.interpolate(coefficients(gate, x, g), size=size, mode="bilinear")
+    torch.testing.assert_close(gate(x, g), alpha * x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias, share", [(100.0, 1.0), (-100.0, 0.0)])
+def test_gate_lets_all_or_nothing_through(bias, share):
+    gate, x, g = gate_and_inputs()
+    gate.psi.bias.fill_(bias)
+    torch.testing.assert_close(gate(x, g), share * x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bilinear", [True, False])
+def test_with_open_gates_it_is_the_unet(bilinear):
+    torch.manual_seed(0)
+    model, plain = AttentionUNet(3, 2, bilinear, base_c=4), UNet(3, 2, bilinear, base_c=4)  # training keeps the features large
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("gate")})
+    image = torch.randn(1, 3, 37, 50)
+    assert not torch.allclose(model(image)["out"], plain(image)["out"], atol=0.05)
+    for gate in (model.gate1, model.gate2, model.gate3):
+        gate.psi.bias.fill_(100.0)
+    torch.testing.assert_close(model(image)["out"], plain(image)["out"])
+
+
+@torch.no_grad()
+def test_the_first_skip_has_no_gate():
+    """As in the paper: with all gates shut the decoder still gets the first skip, and no other."""
+    torch.manual_seed(0)
+    model, seen = AttentionUNet(3, 2, base_c=4).eval(), []
+    for gate in (model.gate1, model.gate2, model.gate3):
+        gate.psi.bias.fill_(-100.0)
+    for up in (model.up1, model.up2, model.up3, model.up4):
+        up.register_forward_pre_hook(lambda module, args: seen.append(args[1].abs().max().item()))
+    model(torch.randn(1, 3, 32, 32))
+    assert seen[:3] == pytest.approx([0, 0, 0], abs=1e-6) and seen[3] > 0.1
+
+
+@pytest.mark.parametrize("bilinear", [True, False])
+def test_parameter_count(bilinear):
+    # Base 16: those of UNet, and for each gate F·C_x + F·C_g + F (b_g) + F (ψ) + 1 (b_ψ), F = C_x = 128, 64, 32 channels of
+    # the skip, C_g = 256, 128, 64 of the scale below (half of it with bilinear upsampling).
+    gates = sum(f * f + f * (f if bilinear else 2 * f) + 2 * f + 1 for f in (128, 64, 32))
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in model.parameters()) for model in (AttentionUNet(3, 2, bilinear), UNet(3, 2, bilinear, 16))]
+    assert counts[0] - counts[1] == gates
+    if not bilinear:
+        assert counts[0] == 2_007_557
