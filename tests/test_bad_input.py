@@ -71,10 +71,14 @@ def weights(tiny_root, tmp_path_factory):
     (["--folds", "5", "--fold", "5"], "0 to 4"),
     (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
     (["--test-only"], "--weights FILE"),
+    (["--weights", "{weights}", "b.pth"], "--weights .*b.pth: a run starts from one file.*--test-only"),
+    (["--flips"], "belong to --test-only"),
+    (["--threshold", "0.3"], "belong to --test-only"),
+    (["--test-only", "--weights", "{weights}", "--threshold", "1"], "--threshold.*below 1"),
     (["--optimiser", "sgd"], "--optimiser"),
 ])
-def test_impossible_flags(capsys, argv, named):
-    assert re.search(named, refusal(capsys, "train.py", *argv))
+def test_impossible_flags(capsys, weights, argv, named):
+    assert re.search(named, refusal(capsys, "train.py", *(arg.format(weights=weights) for arg in argv)))
 
 
 def test_cuda_asked_for_and_absent(capsys, monkeypatch):

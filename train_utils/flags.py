@@ -29,8 +29,8 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 10, "war
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
-               "test_only", "weights", "workers"}
+LOCAL_FLAGS = {"demo", "device", "dist_timeout", "flips", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
+               "test_only", "threshold", "weights", "workers"}
 WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "mean", "std"}  # what a new run takes from the weights it starts from
 
 
@@ -88,8 +88,12 @@ def get_parser(prog, description, datasets, models):
     add("--resume", default="", metavar="auto|FILE", help="go on with a run, its flags included; auto: last_model.pth of "
         "--output-dir, if there is one. With a larger --epochs the schedule is planned anew from there")
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
-    add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
+    add("--weights", default=[], nargs="+", metavar="FILE", help="weights to start from, or to judge with --test-only; of "
+        "several files --test-only judges the ensemble, the mean of their probabilities")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
+    add("--flips", **on_off, help="with --test-only: average the probabilities over the four flips of each image")
+    add("--threshold", type=number(float, minimum=0, below=1), help="with --test-only: the chosen threshold on the "
+        "probability of class 1 (default: the checkpoint's; of an ensemble the mean)")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
@@ -116,7 +120,7 @@ def parse_args(argv, prog, description, datasets, models):
         saved = from_main(lambda: checkpoints.load_described(resume)["args"])
         parser.set_defaults(output_dir=str(Path(resume).parent))
     else:
-        saved = from_main(lambda: checkpoints.load(args.weights).get("args", {})) if args.weights else {}
+        saved = from_main(lambda: checkpoints.load(args.weights[0]).get("args", {})) if args.weights else {}
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
         wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
         parser.set_defaults(**{name: saved[name] for name in wanted})
@@ -162,6 +166,10 @@ def check_flags(parser, args, classes):
         parser.error(f"--start-epoch {args.start_epoch} leaves nothing of --epochs {args.epochs}")
     if args.test_only and not (args.weights or args.resume):
         parser.error("--test-only needs --weights FILE")
+    if len(args.weights) > 1 and not args.test_only:
+        parser.error(f"--weights {' '.join(args.weights)}: a run starts from one file; several are judged with --test-only")
+    if not args.test_only and (args.flips or args.threshold is not None):
+        parser.error("--flips and --threshold belong to --test-only")
     try:
         device = pick_device(args.device)
     except ValueError as error:
