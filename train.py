@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_ou
 from src import MODELS, build_model
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from src.inference import Flips, decide, predict_probs
-from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
+from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, report, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
@@ -25,6 +26,7 @@ from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
                                            share_model, world_size)
+from train_utils.evidence import Evidence
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
 from transforms import RandomAffineCrops, eval_preset, train_preset
@@ -227,16 +229,29 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
     class_names = DATASETS[args.dataset]["class_names"]
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
-    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype)
+    evidence = gather_evidence(args, dataset) if args.report else None
+    loader = judge_loader(args, dataset, device)
+    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, observe=evidence)
     scores = summarize(counts, checkpoint["threshold"])
     scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
-        results.write_json(Path(args.output_dir) / "test_scores.json", {
-            **results.provenance(device, time.perf_counter() - begin),
-            **origin, "threshold": checkpoint["threshold"], "scores": scores,
-            "images": results.image_rows([case.name for case in cases], counts)})
+        content = {**results.provenance(device, time.perf_counter() - begin), **origin, "threshold": checkpoint["threshold"],
+                   "scores": scores, "images": results.image_rows([case.name for case in cases], counts)}
+        results.write_json(Path(args.output_dir) / "test_scores.json", content)
+        if evidence:
+            report.save(args.report, f"{args.dataset}: test images", content, evidence, class_names,
+                        lambda i: dataset.read(i)[0].permute(1, 2, 0).numpy())
     log(results.score_table(scores, class_names, checkpoint["threshold"]))
     return dataset
+
+
+def gather_evidence(args, dataset):
+    """What judge() fills for the report: knows the labels without any ROI, and the second observer's, where there are."""
+    frames = BinaryDataset([replace(case, roi=None) for case in dataset.cases], cache=False)
+    seconds = BinaryDataset([replace(case, label=case.second) for case in dataset.cases], cache=False)
+    every = range(len(dataset))
+    return Evidence(args.num_classes, [dataset.read(i)[1] for i in every], [frames.read(i)[1] for i in every],
+                    [seconds.read(i)[1] if dataset.cases[i].second else None for i in every])
 
 
 def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count=4):
@@ -280,7 +295,8 @@ def test_only(args, device, amp_dtype, begin):
     cases = labelled_test_cases(args)
     if not cases:
         raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
-    checkpoints.prepare_folder(args.output_dir)
+    for folder in filter(None, (args.output_dir, args.report)):
+        checkpoints.prepare_folder(folder)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
     if is_main_process():

@@ -10,7 +10,7 @@ from src.device import pick_device
 
 from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
-from .distributed_utils import from_main
+from .distributed_utils import from_main, world_size
 
 # Recipes: defaults of the flags that say how to train, which flags on the command line override.
 CLASSIC = {  # the tutorials', to the letter
@@ -29,8 +29,8 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 10, "war
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "dist_timeout", "flips", "output_dir", "print_freq", "resume", "start_epoch", "tensorboard",
-               "test_only", "threshold", "weights", "workers"}
+LOCAL_FLAGS = {"demo", "device", "dist_timeout", "flips", "output_dir", "print_freq", "report", "resume", "start_epoch",
+               "tensorboard", "test_only", "threshold", "weights", "workers"}
 WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "mean", "std"}  # what a new run takes from the weights it starts from
 
 
@@ -94,6 +94,8 @@ def get_parser(prog, description, datasets, models):
     add("--flips", **on_off, help="with --test-only: average the probabilities over the four flips of each image")
     add("--threshold", type=number(float, minimum=0, below=1), help="with --test-only: the chosen threshold on the "
         "probability of class 1 (default: the checkpoint's; of an ensemble the mean)")
+    add("--report", default="", metavar="DIR", help="with --test-only: write report.html, a page that needs nothing but "
+        "itself, and images.csv to this folder")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
@@ -168,8 +170,10 @@ def check_flags(parser, args, classes):
         parser.error("--test-only needs --weights FILE")
     if len(args.weights) > 1 and not args.test_only:
         parser.error(f"--weights {' '.join(args.weights)}: a run starts from one file; several are judged with --test-only")
-    if not args.test_only and (args.flips or args.threshold is not None):
-        parser.error("--flips and --threshold belong to --test-only")
+    if not args.test_only and (args.flips or args.report or args.threshold is not None):
+        parser.error("--flips, --report and --threshold belong to --test-only")
+    if args.report and world_size() > 1:
+        parser.error("--report is made by a single process, which sees all images; run train.py without torchrun")
     try:
         device = pick_device(args.device)
     except ValueError as error:
