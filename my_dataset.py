@@ -22,12 +22,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """One image to learn from or to judge: paths of the image, its label and its ROI mask (None where there is none)."""
+    """One image to learn from or to judge: paths of the image, its label, its ROI mask, and the label of a second observer,
+    who is scored beside the model (None where there is none)."""
 
     name: str
     image: Path
     label: Path | None = None
     roi: Path | None = None
+    second: Path | None = None
 
 
 # --- reading files ----------------------------------------------------------------------------------------------------
@@ -99,14 +101,15 @@ def list_drive(root, train):
     """The cases of root/DRIVE/training or root/DRIVE/test, sorted by name.
 
     Files belong together by number (21_training.tif, 21_manual1.gif, 21_training_mask.gif). A test split without
-    1st_manual has cases without label. DataError if the folder is missing or a file has no partner.
+    1st_manual has cases without label; a second observer's, 2nd_manual/21_manual2.gif, are optional everywhere. DataError if
+    the folder is missing or a file has no partner.
     """
     folder = Path(root) / "DRIVE" / ("training" if train else "test")
     images = files_by_number(folder / "images")
     if not images:
         raise DataError(f"{folder / 'images'}: no images there; --data-path must name the folder that holds this tree:\n"
                         f"{DRIVE_TREE}\nGet DRIVE from its authors (README.md says where), or try --demo without any data")
-    labels, rois = files_by_number(folder / "1st_manual"), files_by_number(folder / "mask")
+    labels, rois, seconds = (files_by_number(folder / name) for name in ("1st_manual", "mask", "2nd_manual"))
     judged = train or bool(labels)
     problems = [f"{path} has no ROI mask in {folder / 'mask'}" for number, path in images.items() if number not in rois]
     problems += [f"{path} has no label in {folder / '1st_manual'}"
@@ -115,7 +118,7 @@ def list_drive(root, train):
                  for partners in (labels, rois) for number, path in partners.items() if number not in images]
     if problems:
         raise DataError("files without partner (add what is missing, or take the file away): " + "; ".join(problems))
-    return [Case(path.stem, path, labels.get(number), rois[number]) for number, path in images.items()]
+    return [Case(path.stem, path, labels.get(number), rois[number], seconds.get(number)) for number, path in images.items()]
 
 
 def files_by_number(folder):

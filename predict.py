@@ -14,7 +14,7 @@ from PIL import Image
 
 from my_dataset import IMAGE_SUFFIXES, DataError, read_binary, read_image
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
-from src.inference import decide, predict_probs
+from src.inference import Flips, decide, predict_probs
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.cli import Parser, number, run_script
@@ -23,9 +23,11 @@ from transforms import eval_preset
 
 
 def parse_args(argv=None):
-    parser = Parser(prog="predict.py", usage="%(prog)s --weights FILE --input FILE|DIR|GLOB [flags]",
+    parser = Parser(prog="predict.py", usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB [flags]",
                     description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", required=True, help="a checkpoint of train.py; it knows its architecture and data")
+    parser.add_argument("--weights", required=True, nargs="+", metavar="FILE", help="a checkpoint of train.py, which knows "
+                        "its architecture and data; of several files the probabilities are averaged")
+    parser.add_argument("--flips", action="store_true", help="average the probabilities over the four flips of each image")
     parser.add_argument("--input", required=True, help="an image, a folder of images, or a quoted pattern such as 'a/*.tif'")
     parser.add_argument("--output", default="predictions", help="folder to write to (default: predictions)")
     parser.add_argument("--roi-mask", default="", metavar="FILE|DIR", help="mask(s) of what to segment: outside it all is "
@@ -116,8 +118,11 @@ def main(args):
     device = pick_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
-    model, checkpoint = checkpoints.load_model(args.weights)
-    checkpoints.prune(model, args.prune, args.weights)
+    members = [checkpoints.load_model(path) for path in args.weights]
+    for path, (member, _) in zip(args.weights, members):
+        checkpoints.prune(member, args.prune, path)
+    model, checkpoint = checkpoints.combine(args.weights, members)
+    model = Flips(model) if args.flips else model
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:

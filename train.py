@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch.utils.data import DataLoader
 from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_out
 from src import MODELS, build_model
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
-from src.inference import decide, predict_probs
-from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
+from src.inference import Flips, decide, predict_probs
+from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, report, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
@@ -25,6 +26,7 @@ from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
                                            share_model, world_size)
+from train_utils.evidence import Evidence
 from train_utils.flags import describe_model, parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
 from train_utils.model_table import model_table
@@ -213,21 +215,42 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
 
 # --- judging ----------------------------------------------------------------------------------------------------------
 
-def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
+def describe_origin(paths, members, flips=False):
+    """What test_scores.json says of the judged weights: files, epochs, what chose them, training images, flips."""
+    choices = [SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights"
+               for checkpoint in members]
+    each = {name: [checkpoint.get(name) for checkpoint in members] for name in ("epoch", "split")}
+    each = {name: values[0] if len(values) == 1 else values for name, values in each.items()}
+    return {"weights": [str(path) for path in paths], "flips": flips, "selection": "; ".join(dict.fromkeys(choices)), **each}
+
+
+def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin):
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
     class_names = DATASETS[args.dataset]["class_names"]
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
-    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype)
+    evidence = gather_evidence(args, dataset) if args.report else None
+    loader = judge_loader(args, dataset, device)
+    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, observe=evidence)
     scores = summarize(counts, checkpoint["threshold"])
     scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
-        results.write_json(Path(args.output_dir) / "test_scores.json", {
-            **results.provenance(device, time.perf_counter() - begin),
-            "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights",
-            "threshold": checkpoint["threshold"], "split": checkpoint.get("split"), "scores": scores,
-            "images": results.image_rows([case.name for case in cases], counts)})
+        content = {**results.provenance(device, time.perf_counter() - begin), **origin, "threshold": checkpoint["threshold"],
+                   "scores": scores, "images": results.image_rows([case.name for case in cases], counts)}
+        results.write_json(Path(args.output_dir) / "test_scores.json", content)
+        if evidence:
+            report.save(args.report, f"{args.dataset}: test images", content, evidence, class_names,
+                        lambda i: dataset.read(i)[0].permute(1, 2, 0).numpy())
     log(results.score_table(scores, class_names, checkpoint["threshold"]))
     return dataset
+
+
+def gather_evidence(args, dataset):
+    """What judge() fills for the report: knows the labels without any ROI, and the second observer's, where there are."""
+    frames = BinaryDataset([replace(case, roi=None) for case in dataset.cases], cache=False)
+    seconds = BinaryDataset([replace(case, label=case.second) for case in dataset.cases], cache=False)
+    every = range(len(dataset))
+    return Evidence(args.num_classes, [dataset.read(i)[1] for i in every], [frames.read(i)[1] for i in every],
+                    [seconds.read(i)[1] if dataset.cases[i].second else None for i in every])
 
 
 def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count=4):
@@ -244,20 +267,39 @@ def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count
     plotting.save_prediction_grid(path, rows, class_names)
 
 
+def load_members(args, paths):
+    """[(model, checkpoint)] of the files: the first as the flags describe it, which took their defaults from it, the others
+    by their own description. Plain weights say nothing of themselves: they are of the flags' model, mean and std."""
+    members = [make_model(args, paths[0])]
+    for path in paths[1:]:
+        checkpoint = from_main(lambda: checkpoints.load(path))
+        if "format" in checkpoint:
+            members.append((checkpoints.model_of(checkpoint, path), checkpoint))
+        else:
+            members.append(make_model(args, path))
+    plain = {"class_names": DATASETS[args.dataset]["class_names"], "mean": args.mean, "std": args.std, "threshold": None}
+    return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
+
+
 def test_only(args, device, amp_dtype, begin):
-    """Scores the checkpoint of --weights on the test split."""
-    path = args.weights or args.resume
-    model, checkpoint = make_model(args, path)
-    if "format" not in checkpoint:  # plain weights say nothing of themselves
-        checkpoint = {"threshold": None, "epoch": None}
+    """Scores --weights, one checkpoint or an ensemble, on the test split."""
+    paths = args.weights or [args.resume]
+    members = load_members(args, paths)
+    for path, (member, _) in zip(paths, members):
+        checkpoints.prune(member, args.prune, path)
+    model, checkpoint = checkpoints.combine(paths, members)
+    model = Flips(model) if args.flips else model
     checkpoint |= {"mean": args.mean, "std": args.std}
-    checkpoints.prune(model, args.prune, path)
+    if args.threshold is not None:
+        checkpoint["threshold"] = args.threshold
+    origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
     cases = labelled_test_cases(args)
     if not cases:
         raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
-    checkpoints.prepare_folder(args.output_dir)
+    for folder in filter(None, (args.output_dir, args.report)):
+        checkpoints.prepare_folder(folder)
     model = model.to(device, memory_format=torch.channels_last)
-    dataset = score_test(args, model, checkpoint, cases, device, amp_dtype, begin)
+    dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
     if is_main_process():
         draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
                          DATASETS[args.dataset]["class_names"])
@@ -290,7 +332,7 @@ def main(args):
     val_loader = judge_loader(args, val_set, device) if val_cases else None
 
     torch.manual_seed(args.seed)
-    model, checkpoint = make_model(args, args.resume or args.weights)
+    model, checkpoint = make_model(args, args.resume or next(iter(args.weights), ""))
     checkpoint = checkpoint if args.resume else {}
     from_main(lambda: prepare_output(args, model))
     model = model.to(device, memory_format=torch.channels_last)
@@ -400,7 +442,8 @@ def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     checkpoint = from_main(lambda: checkpoints.load_described(folder / "best_model.pth"))
     model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(device, memory_format=torch.channels_last)
     if test_cases:
-        other_set = score_test(args, model, checkpoint, test_cases, device, amp_dtype, begin)
+        origin = describe_origin([folder / "best_model.pth"], [checkpoint])
+        other_set = score_test(args, model, checkpoint, origin, test_cases, device, amp_dtype, begin)
     elif not args.folds:
         log("the test images have no labels: nothing to score; predict.py segments them")
     if is_main_process():

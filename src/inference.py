@@ -3,6 +3,7 @@
 from itertools import product
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 MIN_SIDE = 32  # every architecture of MODELS takes images of at least 32×32 pixels
@@ -25,6 +26,46 @@ def predict_probs(model, image, amp_dtype=None):
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
     return logits[..., :height, :width].float().softmax(dim=1)
+
+
+class Ensemble(nn.Module):
+    """A model whose probabilities are the mean of several models'.
+
+    Shape: image [N, C, H, W] → {"out": [N, K, H, W] logarithms of the mean probabilities}, whose softmax is that mean.
+    """
+
+    def __init__(self, models):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    @property
+    def in_channels(self):
+        return self.models[0].in_channels
+
+    def forward(self, image):
+        return {"out": (sum(softmax_of(model, image) for model in self.models) / len(self.models)).log()}
+
+
+class Flips(nn.Module):
+    """A model whose probabilities are the mean of `model`'s over the image and its horizontal, vertical and double
+    mirror images, each flipped back. Shape: as Ensemble's."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    @property
+    def in_channels(self):
+        return self.model.in_channels
+
+    def forward(self, image):
+        flips = ((), (-1,), (-2,), (-2, -1))
+        return {"out": (sum(softmax_of(self.model, image.flip(axes)).flip(axes) for axes in flips) / len(flips)).log()}
+
+
+def softmax_of(model, image):
+    """float32 [N, K, H, W], in any precision of the model."""
+    return model(image)["out"].float().softmax(dim=1)
 
 
 def decide(probs, threshold=0.5):

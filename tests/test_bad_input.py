@@ -14,6 +14,7 @@ import train
 from my_dataset import DATASETS, DataError
 from src import MODELS
 from tests.tiny import TINY, run_train
+from train_utils import flags
 from train_utils.checkpoint import load
 from train_utils.cli import run_script
 from train_utils.flags import parse_args
@@ -71,10 +72,37 @@ def weights(tiny_root, tmp_path_factory):
     (["--folds", "5", "--fold", "5"], "0 to 4"),
     (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
     (["--test-only"], "--weights FILE"),
+    (["--weights", "{weights}", "b.pth"], "--weights .*b.pth: a run starts from one file.*--test-only"),
+    (["--flips"], "belong to --test-only"),
+    (["--threshold", "0.3"], "belong to --test-only"),
+    (["--report", "folder"], "belong to --test-only"),
+    (["--test-only", "--weights", "{weights}", "--threshold", "1"], "--threshold.*below 1"),
     (["--optimiser", "sgd"], "--optimiser"),
 ])
-def test_impossible_flags(capsys, argv, named):
-    assert re.search(named, refusal(capsys, "train.py", *argv))
+def test_impossible_flags(capsys, weights, argv, named):
+    assert re.search(named, refusal(capsys, "train.py", *(arg.format(weights=weights) for arg in argv)))
+
+
+def test_a_report_of_several_processes(capsys, weights, monkeypatch):
+    monkeypatch.setattr(flags, "world_size", lambda: 2)
+    message = refusal(capsys, "train.py", "--test-only", "--weights", weights, "--report", "folder")
+    assert "single process" in message and "without torchrun" in message
+
+
+def test_report_folder_is_tried_before_judging(capsys, weights, tiny_root, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(train, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
+    message = refusal(capsys, "train.py", "--data-path", tiny_root, "--test-only", "--weights", weights, "--output-dir",
+                      tmp_path / "out", "--report", tmp_path / "file")
+    assert str(tmp_path / "file") in message and "another folder" in message
+
+
+def test_a_second_observer_that_does_not_fit_is_named(capsys, weights, tiny_copy, tmp_path):
+    (tiny_copy / "DRIVE/test/2nd_manual").mkdir()
+    save_array(tiny_copy / "DRIVE/test/2nd_manual/02_manual2.gif", np.zeros((5, 5), np.uint8))
+    message = refusal(capsys, "train.py", "--data-path", tiny_copy, "--test-only", "--weights", weights, "--output-dir",
+                      tmp_path / "out", "--report", tmp_path / "report")
+    assert "02_manual2.gif: is 5×5 pixels" in message and not (tmp_path / "out/test_scores.json").exists()
 
 
 def test_cuda_asked_for_and_absent(capsys, monkeypatch):

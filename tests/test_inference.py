@@ -1,4 +1,8 @@
-"""predict_probs gives probabilities at the image's own size, however small; decide turns them into class ids."""
+"""predict_probs gives probabilities at the image's own size, however small; decide turns them into class ids.
+
+Flips and ensembles are models whose probabilities are means."""
+
+import math
 
 import pytest
 import torch
@@ -6,7 +10,7 @@ from torch import nn
 
 from src.device import pick_device
 from src import UNet
-from src.inference import MIN_SIDE, decide, predict_probs
+from src.inference import MIN_SIDE, Ensemble, Flips, decide, predict_probs
 
 
 class Pointwise(nn.Module):
@@ -75,6 +79,72 @@ def test_no_gradient_and_no_change_of_the_model():
     assert not predict_probs(model, random_image(20, 20)).requires_grad
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Placewise(nn.Module):
+    """The logit of class 1 is the pixel's value times a weight [H, W] of its place; that of class 0 is 0."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, image):
+        logits = image[:, :1] * self.weight
+        return {"out": torch.cat([torch.zeros_like(logits), logits], dim=1)}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 32), (37, 53)], ids=str)
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_flips_of_a_model_that_does_not_see_them_change_nothing(size, num_classes):
+    model, image = Pointwise(num_classes).eval(), random_image(*size)
+    torch.testing.assert_close(predict_probs(Flips(model), image), predict_probs(model, image))
+    assert len(model.seen) == 4 + 1
+
+
+def test_flips_average_over_the_four_places_of_a_pixel():
+    third = math.log(3)  # sigmoid of 0, ln 3, 2 ln 3, -ln 3: 1/2, 3/4, 9/10, 1/4, whose mean is .6
+    model = Flips(Placewise(torch.tensor([[0, third], [2 * third, -third]])))
+    probs = model(torch.tensor([[[[1.0, 1], [0, -1]]]]))["out"].exp()
+    torch.testing.assert_close(probs[0, 1], torch.tensor([[0.6, 0.6], [0.5, 0.4]]))
+    torch.testing.assert_close(probs.sum(1), torch.ones(1, 2, 2))
+
+
+def test_flips_are_flipped_back():
+    image, weight = torch.tensor([[[[1.0, 0, -1]]]]), torch.tensor([[0, math.log(3), math.log(9)]])
+    across, down = (Flips(Placewise(w))(i)["out"].softmax(1)[0, 1] for w, i in ((weight, image), (weight.T, image.mT)))
+    torch.testing.assert_close(across, torch.tensor([[0.7, 0.5, 0.3]]))  # (1/2 + 9/10) / 2, 1/2, (1/2 + 1/10) / 2
+    torch.testing.assert_close(down, across.T)
+
+
+@pytest.mark.parametrize("size", [(20, 20), (37, 53)], ids=str)
+def test_probabilities_of_a_flipped_image_are_the_flipped_probabilities(size):
+    torch.manual_seed(0)
+    model = Flips(UNet(3, 2, base_c=4).eval())
+    image = random_image(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))  # padding at one side only would break the symmetry
+    for axes in ((-1,), (-2,), (-1, -2)):
+        torch.testing.assert_close(predict_probs(model, image.flip(axes)), predict_probs(model, image).flip(axes))
+
+
+def test_an_ensemble_averages_probabilities_not_logits():
+    image = torch.ones(1, 1, 1, 1)
+    models = [Placewise(torch.full((1, 1), weight)) for weight in (0.0, math.log(3), math.log(9))]
+    assert Ensemble(models)(image)["out"].softmax(1)[0, 1].item() == pytest.approx((1 / 2 + 3 / 4 + 9 / 10) / 3)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_ensemble_of_one_is_the_model(times):
+    torch.manual_seed(0)
+    model, image = UNet(3, 2, base_c=4), random_image(33, 47)
+    ensemble = Ensemble([model] * times).eval()
+    assert not model.training  # judged by running statistics, as the single model is
+    torch.testing.assert_close(predict_probs(ensemble, image), predict_probs(model, image))
+    assert ensemble.in_channels == Flips(model).in_channels == 3
+
+
+def test_a_member_that_is_certain_does_not_spoil_the_mean():
+    certain, even = Placewise(torch.full((1, 1), 1000.0)), Placewise(torch.zeros(1, 1))
+    for models, expected in (([certain, certain], [0.0, 1.0]), ([certain, even], [0.25, 0.75])):
+        assert predict_probs(Ensemble(models), torch.ones(1, 1, 1, 1))[0, :, 0, 0].tolist() == pytest.approx(expected)
 
 
 def test_a_pixel_at_the_threshold_is_background():

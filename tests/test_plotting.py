@@ -1,12 +1,15 @@
 """Pictures: what is drawn has the right colours, what is saved can be read, a failure leaves nothing."""
 
+import re
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from train_utils.pictures import (MANY_CLASS_ERRORS, OVERLAY_COLOUR, TWO_CLASS_ERRORS, default_colours,
                                   error_map, overlay, save_mask)
-from train_utils.plotting import save_curves, save_prediction_grid
+from train_utils.plotting import rank_curve_svg, save_curves, save_prediction_grid
 
 NAN = float("nan")
 
@@ -190,6 +193,17 @@ def test_grid_refuses_bad_rows(tmp_path, rows):
     with pytest.raises(ValueError):
         save_prediction_grid(tmp_path / "grid.png", rows, ["background", "vessel"])
     assert not list(tmp_path.iterdir())
+
+
+def test_rank_curves_are_small_svg_that_stands_alone():
+    x = np.linspace(0, 1, 65537)
+    blue = (0, 114, 178)
+    line, point = ("_$x_{ <&>", blue, x, np.sqrt(x)), ("$p > 0.5", "o", 0.1, 0.8)
+    text = rank_curve_svg("ROC", "across", "up", [line], [point], diagonal=True)
+    root = ElementTree.fromstring(text)  # one well-formed element, without a prologue
+    assert root.tag.endswith("svg") and len(text) < 100_000 and "#0072b2" in text
+    assert not re.findall(r"(?:href|src)=\"(?!#)", text)
+    assert "svg" in rank_curve_svg("PR", "across", "up", [])
 
 
 SAVERS = [lambda path: save_mask(path, np.zeros((2, 2), np.uint8), default_colours(2)),

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 import predict
+from src.inference import predict_probs
 from tests.tiny import run_train
-from train_utils.checkpoint import load
+from train_utils.checkpoint import load, load_model
+from transforms import eval_preset
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,21 @@ def test_masks_reproduce_the_scored_predictions(run, tiny_root, images, tmp_path
                       for name in (f"1st_manual/{number}_manual1.gif", f"mask/{number}_test_mask.gif"))
         assert set(np.unique(mask)) == {0, 255}
         assert (row["tp"], row["fp"]) == (((mask > 0) & truth & roi).sum(), ((mask > 0) & ~truth & roi).sum())
+
+
+def test_flips_and_several_weights_average_the_probabilities(run, images, tmp_path, capsys):
+    checkpoint = load(run / "last_model.pth")
+    torch.save(checkpoint | {"threshold": checkpoint["threshold"] / 2}, tmp_path / "half.pth")
+    paths, path = [run / "best_model.pth", tmp_path / "half.pth"], images / "01_test.tif"
+    argv = ["--weights", *paths, "--input", path, "--output", tmp_path / "out", "--no-amp", "--device", "cpu"]
+    predict.main(predict.parse_args([str(arg) for arg in (*argv, "--flips", "--save-prob")]))
+    thresholds = [load(path)["threshold"] for path in paths]
+    assert f"threshold {sum(thresholds) / 2:.3f}" in capsys.readouterr().out
+    image, _ = eval_preset(checkpoint["mean"], checkpoint["std"])(predict.read_image(path), torch.zeros(96, 104))
+    every = [predict_probs(load_model(path)[0], image[None].flip(axes)).flip(axes)[0, 1]
+             for path in paths for axes in ([], [2], [3], [2, 3])]
+    found = np.asarray(Image.open(tmp_path / "out/01_test_prob.png")) / 65535
+    np.testing.assert_allclose(found, torch.stack(every).mean(0).numpy(), atol=1e-5)
 
 
 def test_threshold_comes_from_the_checkpoint(run, images, tmp_path, capsys):

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 import train
-from my_dataset import DATASETS, DataError
+from my_dataset import DATASETS, DataError, DriveDataset
 from src import MODELS
+from src.inference import predict_probs
 from tests.tiny import run_train
 from train_utils import NonFiniteLossError, flags
 from train_utils.checkpoint import CheckpointError, load, load_model
+from transforms import eval_preset
 
 BLOCK = ["[epoch: 0]", "train_loss: ", "lr: ", "dice coefficient: ", "global correct: ", "average row correct: [",
          "IoU: [", "mean IoU: "]
@@ -87,6 +89,68 @@ def test_test_only_judges_plain_weights_of_the_tutorials(finished, tiny_root, tm
     torch.save({"model": weights(finished), "epoch": 3, "args": argparse.Namespace(amp="False")}, tmp_path / "plain.pth")
     run_train(tiny_root, tmp_path, "--test-only", "--weights", tmp_path / "plain.pth")
     assert json.loads((tmp_path / "test_scores.json").read_text())["selection"] == "unknown: plain weights"
+
+
+@pytest.fixture(scope="module")
+def other(tiny_root, tmp_path_factory):
+    """Weights of another architecture, seed and threshold than `finished`'s."""
+    folder = run_train(tiny_root, tmp_path_factory.mktemp("other"), "--epochs", 1, "--seed", 1, "--base-c", 5)
+    torch.save(load(folder / "best_model.pth") | {"threshold": 0.25}, folder / "other.pth")
+    return folder / "other.pth"
+
+
+def judged(tiny_root, folder, *options):
+    run_train(tiny_root, folder, "--test-only", *options, settings=("--no-amp", "--device", "cpu"))
+    return json.loads((folder / "test_scores.json").read_text())
+
+
+def test_an_ensemble_with_flips_scores_the_mean_of_all_probabilities(finished, other, tiny_root, tmp_path):
+    paths = [finished / "best_model.pth", other]
+    found = judged(tiny_root, tmp_path, "--weights", *paths, "--flips")
+    models, checkpoints = zip(*(load_model(path) for path in paths))
+    dataset = DriveDataset(tiny_root, train=False, transforms=eval_preset(checkpoints[0]["mean"], checkpoints[0]["std"]))
+    for (image, target), row in zip(dataset, found["images"], strict=True):
+        every = [predict_probs(model, image[None].flip(axes)).flip(axes)
+                 for model in models for axes in ([], [2], [3], [2, 3])]
+        vessel = torch.stack(every).mean(0)[0, 1] > 0.5
+        assert (row["tp"], row["fp"]) == (int((vessel & (target == 1)).sum()), int((vessel & (target == 0)).sum()))
+    assert found["weights"] == [str(path) for path in paths] and found["flips"] is True
+    assert found["threshold"] == pytest.approx((checkpoints[0]["threshold"] + 0.25) / 2)
+    assert found["epoch"] == [checkpoint["epoch"] for checkpoint in checkpoints] and len(found["split"]) == 2
+
+
+def test_an_ensemble_of_one_file_twice_scores_like_the_file(finished, tiny_root, tmp_path):
+    path = finished / "best_model.pth"
+    once = judged(tiny_root, tmp_path / "once", "--weights", path)
+    twice = judged(tiny_root, tmp_path / "twice", "--weights", path, path)
+    assert once["images"] == twice["images"] and once["weights"] == [str(path)] and once["flips"] is False
+    assert once["scores"]["f1"] == twice["scores"]["f1"] and once["selection"] == twice["selection"]
+
+
+def test_plain_weights_may_join_an_ensemble(finished, tiny_root, tmp_path):
+    described, plain = finished / "best_model.pth", tmp_path / "plain.pth"
+    torch.save(weights(finished, "best_model.pth"), plain)
+    once = judged(tiny_root, tmp_path, "--weights", described)
+    for paths in ((described, plain), (plain, described)):
+        found = judged(tiny_root, tmp_path / "two", "--base-c", 4, "--bilinear", "--weights", *paths)
+        assert found["images"] == once["images"] and found["threshold"] is None and "unknown" in found["selection"]
+
+
+def test_a_threshold_of_ones_own_goes_before_the_checkpoints(finished, tiny_root, tmp_path):
+    found = judged(tiny_root, tmp_path, "--weights", finished / "best_model.pth", "--threshold", 0.5)
+    assert found["threshold"] == 0.5 != load(finished / "best_model.pth")["threshold"]
+    assert found["scores"]["f1_at_threshold"] == pytest.approx(found["scores"]["f1"])
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"mean": [0.5, 0.5, 0.5]}, "other.pth.*mean .0.5, 0.5, 0.5.*best_model.pth with"),
+    ({"class_names": ["background", "crack"]}, "class_names .*crack"),
+])
+def test_members_of_different_normalisation_or_classes_are_refused(finished, tiny_root, tmp_path, change, named):
+    torch.save(load(finished / "best_model.pth") | change, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=named):
+        judged(tiny_root, tmp_path / "out", "--weights", finished / "best_model.pth", tmp_path / "other.pth")
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):

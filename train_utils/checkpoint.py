@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from src import MODELS, build_model, default_options
+from src.inference import Ensemble
 
 from .atomic import replacing
 
@@ -87,7 +88,11 @@ def load(path):
 
 def load_described(path):
     """load(), for a checkpoint that describes itself; CheckpointError for one that does not."""
-    checkpoint = load(path)
+    return check_described(load(path), path)
+
+
+def check_described(checkpoint, path):
+    """The checkpoint, read from `path`; CheckpointError if it does not describe itself."""
     if checkpoint.get("format") != FORMAT:
         raise CheckpointError(f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
                               "give plain weights to train.py --weights, with the flags of their architecture")
@@ -99,12 +104,33 @@ def load_described(path):
 
 def load_model(path):
     """(model on the CPU in eval mode, its checkpoint) from a checkpoint that describes itself."""
-    checkpoint = load_described(path)
+    checkpoint = load(path)
     return model_of(checkpoint, path), checkpoint
+
+
+def combine(paths, members):
+    """One (model, checkpoint) of the [(model, checkpoint), …] read from `paths`: the ensemble of several models.
+
+    The checkpoint is the first member's, with the mean of the members' thresholds. CheckpointError for a member of other
+    classes, or of another mean or std: all members are handed one normalised image.
+    """
+    model, first = members[0]
+    if len(members) == 1:
+        return model, first
+    for path, (_, checkpoint) in zip(paths[1:], members[1:]):
+        for name in ("class_names", "mean", "std"):
+            if checkpoint[name] != first[name]:
+                raise CheckpointError(
+                    f"{path}: was trained with {name} {checkpoint[name]}, but {paths[0]} with {first[name]}; the members of "
+                    "an ensemble are shown one image and must share it: leave one of them out")
+    thresholds = [checkpoint["threshold"] for _, checkpoint in members]
+    mean = None if None in thresholds else sum(thresholds) / len(thresholds)
+    return Ensemble([model for model, _ in members]), {**first, "threshold": mean}
 
 
 def model_of(checkpoint, path):
     """The model in eval mode that the checkpoint, read from `path`, describes, with its weights."""
+    check_described(checkpoint, path)
     if checkpoint["model_name"] not in MODELS:
         raise CheckpointError(f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
                               f"have; it has {', '.join(sorted(MODELS))}")

@@ -13,7 +13,7 @@ from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
-from .distributed_utils import from_main
+from .distributed_utils import from_main, world_size
 
 # Recipes: defaults of the flags that say how to train, which flags on the command line override.
 CLASSIC = {  # the tutorials', to the letter
@@ -32,8 +32,8 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 8, "warm
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "dist_timeout", "output_dir", "print_freq", "resume", "start_epoch", "list_models",
-               "prune", "tensorboard", "test_only", "weights", "workers"}
+LOCAL_FLAGS = {"demo", "device", "dist_timeout", "flips", "list_models", "output_dir", "print_freq", "prune", "report",
+               "resume", "start_epoch", "tensorboard", "test_only", "threshold", "weights", "workers"}
 # Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {"base_c": "--base-c", "bilinear": "--bilinear", "norm": "--norm", "bias": "--bias",
                "deep_supervision": "--deep-supervision", "pretrain_backbone": "--pretrained"}
@@ -102,10 +102,16 @@ def get_parser(prog, description, datasets, models):
     add("--resume", default="", metavar="auto|FILE", help="go on with a run, its flags included; auto: last_model.pth of "
         "--output-dir, if there is one. With a larger --epochs the schedule is planned anew from there")
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
-    add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
+    add("--weights", default=[], nargs="+", metavar="FILE", help="weights to start from, or to judge with --test-only; of "
+        "several files --test-only judges the ensemble, the mean of their probabilities")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
     add("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="with --test-only: judge with the nested "
         "network of this depth, 1 to 4, of a unet_plus_plus")
+    add("--flips", **on_off, help="with --test-only: average the probabilities over the four flips of each image")
+    add("--threshold", type=number(float, minimum=0, below=1), help="with --test-only: the chosen threshold on the "
+        "probability of class 1 (default: the checkpoint's; of an ensemble the mean)")
+    add("--report", default="", metavar="DIR", help="with --test-only: write report.html, a page that needs nothing but "
+        "itself, and images.csv to this folder")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
@@ -134,7 +140,7 @@ def parse_args(argv, prog, description, datasets, models):
         saved = from_main(lambda: checkpoints.load_described(resume)["args"])
         parser.set_defaults(output_dir=str(Path(resume).parent))
     else:
-        saved = from_main(lambda: checkpoints.load(args.weights).get("args", {})) if args.weights else {}
+        saved = from_main(lambda: checkpoints.load(args.weights[0]).get("args", {})) if args.weights else {}
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
         wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
         parser.set_defaults(**{name: saved[name] for name in wanted})
@@ -210,6 +216,12 @@ def check_flags(parser, args, classes):
         parser.error("--test-only needs --weights FILE")
     if args.prune and not args.test_only:
         parser.error("--prune belongs to --test-only: training always takes the whole network")
+    if len(args.weights) > 1 and not args.test_only:
+        parser.error(f"--weights {' '.join(args.weights)}: a run starts from one file; several are judged with --test-only")
+    if not args.test_only and (args.flips or args.report or args.threshold is not None):
+        parser.error("--flips, --report and --threshold belong to --test-only")
+    if args.report and world_size() > 1:
+        parser.error("--report is made by a single process, which sees all images; run train.py without torchrun")
     try:
         device = pick_device(args.device)
     except ValueError as error:

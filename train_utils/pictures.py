@@ -88,6 +88,13 @@ def error_map(target, prediction, ignore_index=255, num_classes=None):
     return np.array(list(legend.values()), np.uint8)[np.where(judged, code, -1)]
 
 
+def error_overlay(image, target, prediction, ignore_index=255, num_classes=None):
+    """The colours of error_map() over the dimmed grey image [H, W, 3] uint8, which takes the place of black."""
+    errors = error_map(target, prediction, ignore_index, num_classes)
+    dimmed = (image.mean(axis=2, keepdims=True) * 0.6).astype(np.uint8)
+    return np.where((errors == 0).all(axis=2, keepdims=True), dimmed, errors)
+
+
 def check_class_ids(mask, num_classes, image=None):
     """Return mask as [H, W] uint8; ValueError unless it holds class ids and fits the image, if any."""
     mask = np.asarray(mask)

@@ -1,8 +1,10 @@
-"""Training curves and prediction grids.
+"""Training curves, prediction grids, and the curves of a report.
 
 The only file of the project that imports matplotlib, and only its object-oriented part: without pyplot there is no
 backend to choose and no state shared between two figures. All arrays are numpy, files PNG.
 """
+
+import io
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -66,6 +68,31 @@ def save_prediction_grid(path, rows, class_names, max_side=600, ignore_index=255
     blocks += [_pictures_block(_row_label(row), line, cell, text) for row, line in zip(rows, lines)]
     blocks += [_legend_block(classes, cell, text), _legend_block(errors, cell, text)]
     _save_blocks(path, blocks, text)
+
+
+def rank_curve_svg(title, xlabel, ylabel, lines, points=(), diagonal=False):
+    """A ROC or precision-recall curve in the unit square, as the text of an SVG element to stand in a page.
+
+    lines: (name, colour, x, y) with arrays in 0-1; points: (name, marker, x, y) of single working points. `diagonal` draws
+    what guessing would reach.
+    """
+    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    if diagonal:
+        axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    for name, colour, x, y in lines:  # matplotlib leaves out points that lie on the line between their neighbours
+        axes.plot(x, y, color=np.array(colour) / 255, linewidth=1.6, label=f" {name}")
+    for (name, marker, x, y), colour in zip(points, ("#d55e00", "#009e73", "#cc79a7")):
+        axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", label=f" {name}")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.grid(alpha=0.3)
+    if lines or points:
+        legend = axes.legend(loc="lower right" if diagonal else "lower left", fontsize=8)
+        for text in legend.get_texts():  # names are no formulas; the blank before them is for those that begin with "_"
+            text.set_parse_math(False)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return text.getvalue()[text.getvalue().index("<svg"):]
 
 
 def _row_pictures(row, colours, max_side, ignore_index):

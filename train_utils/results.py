@@ -64,8 +64,13 @@ def write_history(folder, text_name, history):
     """
     with replacing(Path(folder) / text_name) as temporary:
         temporary.write_text("".join(epoch_block(row) for row in history), encoding="utf-8")
-    with replacing(Path(folder) / "results.csv") as temporary, open(temporary, "w", newline="") as file:
-        rows = [flatten(row) for row in history]
+    write_csv(Path(folder) / "results.csv", history)
+
+
+def write_csv(path, rows):
+    """Writes one line a dict, see flatten(); the header has every name that occurs."""
+    rows = [flatten(row) for row in rows]
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

@@ -105,8 +105,10 @@ def mean_over_images(losses, sizes):
     return total / count
 
 
-def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255):
+def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255, observe=None):
     """Counts how the model's predictions agree with the loader's targets, image by image.
+
+    `observe`, if any, is called with the probabilities [K, H, W] of each image that this rank judges, in order.
 
     Images of different sizes may come in one batch, padded at the right and below with 0 and their targets with
     `ignore_index`: each is judged alone and at its own size, so the batch size changes nothing. Returns
@@ -120,6 +122,8 @@ def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_ind
             image, target = without_padding(image, target, ignore_index)
             probs = predict_probs(model, image[None].to(device), amp_dtype)
             counts.update(target.to(device), decide(probs)[0], probs[0])
+            if observe:
+                observe(probs[0])
     return gather_counts(counts, data_loader)
 
 
