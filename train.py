@@ -9,24 +9,26 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_out
+from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
+from readers import splits
+from readers.statistics import statistics
 from src import MODELS, build_model
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
-from src.inference import decide, predict_probs
-from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, results, summarize, train_one_epoch
+from train_utils import NonFiniteLossError, judge, plotting, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
-from train_utils.crop_loader import CropLoader
+from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.demo_data import write_demo_drive
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
                                            share_model, world_size)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
+from train_utils.pictures import fill_colours
+from train_utils.preview import draw_predictions
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
@@ -52,57 +54,73 @@ next:
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
-def split_cases(args):
+def open_data(args):
+    """({split: cases}, ClassTable) that the flags name; what the flags say of the classes is checked against the table."""
+    classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
+    count = len(classes.names)
+    if args.num_classes not in (None, count):
+        raise DataError(f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included")
+    if isinstance(args.class_weights, list) and len(args.class_weights) != count:
+        raise DataError(f"--class-weights has {len(args.class_weights)} weights for {count} classes")
+    args.num_classes = count
+    return list_cases(args.dataset, args.data_path), classes
+
+
+def split_cases(args, listed):
     """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
-    training, test = DATASETS[args.dataset]["list_cases"](args.data_path, train=True), labelled_test_cases(args)
-    if args.folds:
-        return *fold(training, args.folds, args.fold), []
-    if args.val == "holdout":
-        return *hold_out(training), test
-    if args.val == "test" and not test:
-        raise DataError(f"--val test: the test images in {args.data_path} have no labels; use --val holdout")
-    return training, (test if args.val == "test" else []), test
+    if args.split_file and not args.folds:
+        training, validation, test = splits.by_names(listed, from_main(lambda: splits.read_split(args.split_file)))
+        test = splits.labelled(test)
+        return training, {"holdout": validation, "none": [], "test": test}[args.val], test
+    return splits.split_cases(listed, DATASETS[args.dataset]["ordered"], args.val, args.folds, args.fold, args.val_fraction,
+                              args.test_fraction, args.split_seed)
 
 
 def labelled_test_cases(args):
-    """The test cases that can be scored; those of a split whose labels are not public cannot."""
-    return [case for case in DATASETS[args.dataset]["list_cases"](args.data_path, train=False) if case.label]
+    """The test cases that can be scored, of a run that is done."""
+    names = from_main(lambda: splits.read_split(args.split_file)) if args.split_file else None
+    return splits.test_cases(open_data(args)[0], names, args.val, args.test_fraction, args.split_seed)
 
 
 def make_dataset(args, cases, transforms, title):
     """The data set, read once in full, so that a bad file is found before training; says what it found."""
-    dataset = BinaryDataset(cases, transforms, cache=args.cache)
+    classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
+    dataset = SegmentationDataset(cases, classes, transforms, args.cache_limit * 1e9 * args.cache, args.in_channels,
+                                  args.resize, args.max_pixels)
     pixels = dataset.count_pixels()
-    judged = int(pixels[:IGNORE].sum())
-    shares = ", ".join(f"{100 * int(n) / judged:.1f} % {name}" for n, name in
-                       zip(pixels, DATASETS[args.dataset]["class_names"]))
-    names = cases[0].name + (f" to {cases[-1].name}" if len(cases) > 1 else "")
-    log(f"{title}: {len(cases)} images ({names}), {judged:,} pixels inside the ROI: {shares}")
-    for values, path in dataset.label_values.items():
-        if len(values) == 2 and values not in ((0, 255), (0, 1)):
-            log(f"  labels such as {path} hold {values}: the larger value is read as class 1")
+    log(f"{title}: {dataset.describe(pixels)}")
     return dataset, pixels
 
 
-def make_loader(args, dataset, device, **order):
-    """Loads with `order`: a batch_sampler for training, indices (sampler) for judging one image at a time."""
-    workers = args.workers if args.workers is not None else min(8, torch.get_num_threads()) * (device.type == "cuda")
-    return DataLoader(dataset, num_workers=workers, pin_memory=device.type == "cuda", collate_fn=dataset.collate_fn, **order)
+def settle_statistics(args, dataset):
+    """Sets --mean and --std, where neither the flags nor the data set say them, to those of the training pixels."""
+    if not (args.mean and args.std):
+        mean, std = from_main(lambda: [[round(value, 4) for value in values.tolist()] for values in statistics(dataset)["pooled"]])
+        args.mean, args.std = args.mean or mean, args.std or [max(value, 0.001) for value in std]  # a blank channel has std 0
+        log(f"mean {args.mean}, std {args.std}, counted from the training images")
 
 
 def make_train_loader(args, dataset, batches, device):
     """Batches of augmented crops, cut on the device (--augment affine) or by the loader's transforms."""
+    in_memory = dataset.fits_in_memory()
+    if args.cache and not in_memory:
+        log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: they are read from files")
+    options = {"workers": args.workers, "prefetch": args.prefetch, "pin_memory": args.pin_memory, "in_memory": in_memory}
     if args.augment == "resize":
         dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale)
-        return make_loader(args, dataset, device, batch_sampler=batches)
+        return make_loader(dataset, device, **options, batch_sampler=batches)
     crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter)
-    images, targets, sizes = dataset.stack()
-    return CropLoader(images.to(device), targets.to(device), sizes, batches, crops, args.seed)
+    if in_memory:
+        source = StackedImages(*dataset.stack(), batches, device)
+    else:
+        source = make_loader(dataset, device, **options, batch_sampler=batches, collate_fn=dataset.collate_with_sizes)
+    return CropLoader(source, batches, crops, args.seed, device)
 
 
 def judge_loader(args, dataset, device):
     """One image at a time, each rank every world_size-th."""
-    return make_loader(args, dataset, device, sampler=range(rank(), len(dataset), world_size()))
+    return make_loader(dataset, device, args.workers, args.prefetch, args.pin_memory, dataset.fits_in_memory(),
+                       sampler=judge_order(len(dataset)))
 
 
 def pick_class_weights(choice, pixels):
@@ -118,7 +136,7 @@ def pick_class_weights(choice, pixels):
 
 def describe_model(args):
     """What build_model() needs, as a checkpoint keeps it."""
-    return {"model_name": args.model, "model_kwargs": {"in_channels": 3, "num_classes": args.num_classes,
+    return {"model_name": args.model, "model_kwargs": {"in_channels": args.in_channels, "num_classes": args.num_classes,
                                                        "bilinear": args.bilinear, "base_c": args.base_c}}
 
 
@@ -229,20 +247,6 @@ def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
             "images": results.image_rows([case.name for case in cases], counts)})
     log(results.score_table(scores, class_names, checkpoint["threshold"]))
     return dataset
-
-
-def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count=4):
-    """Draws the first images with truth, prediction and errors; what is not judged is drawn as background."""
-    rows = []
-    for i, case in enumerate(dataset.cases[:count]):
-        image, target = dataset.read(i)
-        probs = predict_probs(model, dataset[i][0][None].to(device), amp_dtype)
-        prediction = decide(probs)[0].cpu().masked_fill(target == IGNORE, 0)
-        counts = SegmentationCounts(len(class_names))
-        counts.update(target, prediction, probs[0].cpu())
-        rows.append({"name": case.name, "image": image.permute(1, 2, 0).numpy(), "target": target.numpy(),
-                     "prediction": prediction.numpy(), "score": counts.mean_dice()})
-    plotting.save_prediction_grid(path, rows, class_names)
 
 
 def test_only(args, device, amp_dtype, begin):
