@@ -90,6 +90,18 @@ class SegmentationDataset(Dataset):
         """
         return sum(torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self)))
 
+    def describe(self, pixels):
+        """What count_pixels() found, in words: how many images, the classes' shares, and how the labels say them."""
+        judged = max(1, int(pixels[:IGNORE].sum()))
+        shares = ", ".join(f"{100 * int(count) / judged:.1f} % {name}" for count, name in zip(pixels, self.classes.names))
+        names = self.cases[0].name + (f" to {self.cases[-1].name}" if len(self) > 1 else "")
+        lines = [f"{len(self)} images ({names}), {int(pixels[:IGNORE].sum()):,} pixels inside the ROI: {shares}"]
+        for encoding, (count, path) in self.encodings.items():
+            lines.append(f"  {count} labels are read as {encoding}, such as {path}")
+            if self.classes.any_pair and encoding.count("/") and encoding not in ("0/255", "0/1"):
+                lines[-1] += ": the larger value is read as class 1"
+        return "\n".join(lines)
+
     def fits_in_memory(self):
         """Whether all cases are in memory and padded to one size would be within the limit, too. Cases must have been read."""
         height, width = (max(size[axis] for size in self.sizes.values()) for axis in (0, 1))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
-from readers import splits
-from readers.statistics import statistics
+from my_dataset import DATASETS, DataError
+from readers.splits import names_of
+from readers.training import (class_table, judge_loader, labelled_test_cases, make_dataset, make_train_loader,
+                              pick_class_weights, settle_classes, settle_statistics, split_cases)
 from src import MODELS, build_model
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from train_utils import NonFiniteLossError, judge, plotting, results, summarize, train_one_epoch
@@ -20,16 +21,14 @@ from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
-from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.demo_data import write_demo_drive
-from train_utils.dice_coefficient_loss import median_frequency_weights
-from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
-                                           share_model, world_size)
+from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, log, rank,
+                                           share_buffers, share_model, world_size)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
 from train_utils.pictures import fill_colours
 from train_utils.preview import draw_predictions
-from transforms import RandomAffineCrops, eval_preset, train_preset
+from transforms import eval_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
@@ -39,97 +38,11 @@ SELECTION = {
 }
 
 
-def log(message):
-    """Prints on the first rank."""
-    if is_main_process():
-        print(message, flush=True)
-
-
 DEMO_FAREWELL = """
 next:
   python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
          --roi-mask {data}/DRIVE/test/mask --overlay
   python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-def open_data(args):
-    """({split: cases}, ClassTable) that the flags name; what the flags say of the classes is checked against the table."""
-    classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
-    count = len(classes.names)
-    if args.num_classes not in (None, count):
-        raise DataError(f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included")
-    if isinstance(args.class_weights, list) and len(args.class_weights) != count:
-        raise DataError(f"--class-weights has {len(args.class_weights)} weights for {count} classes")
-    args.num_classes = count
-    return list_cases(args.dataset, args.data_path), classes
-
-
-def split_cases(args, listed):
-    """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
-    if args.split_file and not args.folds:
-        training, validation, test = splits.by_names(listed, from_main(lambda: splits.read_split(args.split_file)))
-        test = splits.labelled(test)
-        return training, {"holdout": validation, "none": [], "test": test}[args.val], test
-    return splits.split_cases(listed, DATASETS[args.dataset]["ordered"], args.val, args.folds, args.fold, args.val_fraction,
-                              args.test_fraction, args.split_seed)
-
-
-def labelled_test_cases(args):
-    """The test cases that can be scored, of a run that is done."""
-    names = from_main(lambda: splits.read_split(args.split_file)) if args.split_file else None
-    return splits.test_cases(open_data(args)[0], names, args.val, args.test_fraction, args.split_seed)
-
-
-def make_dataset(args, cases, transforms, title):
-    """The data set, read once in full, so that a bad file is found before training; says what it found."""
-    classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
-    dataset = SegmentationDataset(cases, classes, transforms, args.cache_limit * 1e9 * args.cache, args.in_channels,
-                                  args.resize, args.max_pixels)
-    pixels = dataset.count_pixels()
-    log(f"{title}: {dataset.describe(pixels)}")
-    return dataset, pixels
-
-
-def settle_statistics(args, dataset):
-    """Sets --mean and --std, where neither the flags nor the data set say them, to those of the training pixels."""
-    if not (args.mean and args.std):
-        mean, std = from_main(lambda: [[round(value, 4) for value in values.tolist()] for values in statistics(dataset)["pooled"]])
-        args.mean, args.std = args.mean or mean, args.std or [max(value, 0.001) for value in std]  # a blank channel has std 0
-        log(f"mean {args.mean}, std {args.std}, counted from the training images")
-
-
-def make_train_loader(args, dataset, batches, device):
-    """Batches of augmented crops, cut on the device (--augment affine) or by the loader's transforms."""
-    in_memory = dataset.fits_in_memory()
-    if args.cache and not in_memory:
-        log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: they are read from files")
-    options = {"workers": args.workers, "prefetch": args.prefetch, "pin_memory": args.pin_memory, "in_memory": in_memory}
-    if args.augment == "resize":
-        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale)
-        return make_loader(dataset, device, **options, batch_sampler=batches)
-    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter)
-    if in_memory:
-        source = StackedImages(*dataset.stack(), batches, device)
-    else:
-        source = make_loader(dataset, device, **options, batch_sampler=batches, collate_fn=dataset.collate_with_sizes)
-    return CropLoader(source, batches, crops, args.seed, device)
-
-
-def judge_loader(args, dataset, device):
-    """One image at a time, each rank every world_size-th."""
-    return make_loader(dataset, device, args.workers, args.prefetch, args.pin_memory, dataset.fits_in_memory(),
-                       sampler=judge_order(len(dataset)))
-
-
-def pick_class_weights(choice, pixels):
-    """Weights [K] of the cross entropy, or None, from --class-weights and the training pixels [K] of each class."""
-    if choice == "none":
-        return None
-    weights = median_frequency_weights(pixels) if choice == "auto" else torch.tensor(choice)
-    log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
-    return weights
 
 
 # --- model and state --------------------------------------------------------------------------------------------------
@@ -177,6 +90,9 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
             f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
             "(--weights begins from this one's weights)")
+    if checkpoint["class_names"] != list(class_table(args).names):
+        raise checkpoints.CheckpointError(f"{args.resume}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
+                                          f"table {', '.join(class_table(args).names)}; bring back the run's own table")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
@@ -187,7 +103,7 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
         run["epoch"], run["step"] = args.start_epoch, args.start_epoch * steps
         run["history"] = [row for row in run["history"] if row["epoch"] < args.start_epoch]
     log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
-        + (f", the best Dice is {run['best_score']:.4f}" if split["val"] else ""))
+        + (f", the best {measure(args).removeprefix('val_')} is {run['best_score']:.4f}" if split["val"] else ""))
     if checkpoint["ranks"] != world_size():
         log(f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
             f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own")
@@ -215,9 +131,10 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
     random_states = gather_objects(checkpoints.random_state())
     if not is_main_process():
         return
+    classes = class_table(args)
     content = {
-        **describe_model(args), "model": model.state_dict(), "class_names": DATASETS[args.dataset]["class_names"],
-        "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
+        **describe_model(args), "model": model.state_dict(), "class_names": list(classes.names),
+        "class_colours": fill_colours(classes.colours).tolist(), "resize": args.resize, "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
         "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
         **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),
     }
@@ -234,9 +151,8 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
 
 def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
-    class_names = DATASETS[args.dataset]["class_names"]
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
-    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype)
+    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance)
     scores = summarize(counts, checkpoint["threshold"])
     scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
@@ -245,7 +161,7 @@ def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
             "epoch": checkpoint["epoch"], "selection": SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights",
             "threshold": checkpoint["threshold"], "split": checkpoint.get("split"), "scores": scores,
             "images": results.image_rows([case.name for case in cases], counts)})
-    log(results.score_table(scores, class_names, checkpoint["threshold"]))
+    log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
     return dataset
 
 
@@ -255,16 +171,18 @@ def test_only(args, device, amp_dtype, begin):
     model, checkpoint = make_model(args, path)
     if "format" not in checkpoint:  # plain weights say nothing of themselves
         checkpoint = {"threshold": None, "epoch": None}
+    if not (args.mean and args.std):
+        raise DataError(f"{path}: does not say which mean and std it was trained with; give --mean and --std")
     checkpoint |= {"mean": args.mean, "std": args.std}
     cases = labelled_test_cases(args)
     if not cases:
-        raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
+        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py segments them")
     checkpoints.prepare_folder(args.output_dir)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = score_test(args, model, checkpoint, cases, device, amp_dtype, begin)
     if is_main_process():
         draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
-                         DATASETS[args.dataset]["class_names"])
+                         dataset.classes.names, fill_colours(dataset.classes.colours))
 
 
 # --- the story --------------------------------------------------------------------------------------------------------
@@ -280,12 +198,14 @@ def main(args):
     log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
     if args.demo:
         from_main(lambda: make_demo(args))
+    settle_classes(args)
     if args.test_only:
         return test_only(args, device, amp_dtype, begin)
 
     train_cases, val_cases, test_cases = split_cases(args)
     log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
     train_set, pixels = make_dataset(args, train_cases, None, "training")
+    settle_statistics(args, train_set)
     val_set = make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0] if val_cases else None
     batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops)
     train_loader = make_train_loader(args, train_set, batches, device)
@@ -294,7 +214,7 @@ def main(args):
     torch.manual_seed(args.seed)
     model, checkpoint = make_model(args, args.resume or args.weights)
     checkpoint = checkpoint if args.resume else {}
-    from_main(lambda: prepare_output(args, model))
+    from_main(lambda: prepare_output(args, model, names_of(train_cases, val_cases, test_cases)))
     model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
         model.compile()
@@ -318,9 +238,9 @@ def main(args):
             row = train_epoch(train, epoch, batches, train_cases)
             share_buffers(model)
             if val_cases:  # not "if val_loader": a rank without an image of its own still has to take part
-                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype)
+                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance)
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
-            is_best = keep_if_best(run, row)
+            is_best = keep_if_best(run, row, measure(args))
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
             kept = (Path(args.output_dir) / "last_model.pth", epoch)
             log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_cases else ""))
@@ -331,7 +251,7 @@ def main(args):
     finally:
         if is_main_process() and run["history"]:
             results.write_history(args.output_dir, run["results_name"], run["history"])
-            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"])
+            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"], measure(args))
     finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
 
 
@@ -343,8 +263,8 @@ def make_demo(args):
         raise DataError(f"--demo: {error}") from error
 
 
-def prepare_output(args, model):
-    """Finds out now, not after the first epoch, that the output folder is not writable or full."""
+def prepare_output(args, model, split):
+    """Finds out now, not after the first epoch, that the output folder is not writable or full; writes split.json there."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     states = {"sgd": 1, "adamw": 2}[args.optimizer]
     folder = Path(args.output_dir)
@@ -355,6 +275,7 @@ def prepare_output(args, model):
             shutil.copyfile(best if best.exists() else args.resume, temporary)
     elif not args.resume and (folder / "last_model.pth").exists():
         log(f"note: this new run replaces the one in {folder} (--resume auto goes on with it)")
+    results.write_json(folder / "split.json", {"dataset": args.dataset, "split_seed": args.split_seed, **split})
 
 
 def train_epoch(train, epoch, batches, cases):
@@ -372,15 +293,20 @@ def train_epoch(train, epoch, batches, cases):
     return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": batches.size * batches.repeats / seconds}
 
 
-def keep_if_best(run, row):
-    """Adds the row to the run's history; True if it is the best so far by validation Dice, or without validation.
+def measure(args):
+    """The score that chooses the epoch: Dice of the foreground, or with more than two classes the mean IoU of all."""
+    return "val_dice" if args.num_classes == 2 else "val_mean_iou"
 
-    A Dice that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
+
+def keep_if_best(run, row, measure="val_dice"):
+    """Adds the row to the run's history; True if it is the best so far by its `measure`, or without validation.
+
+    A score that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
     """
     run["history"].append(row)
-    dice = row.get("val_dice", math.inf)
-    score = -1.0 if math.isnan(dice) else dice
-    is_best = score > run["best_score"] or "val_dice" not in row
+    score = row.get(measure, math.inf)
+    score = -1.0 if math.isnan(score) else score
+    is_best = score > run["best_score"] or measure not in row
     run["best_score"] = max(score, run["best_score"])
     return is_best
 
@@ -404,10 +330,10 @@ def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     if test_cases:
         other_set = score_test(args, model, checkpoint, test_cases, device, amp_dtype, begin)
     elif not args.folds:
-        log("the test images have no labels: nothing to score; predict.py segments them")
+        log("there are no test images with labels: nothing to score; predict.py segments them")
     if is_main_process():
         draw_predictions(folder / "predictions.png", model, other_set, device, amp_dtype,
-                         DATASETS[args.dataset]["class_names"])
+                         other_set.classes.names, fill_colours(other_set.classes.colours))
         for name in ("curves.png", "predictions.png"):
             board.picture(folder / name, args.epochs)
     board.close()

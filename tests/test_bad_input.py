@@ -58,7 +58,7 @@ def weights(tiny_root, tmp_path_factory):
     (["--lr", "nan"], "--lr"),
     (["--warmup-epochs", "inf"], "--warmup-epochs"),
     (["--mean", "300", "0", "0"], "--mean"),
-    (["--scale", "0.001", "1"], "leaves no pixel"),
+    (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
     (["--start-epoch", "300"], "--start-epoch"),
     (["--wd", "-1"], "--weight-decay.*at least 0"),
     (["--momentum", "1"], "--momentum.*below 1"),

@@ -77,6 +77,12 @@ def is_main_process():
     return rank() == 0
 
 
+def log(message):
+    """Prints on the first rank."""
+    if is_main_process():
+        print(message, flush=True)
+
+
 def from_main(function):
     """The value of function() on rank 0, on every rank: for files that only the first machine may have.
 

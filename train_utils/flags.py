@@ -140,8 +140,8 @@ def parse_args(argv, prog, description, datasets, models):
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
         wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
         parser.set_defaults(**{name: saved[name] for name in wanted})
-    if resume or args.test_only:
-        split_file = Path(resume or args.weights).with_name("split.json")
+    if resume or (args.test_only and args.weights):
+        split_file = Path(resume or args.weights).parent / "split.json"
         parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
     args = parser.parse_args(argv)
     args.resume = resume
