@@ -184,5 +184,5 @@ DATASETS = {
 
 
 if __name__ == "__main__":
-    from readers.doctor import main  # train_utils, which a data set does not need
+    from readers.check import main  # needs train_utils, which a data set does not
     main(DATASETS)

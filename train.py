@@ -322,6 +322,15 @@ def say_how_to_resume(args, path, epoch):
         f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}")
 
 
+def report_validation(checkpoint):
+    """Prints the validation scores of the kept weights, which stand for nothing else: they chose the epoch."""
+    row = next(row for row in checkpoint["history"] if row["epoch"] == checkpoint["epoch"])
+    scores = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+    if scores:
+        log(f"epoch {row['epoch']} on the validation images, which chose it:\n"
+            + results.score_table(scores, checkpoint["class_names"], checkpoint["threshold"]))
+
+
 def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
     folder = Path(args.output_dir)
@@ -329,8 +338,10 @@ def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(device, memory_format=torch.channels_last)
     if test_cases:
         other_set = score_test(args, model, checkpoint, test_cases, device, amp_dtype, begin)
-    elif not args.folds:
-        log("there are no test images with labels: nothing to score; predict.py segments them")
+    else:
+        report_validation(checkpoint)
+        if not args.folds:
+            log("the test images have no labels, or there are none: nothing to score; predict.py segments them")
     if is_main_process():
         draw_predictions(folder / "predictions.png", model, other_set, device, amp_dtype,
                          other_set.classes.names, fill_colours(other_set.classes.colours))

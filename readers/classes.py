@@ -51,12 +51,14 @@ class ClassTable:
         return lookup
 
     def describe(self):
-        """One line an entry: what is stored, and what it is read as."""
-        def name(index):
-            return "ignored" if index == IGNORE else f"class {index} {self.names[index]}"
-
-        lines = [f"id {value}: {name(index)}" for value, index in self.numbers.items()]
-        return lines + [f"colour {colour}: {name(index)}" for colour, index in self.palette.items()]
+        """One line a class: the ids and colours that are read as it."""
+        lines = []
+        for index, name in [*enumerate(self.names), (IGNORE, "ignored")]:
+            stored = [f"id {value}" for value, meant in self.numbers.items() if meant == index]
+            stored += [f"colour {colour}" for colour, meant in self.palette.items() if meant == index]
+            if stored:
+                lines.append(f"{index} {name}: {', '.join(stored)}")
+        return lines
 
 
 # --- the built-in tables ----------------------------------------------------------------------------------------------

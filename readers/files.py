@@ -61,6 +61,13 @@ def open_image(path, max_pixels=None):
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from None
 
 
+def stored_mode(path):
+    """Pillow's name for what the file stores, such as RGB or I;16, and whether an EXIF note turns it. Nothing is decoded."""
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "rb") as stream, unlimited(), Image.open(stream) as file:
+        return file.mode + (" turned by EXIF" if file.getexif().get(0x0112, 1) != 1 else "")
+
+
 def check_head(path, file, max_pixels):
     """DataError for what should not be decoded at all."""
     width, height = file.size
