@@ -220,14 +220,12 @@ def read_list(file, judged):
         problems += [f"{file}, line {number}: there is no {path}" for path in paths if path and not path.is_file()]
         if judged and not paths[1]:
             problems.append(f"{file}, line {number}: {paths[0]} has no label")
-        name = stem_of(paths[0])
-        if name in names:
-            name = str(paths[0].relative_to(file.parent)) if paths[0].is_relative_to(file.parent) else str(paths[0])
-        if name in names:
+        if paths[0] in {case.image for case in cases}:
             problems.append(f"{file}, line {number}: {paths[0]} is listed twice")
+        name = parts[0].strip() if stem_of(paths[0]) in names else stem_of(paths[0])  # x/001.png and y/001.png
         names.add(name)
         cases.append(Case(name, *paths))
-    if not cases:
+    if not cases and not problems:
         raise DataError(f"{file}: lists no images; a line is an image and its label")
     return cases, problems
 
