@@ -26,7 +26,7 @@ def test_the_table_has_every_flag_and_its_default():
 
 
 
-@pytest.mark.parametrize("folder", [".", "src", "train_utils"])
+@pytest.mark.parametrize("folder", [".", "readers", "src", "train_utils"])
 def test_the_tree_has_every_file(folder):
     tree = README.split("## Files")[1].split("## Cite")[0]
     missing = [path.name for path in (ROOT / folder).glob("*.py") if path.name not in tree and path.name != "__init__.py"]
