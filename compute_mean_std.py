@@ -11,8 +11,10 @@ def parse_args(argv=None):
     parser.add_argument("--data-path", default="./", help="folder that holds the data set (default: here)")
     parser.add_argument("--dataset", default="drive", choices=sorted(DATASETS))
     parser.add_argument("--classes", default="", metavar="FILE", help="class table of the labels, see train.py")
-    parser.add_argument("--split-file", default="", metavar="FILE", help="split.json of a run: count its training images alone")
-    parser.add_argument("--in-channels", type=number(int, minimum=1), default=3, help="1: grey, 3: colours, or the files' own number")
+    parser.add_argument("--split-file", default="", metavar="FILE",
+                        help="split.json of a run: count its training images alone")
+    parser.add_argument("--in-channels", type=number(int, minimum=1), default=3,
+                        help="1: grey, 3: colours, or the files' own number")
     parser.add_argument("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded")
     return parser.parse_args(argv)
 
@@ -23,7 +25,8 @@ def main(args):
     if args.split_file:
         cases = by_names(splits, read_split(args.split_file))[0]
     classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
-    found = statistics(SegmentationDataset(cases, classes, cache=False, channels=args.in_channels, max_pixels=args.max_pixels))
+    found = statistics(SegmentationDataset(cases, classes, cache=False, channels=args.in_channels,
+                                           max_pixels=args.max_pixels))
     flags = {}
     for kind, (mean, std) in found.items():
         flags[kind] = [" ".join(f"{value:.3f}" for value in values.tolist()) for values in (mean, std)]

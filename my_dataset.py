@@ -103,13 +103,13 @@ class SegmentationDataset(Dataset):
         return "\n".join(lines)
 
     def fits_in_memory(self):
-        """Whether all cases are in memory and padded to one size would be within the limit, too. Cases must have been read."""
+        """Whether all cases, which must have been read, are in memory and would keep the limit when padded to one size."""
         height, width = (max(size[axis] for size in self.sizes.values()) for axis in (0, 1))
         return len(self._cache) == len(self) and len(self) * (self.channels + 1) * height * width <= self.cache_limit
 
     def stack(self):
-        """All cases before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does) and
-        sizes int64 [M, 2], the height and width of each without the padding."""
+        """All cases before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does)
+        and sizes int64 [M, 2], the height and width of each without the padding."""
         return self.collate_with_sizes([self.read(i) for i in range(len(self))])
 
     @staticmethod

@@ -32,7 +32,7 @@ from transforms import eval_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
-    "holdout": "validation images, held out from the training split",
+    "holdout": "validation images, which take no part in the training",
     "none": "nothing: the last weights, threshold 0.5",
     "test": "the TEST images themselves, as the tutorials do: the test scores below are flattered by it",
 }
@@ -91,8 +91,9 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
             "(--weights begins from this one's weights)")
     if checkpoint["class_names"] != list(class_table(args).names):
-        raise checkpoints.CheckpointError(f"{args.resume}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
-                                          f"table {', '.join(class_table(args).names)}; bring back the run's own table")
+        raise checkpoints.CheckpointError(
+            f"{args.resume}: has the classes {', '.join(checkpoint['class_names'])}, the data's class table "
+            f"{', '.join(class_table(args).names)}; bring back the run's own table")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
@@ -134,7 +135,8 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
     classes = class_table(args)
     content = {
         **describe_model(args), "model": model.state_dict(), "class_names": list(classes.names),
-        "class_colours": fill_colours(classes.colours).tolist(), "resize": args.resize, "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
+        "class_colours": fill_colours(classes.colours).tolist(), "resize": args.resize, "mean": args.mean,
+        "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
         "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
         **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),
     }
@@ -152,7 +154,8 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
 def score_test(args, model, checkpoint, cases, device, amp_dtype, begin):
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
-    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance)
+    counts = judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype,
+                   tolerance=args.tolerance)
     scores = summarize(counts, checkpoint["threshold"])
     scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
@@ -176,7 +179,8 @@ def test_only(args, device, amp_dtype, begin):
     checkpoint |= {"mean": args.mean, "std": args.std}
     cases = labelled_test_cases(args)
     if not cases:
-        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py segments them")
+        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
+                        "segments them")
     checkpoints.prepare_folder(args.output_dir)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = score_test(args, model, checkpoint, cases, device, amp_dtype, begin)

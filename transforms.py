@@ -148,11 +148,13 @@ class RandomAffineCrops:
         rotate: largest angle in degrees, to both sides, for half of the crops.
         jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
         flip_prob: chance of mirroring left and right, and of mirroring top and bottom.
+        upside_down: False: never top and bottom, for pictures that have an up and a down.
     """
 
-    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5):
+    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5,
+                 upside_down=True):
         self.size, self.base_size, self.scale, self.rotate = size, base_size, scale, rotate
-        self.jitter, self.flip_prob = jitter, flip_prob
+        self.jitter, self.flip_probs = jitter, (flip_prob, flip_prob * upside_down)
         self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
 
     def __call__(self, images, targets, sizes, generator):
@@ -176,7 +178,7 @@ class RandomAffineCrops:
         """
         n, sizes = len(sizes), sizes.flip(1).double()  # (width, height), as (x, y)
         rotated, scaled, *mirrored = (torch.rand(4, n, generator=generator, dtype=torch.float64)
-                                      < torch.tensor([0.5, 0.5, self.flip_prob, self.flip_prob])[:, None])
+                                      < torch.tensor([0.5, 0.5, *self.flip_probs])[:, None])
         angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
         angle = torch.deg2rad((2 * angle - 1) * self.rotate) * rotated
         factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
@@ -214,12 +216,12 @@ def grey(image):
     return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
-def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5):
+def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5, upside_down=True):
     """The tutorials' training transforms: resize to scale[0]…scale[1] × base_size px, flips, crop, normalise."""
     return Compose([
         RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
         RandomHorizontalFlip(flip_prob),
-        RandomVerticalFlip(flip_prob),
+        RandomVerticalFlip(flip_prob * upside_down),
         RandomCrop(crop_size),
         ToTensor(),
         Normalize(mean, std),

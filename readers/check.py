@@ -27,9 +27,11 @@ def parse_args(argv, datasets):
     parser.add_argument("--data-path", default="./", help="folder that holds the data set (default: here)")
     parser.add_argument("--classes", default="", metavar="FILE", help="class table of the labels, see train.py")
     parser.add_argument("--split-file", default="", metavar="FILE", help="split.json of a run: check its splits")
-    parser.add_argument("--in-channels", type=number(int, minimum=1), default=3, help="1: grey, 3: colours, or the files' own number")
+    parser.add_argument("--in-channels", type=number(int, minimum=1), default=3,
+                        help="1: grey, 3: colours, or the files' own number")
     parser.add_argument("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px")
-    parser.add_argument("--output-dir", default="data_check", help="folder for check.txt and check.png (default: data_check)")
+    parser.add_argument("--output-dir", default="data_check",
+                        help="folder for check.txt and check.png (default: data_check)")
     return parser.parse_args(argv)
 
 

@@ -175,7 +175,8 @@ def build_table(rows, path):
     if ignored & counted.keys():
         raise DataError(f"{path}: the id {min(ignored & counted.keys())} is both ignored and not")
     if not 2 <= len(counted) <= MAX_CLASSES:
-        raise DataError(f"{path}: has {len(counted)} classes that count; it takes 2 to {MAX_CLASSES}, the background included")
+        raise DataError(f"{path}: has {len(counted)} classes that count; it takes 2 to {MAX_CLASSES}, the background "
+                        "included")
     names = [counted[value][0] for value in sorted(counted)]
     if len(set(names)) < len(names):
         raise DataError(f"{path}: two classes are called {max(names, key=names.count)!r}; rows of one class have one id")
@@ -253,8 +254,10 @@ def unknown_values(path, table, numbers, colours, readings):
     if coloured:
         found = [(value >> 16, value >> 8 & 255, value & 255) for value in found]
     what = "colour" if coloured else "value"
-    many = ("so many look like JPEG or smoothed edges: save labels as PNG, drawn and resized without smoothing"
-            if len(found) > 8 else f"add {'them' if len(found) > 1 else 'it'} to the table (ignore = 1 for pixels that do not "
-            "count) or correct the label")
+    if len(found) > 8:
+        remedy = "so many look like JPEG or smoothed edges: save labels as PNG, drawn and resized without smoothing"
+    else:
+        remedy = (f"add {'them' if len(found) > 1 else 'it'} to the table (ignore = 1 for pixels that do not count) or "
+                  "correct the label")
     return (f"{path}: holds {len(found)} {what}{'s' if len(found) > 1 else ''} outside the class table: "
-            f"{listing(found, counts)}; {many}")
+            f"{listing(found, counts)}; {remedy}")

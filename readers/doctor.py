@@ -46,8 +46,8 @@ class Report:
     samples: list = field(default_factory=list)
 
     def text(self):
-        blocks = [*self.lines, "", f"{len(self.errors)} errors, {len(self.warnings)} warnings"]
-        return "\n".join(blocks + [f"ERROR: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings])
+        return "\n".join([*self.lines, "", f"{len(self.errors)} errors, {len(self.warnings)} warnings",
+                          *(f"ERROR: {text}" for text in self.errors), *(f"warning: {text}" for text in self.warnings)])
 
 
 def check(listing, table, channels=3, max_pixels=None, samples=6):
@@ -81,8 +81,8 @@ def examine(split, case, table, channels, max_pixels):
     if finding.image is not None:
         finding.mode = stored_mode(case.image)
         if finding.image.max() < 64:
-            finding.warnings.append(f"{case.image}: is very dark, its largest value is {int(finding.image.max())} of 255 (12 bits "
-                                    "stored in 16 look like this: scale them up)")
+            finding.warnings.append(f"{case.image}: is very dark, its largest value is {int(finding.image.max())} of 255 "
+                                    "(12 bits stored in 16 look like this: scale them up)")
     if case.label is not None:
         read = attempt(finding, read_label, case.label, table, max_pixels)
         if read is None:
@@ -111,9 +111,10 @@ def compare_sizes(finding, roi):
     masks = [("label", case.label, finding.target), ("ROI mask", case.roi, roi[0] if roi else None)]
     for what, path, mask in masks:
         if mask is not None and image is not None and mask.shape != tuple(image.shape[1:]):
-            turned = " (turned by 90°: an EXIF orientation that the other lacks?)" if mask.shape[::-1] == tuple(image.shape[1:]) else ""
+            turned = mask.shape[::-1] == tuple(image.shape[1:])
             finding.errors.append(f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {case.image} is "
-                                  f"{image.shape[2]}×{image.shape[1]}{turned}")
+                                  f"{image.shape[2]}×{image.shape[1]}"
+                                  + (" (turned by 90°: an EXIF orientation that the other lacks?)" if turned else ""))
             if what == "label":
                 finding.target = None
     if roi:
@@ -134,9 +135,10 @@ def explain(path, table):
         return ""
     codes = colours if numbers is None or (table.palette and colours is not None) else numbers
     found, counts = np.unique(codes, return_counts=True)
-    expected = found[np.argsort(-counts)[:2]] if table.any_pair else np.array([r << 16 | g << 8 | b for r, g, b in table.palette])
-    if not table.any_pair and codes is numbers:
-        expected = np.array(list(table.numbers))
+    if table.any_pair:
+        expected = found[np.argsort(-counts)[:2]]
+    else:
+        expected = np.array([*table.numbers] if codes is numbers else [r << 16 | g << 8 | b for r, g, b in table.palette])
     place = torch.from_numpy(np.searchsorted(np.sort(expected), codes).astype(np.float32))[None]
     stray = torch.from_numpy(~np.isin(codes, expected))
     if not stray.any() or stray.all() or len(found) - len(expected) < 3:
@@ -222,8 +224,10 @@ class Seen:
             if len(group) > 1:
                 paths = ", ".join(str(path) for _, path in group[:NAMED])
                 across = len({split for split, _ in group}) > 1
-                (errors if across else warnings).append(
-                    f"the same picture {'in several splits, so that scores would be flattered' if across else 'twice'}: {paths}")
+                if across:
+                    errors.append(f"the same picture in several splits, so that scores would be flattered: {paths}")
+                else:
+                    warnings.append(f"the same picture twice: {paths}")
         doubled = {path for group in self.same_image.values() if len(group) > 1 for _, path in group}
         for group in self.same_label.values():
             if len(group) > 1 and not {stem_of(path) for _, path in group} <= {stem_of(path) for path in doubled}:
@@ -238,8 +242,8 @@ class Seen:
             if missing:
                 warnings.append(f"{split}: holds classes that no training image has: {', '.join(missing)}")
             if len(names) == 2 and pixels[1] > pixels[0]:
-                warnings.append(f"{split}: {names[1]} covers {100 * pixels[1] / pixels[:2].sum():.0f} % of the pixels; are the "
-                                "labels inverted?")
+                warnings.append(f"{split}: {names[1]} covers {100 * pixels[1] / pixels[:2].sum():.0f} % of the pixels; are "
+                                "the labels inverted?")
         for split, plain in self.plain.items():
             warnings.append(f"{split}: {len(plain)} labels hold a single class: {', '.join(str(p) for p in plain[:NAMED])}")
         absent = [name for i, name in enumerate(names) if not training[i]]

@@ -95,7 +95,8 @@ def read_image(path, channels=3, max_pixels=None):
     else:
         values = np.array(image)
         if values.ndim != 3 or values.shape[2] != channels or values.dtype != np.uint8:
-            raise DataError(f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks for {channels}")
+            raise DataError(f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks for "
+                            f"{channels}")
     return torch.from_numpy(values.reshape(*values.shape[:2], channels)).permute(2, 0, 1).contiguous()
 
 

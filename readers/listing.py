@@ -31,7 +31,7 @@ class Case:
 
 @dataclass
 class Listing:
-    """splits: {"train", "val", "test": cases}, where the layout splits them itself, or {"all": cases}; problems: sentences."""
+    """splits: {"train", "val", "test": cases} where the layout splits them, else {"all": cases}; problems: sentences."""
 
     splits: dict = field(default_factory=dict)
     problems: list = field(default_factory=list)
@@ -145,14 +145,14 @@ def camvid(root):
     """
     folder, listing = inside(root, "CamVid", "camvid"), Listing()
     for split in SPLITS:
-        labels = first_folder(folder, [f"{split}annot", f"{split}_annot", f"{split}_labels", f"{split}labels", f"{split}_masks"])
+        labels = first_folder(folder, [split + ending for ending in ("annot", "_annot", "_labels", "labels", "_masks")])
         images = image_files(folder / split)
         if images:
             wanted = labels or folder / f"{split}annot"
             listing.add(split, *pair(images, image_files(wanted), [], wanted, judged=split != "test" or labels is not None))
     if "train" not in listing.splits:
-        raise DataError(f"{folder / 'train'}: no images there; --data-path must name the folder that holds CamVid/ with train/, "
-                        "trainannot/ (or train_labels/), val/, valannot/, and test/, testannot/ if there")
+        raise DataError(f"{folder / 'train'}: no images there; --data-path must name the folder that holds CamVid/ with "
+                        "train/, trainannot/ (or train_labels/), val/, valannot/, and test/, testannot/ if there")
     return listing
 
 
@@ -178,11 +178,12 @@ def folder(root):
         images = image_files(place["images"]) if place["images"] else []
         if images:
             wanted = place["labels"] or place["images"].with_name("masks")
-            listing.add(split, *pair(images, image_files(wanted), image_files(place["rois"]) if place["rois"] else [], wanted,
-                                     place["rois"], judged=split != "test" or place["labels"] is not None))
+            rois = image_files(place["rois"]) if place["rois"] else []
+            listing.add(split, *pair(images, image_files(wanted), rois, wanted, place["rois"],
+                                     judged=split != "test" or place["labels"] is not None))
     if not listing.splits.keys() & {"all", "train"}:
-        raise DataError(f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and roi/ "
-                        "where not every pixel counts), or with train/images/, train/masks/ and the same for val and test")
+        raise DataError(f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and "
+                        "roi/ where not every pixel counts), or with train/images/, train/masks/ and so for val and test")
     return listing
 
 
@@ -213,8 +214,8 @@ def read_list(file, judged):
         parts = line.split("\t") if "\t" in line else line.split(",") if "," in line else line.split()
         paths = [file.parent / part.strip() if part.strip() else None for part in parts]
         if len(paths) > 3 or paths[0] is None:
-            problems.append(f"{file}, line {number}: holds {len(paths)} paths; it takes an image, its label and its ROI mask "
-                            "(put tabs between paths that hold blanks)")
+            problems.append(f"{file}, line {number}: holds {len(paths)} paths; it takes an image, its label and its ROI "
+                            "mask (put tabs between paths that hold blanks)")
             continue
         paths += [None] * (3 - len(paths))
         problems += [f"{file}, line {number}: there is no {path}" for path in paths if path and not path.is_file()]

@@ -22,7 +22,8 @@ def draw(cases, fraction, seed, what):
     """
     count = max(1, round(len(cases) * fraction))
     if len(cases) <= count:
-        raise DataError(f"{len(cases)} images cannot be split into {what} and others; a fraction of {fraction:g} leaves none")
+        raise DataError(f"{len(cases)} images cannot be split into {what} and others; a fraction of {fraction:g} leaves "
+                        "none")
     names = set(random.Random(f"{what} {seed}").sample(sorted(case.name for case in cases), count))
     return [case for case in cases if case.name not in names], [case for case in cases if case.name in names]
 
@@ -69,7 +70,9 @@ def test_cases(splits, names=None, val="holdout", test_fraction=0.2, seed=0):
         return labelled(splits.get("test", [])) or (labelled(splits.get("val", [])) if val == "none" else [])
     if test_fraction == 1:
         return labelled(splits["all"])
-    return by_names(splits, names)[2] if names else draw(splits["all"], test_fraction, seed, "test")[1] if test_fraction else []
+    if names:
+        return labelled(by_names(splits, names)[2])
+    return labelled(draw(splits["all"], test_fraction, seed, "test")[1]) if test_fraction else []
 
 
 def labelled(cases):
@@ -88,8 +91,8 @@ def by_names(splits, names):
         cases = {case.name: case for case in splits.get(part, [])}
         missing = [name for name in names.get(part, []) if name not in cases and name not in there]
         if missing:
-            raise DataError(f"the split that was written down has images that are not there any more: {', '.join(missing[:8])}; "
-                            "bring them back, or start a new run")
+            raise DataError("the split that was written down has images that are not there any more: "
+                            f"{', '.join(missing[:8])}; bring them back, or start a new run")
         chosen.append([cases[name] if name in cases else there[name][0] for name in names.get(part, [])])
     return tuple(chosen)
 

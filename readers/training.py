@@ -46,8 +46,8 @@ def labelled_test_cases(args):
 
 def make_dataset(args, cases, transforms, title):
     """The data set, read once in full, so that a bad file is found before training; says what it found."""
-    dataset = SegmentationDataset(cases, class_table(args), transforms, args.cache_limit * 1e9 * args.cache, args.in_channels,
-                                  args.resize, args.max_pixels)
+    dataset = SegmentationDataset(cases, class_table(args), transforms, args.cache_limit * 1e9 * args.cache,
+                                  args.in_channels, args.resize, args.max_pixels)
     pixels = dataset.count_pixels()
     log(f"{title}: {dataset.describe(pixels)}")
     return dataset, pixels
@@ -56,8 +56,10 @@ def make_dataset(args, cases, transforms, title):
 def settle_statistics(args, dataset):
     """Sets --mean and --std, where neither the flags nor the data set say them, to those of the training pixels."""
     if not (args.mean and args.std):
-        mean, std = from_main(lambda: [[round(value, 4) for value in values.tolist()] for values in statistics(dataset)["pooled"]])
-        args.mean, args.std = args.mean or mean, args.std or [max(value, 0.001) for value in std]  # a blank channel has std 0
+        pooled = from_main(lambda: statistics(dataset)["pooled"])
+        mean, std = ([round(value, 4) for value in values.tolist()] for values in pooled)
+        args.mean = args.mean or mean
+        args.std = args.std or [max(value, 0.001) for value in std]  # a blank channel has std 0
         log(f"mean {args.mean}, std {args.std}, counted from the training images")
 
 
@@ -67,10 +69,12 @@ def make_train_loader(args, dataset, batches, device):
     if args.cache and not in_memory:
         log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: they are read from files")
     options = {"workers": args.workers, "prefetch": args.prefetch, "pin_memory": args.pin_memory, "in_memory": in_memory}
+    mirror = {"flip_prob": 0.0 if args.mirror == "none" else 0.5, "upside_down": args.mirror == "both"}
     if args.augment == "resize":
-        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale)
+        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale, **mirror)
         return make_loader(dataset, device, **options, batch_sampler=batches)
-    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter)
+    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter,
+                              **mirror)
     if in_memory:
         source = StackedImages(*dataset.stack(), batches, device)
     else:

@@ -101,6 +101,14 @@ def test_crops_of_other_numbers_of_channels(channels):
     assert image.shape == (2, channels, 32, 32) and image.isfinite().all()
 
 
+@pytest.mark.parametrize("flip_prob, upside_down, seen", [(0.5, True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}),
+                                                          (0.5, False, {(1, 1), (-1, 1)}), (0.0, True, {(1, 1)})])
+def test_mirroring_can_be_left_and_right_alone(flip_prob, upside_down, seen):
+    crops = RandomAffineCrops(32, [0.5], [0.25], rotate=0, flip_prob=flip_prob, upside_down=upside_down)
+    matrices = crops.draw_crops(torch.tensor([[48, 48]] * 200), (48, 48), torch.Generator().manual_seed(0))
+    assert {(int(x), int(y)) for x, y in zip(matrices[:, 0, 0].sign(), matrices[:, 1, 1].sign())} == seen
+
+
 def test_resizing_at_reading_takes_true_pixels_of_the_label(tmp_path):
     case = list_cases("folder", write_folder(tmp_path, count=1))["all"][0]
     image, target = SegmentationDataset([case], size=(32, 36))[0]

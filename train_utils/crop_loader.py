@@ -12,8 +12,8 @@ class CropLoader:
     """What a DataLoader is to train_one_epoch: an iterable of (images, targets) with a length.
 
     Args:
-        source: iterable of whole images in batches, (images uint8 [N, C, H, W], targets uint8 [N, H, W], sizes int64 [N, 2]),
-            padded to one size, the sizes being those without the padding: StackedImages or a DataLoader.
+        source: iterable of whole images in batches, (images uint8 [N, C, H, W], targets uint8 [N, H, W], sizes int64
+            [N, 2]), padded to one size, the sizes being those without the padding: StackedImages or a DataLoader.
         batches: EpochBatches, the images that each batch is cut from.
         crops: transforms.RandomAffineCrops.
         seed: of the parameters of the crops. They depend on it, the epoch and the rank alone, so that a resumed run

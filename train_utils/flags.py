@@ -29,38 +29,45 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 10, "war
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "output_dir", "pin_memory", "prefetch", "print_freq",
-               "resume", "split_file", "start_epoch", "tensorboard", "test_only", "weights", "workers"}
-WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "in_channels", "mean", "std"}  # what a new run takes from the weights it starts from
+LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "output_dir", "pin_memory", "prefetch",
+               "print_freq", "resume", "split_file", "start_epoch", "tensorboard", "test_only", "weights", "workers"}
+# What a new run takes from the weights it starts from.
+WEIGHTS_FLAGS = {"model", "base_c", "bilinear", "in_channels", "mean", "std"}
 
 
 def get_parser(prog, description, datasets, models):
     parser = Parser(prog=prog, usage="%(prog)s [flags]", description=description)
     on_off = {"action": "store_true"}
     add = parser.add_argument_group("data").add_argument
-    add("--data-path", default="./", help="folder that holds the data set, such as DRIVE/ (default: here); for list: a text file")
+    add("--data-path", default="./", help="folder that holds the data set, such as DRIVE/ (default: here); for list: a text "
+        "file")
     add("--dataset", default="drive", choices=sorted(datasets), help="name of a row of DATASETS in my_dataset.py")
     add("--demo", **on_off, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
-    add("--classes", default="", metavar="FILE", help="class table, .csv or .json: id, name, colour, ignore (default: classes.csv "
-        "or .json in --data-path, else the data set's own)")
-    add("--num-classes", type=number(int, minimum=2, maximum=254), help="classes, the background included; to be checked against "
-        "the data set, which says it itself")
-    add("--in-channels", type=number(int, minimum=1), default=3, help="1: images are read as grey, 3: as colours, or the files' own number")
-    add("--resize", type=number(int, minimum=16), nargs=2, metavar=("H", "W"), help="resize images and labels to this size when read")
-    add("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px (default: Pillow's limit, 89 million)")
+    add("--classes", default="", metavar="FILE", help="class table, .csv or .json: id, name, colour, ignore (default: "
+        "classes.csv or .json in --data-path, else the data set's own)")
+    add("--num-classes", type=number(int, minimum=2, maximum=254), help="classes, the background included; to be checked "
+        "against the data set, which says it itself")
+    add("--in-channels", type=number(int, minimum=1), default=3, help="1: images are read as grey, 3: as colours, or the "
+        "files' own number")
+    add("--resize", type=number(int, minimum=16), nargs=2, metavar=("H", "W"),
+        help="resize images and labels to this size when read")
+    add("--max-pixels", type=number(int, minimum=1),
+        help="largest image that is decoded, in px (default: Pillow's limit, 89 million)")
     add("--val", default="holdout", choices=["holdout", "none", "test"],
-        help="what chooses the best epoch and the threshold: the data set's validation images or, where it has none, a part of the "
-             "training images (DRIVE: 37-40), nothing (keep the last weights; validation images that a set has are scored like a "
-             "test), or the test images, as the tutorials do, which flatters the result")
-    add("--val-fraction", type=number(float, above=0, below=1), default=0.2, help="share of the training images that is held out")
-    add("--test-fraction", type=number(float, minimum=0, maximum=1), default=0.2, help="share that is drawn for the test from a set "
-        "that comes in one piece; 0: none; 1: all, for --test-only")
+        help="what chooses the best epoch and the threshold: the data set's validation images or, where it has none, a part "
+             "of the training images (DRIVE: 37-40), nothing (keep the last weights; validation images that a set has are "
+             "scored like a test), or the test images, as the tutorials do, which flatters the result")
+    add("--val-fraction", type=number(float, above=0, below=1), default=0.2,
+        help="share of the training images that is held out")
+    add("--test-fraction", type=number(float, minimum=0, maximum=1), default=0.2,
+        help="share that is drawn for the test from a set that comes in one piece; 0: none; 1: all, for --test-only")
     add("--split-seed", type=number(int, minimum=0), default=0, help="of what is drawn; the split is written to split.json")
-    add("--split-file", default="", metavar="FILE", help="use the split of this split.json (default: that of the run that goes on)")
+    add("--split-file", default="", metavar="FILE",
+        help="use the split of this split.json (default: that of the run that goes on)")
     add("--folds", type=number(int, minimum=2), help="cross-validation: cut the training images into this many folds")
     add("--fold", type=number(int, minimum=0), help="the fold that validates, counted from 0; the test split is not scored")
-    add("--mean", type=number(float, minimum=0, maximum=1), nargs="+", metavar="M", help="of each channel in 0-1 (default: the data set's, "
-        "else counted from the training images)")
+    add("--mean", type=number(float, minimum=0, maximum=1), nargs="+", metavar="M",
+        help="of each channel in 0-1 (default: the data set's, else counted from the training images)")
     add("--std", type=number(float, above=0), nargs="+", metavar="S", help="standard deviation of each channel in 0-1")
     add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one resampling with "
         "random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
@@ -69,12 +76,14 @@ def get_parser(prog, description, datasets, models):
     add("--crop-size", type=number(int, minimum=32), help="side of the training crops in px, at least 32")
     add("--crops", type=number(int, minimum=1), help="crops of each image an epoch")
     add("--rotate", type=number(float, minimum=0, maximum=180), help="largest angle, in degrees, of the half that is rotated")
+    add("--mirror", default="both", choices=["both", "horizontal", "none"],
+        help="flips of the training crops; horizontal: left and right alone, for pictures that have an up and a down")
     add("--jitter", type=number(float, minimum=0, below=1), help="brightness, contrast and saturation change by up to this share")
     add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
-    add("--cache-limit", type=number(float, minimum=0), default=4.0, metavar="GB", help="of each part of the data; beyond it images "
-        "are read from files anew each time")
-    add("--workers", type=number(int, minimum=0), help="loader processes (default: up to 8 for a GPU or for images read from "
-        "files, 0 for a CPU that has them in memory)")
+    add("--cache-limit", type=number(float, minimum=0), default=4.0, metavar="GB",
+        help="of each part of the data; beyond it images are read from files anew each time")
+    add("--workers", type=number(int, minimum=0), help="loader processes (default: up to 8 for a GPU or for images read "
+        "from files, 0 for a CPU that has them in memory)")
     add("--prefetch", type=number(int, minimum=1), help="batches that each worker keeps ready (default: 2)")
     add("--pin-memory", action=BOOL, help="load into page-locked memory (default: for CUDA)")
 
@@ -107,8 +116,8 @@ def get_parser(prog, description, datasets, models):
         "--output-dir, if there is one. With a larger --epochs the schedule is planned anew from there")
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
     add("--weights", default="", metavar="FILE", help="weights to start from, or to judge with --test-only")
-    add("--tolerance", type=number(int, minimum=0), default=0, metavar="PX", help="also report F1 with this tolerance in px, for "
-        "thin structures; 0: off")
+    add("--tolerance", type=number(int, minimum=0), default=0, metavar="PX",
+        help="also report F1 with this tolerance in px, for thin structures; 0: off")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
     add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")

@@ -62,7 +62,8 @@ def draw_legend(draw, corner, class_names, colours, font, pitch):
     left, top = corner
     for index, (name, colour) in enumerate(zip(class_names, colours)):
         y = top + index * pitch
-        draw.rectangle((left, y, left + 28, y + pitch - 8), fill=tuple(int(part) for part in colour), outline=(128, 128, 128))
+        fill = tuple(int(part) for part in colour)
+        draw.rectangle((left, y, left + 28, y + pitch - 8), fill=fill, outline=(128, 128, 128))
         draw.text((left + 38, y + (pitch - 8) / 2), name, fill="black", font=font, anchor="lm")
 
 

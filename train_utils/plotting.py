@@ -53,7 +53,8 @@ def save_prediction_grid(path, rows, class_names, colours=None, max_side=600, ig
     rows: dicts of `name`, `image` [H, W, 3] uint8, `target` [H, W] uint8 or None, `prediction`
     [H, W] uint8, `score` (Dice or None). A picture is drawn pixel for pixel, one longer than
     max_side pixels is reduced to it, a small one enlarged by a whole factor. colours: [K, 3] uint8 of
-    the classes, None for default_colours. ValueError for no rows, wrong shapes or unknown class ids; OSError if path is not writable.
+    the classes, None for default_colours. ValueError for no rows, wrong shapes or unknown class ids;
+    OSError if path is not writable.
     """
     if not rows:
         raise ValueError("a prediction grid needs at least one row")
