@@ -218,15 +218,18 @@ def main(args):
     torch.manual_seed(args.seed)
     model, checkpoint = make_model(args, args.resume or args.weights)
     checkpoint = checkpoint if args.resume else {}
-    from_main(lambda: prepare_output(args, model, names_of(train_cases, val_cases, test_cases)))
+    from_main(lambda: prepare_output(args, model))
     model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
         model.compile()
     parallel = share_model(model, device, args.sync_bn)
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    split = {"train": [case.name for case in train_cases], "val": [case.name for case in val_cases]}
+    split = names_of(train_cases, val_cases)
     run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split)
+    if is_main_process():  # not before: a refused resume leaves the run's own split
+        results.write_json(Path(args.output_dir) / "split.json", {
+            "dataset": args.dataset, "split_seed": args.split_seed, **split, **names_of(test=test_cases)})
     scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
     weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
     train = partial(train_one_epoch, parallel, optimizer, train_loader, device, num_classes=args.num_classes,
@@ -267,8 +270,8 @@ def make_demo(args):
         raise DataError(f"--demo: {error}") from error
 
 
-def prepare_output(args, model, split):
-    """Finds out now, not after the first epoch, that the output folder is not writable or full; writes split.json there."""
+def prepare_output(args, model):
+    """Finds out now, not after the first epoch, that the output folder is not writable or full."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     states = {"sgd": 1, "adamw": 2}[args.optimizer]
     folder = Path(args.output_dir)
@@ -279,7 +282,6 @@ def prepare_output(args, model, split):
             shutil.copyfile(best if best.exists() else args.resume, temporary)
     elif not args.resume and (folder / "last_model.pth").exists():
         log(f"note: this new run replaces the one in {folder} (--resume auto goes on with it)")
-    results.write_json(folder / "split.json", {"dataset": args.dataset, "split_seed": args.split_seed, **split})
 
 
 def train_epoch(train, epoch, batches, cases):

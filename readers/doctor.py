@@ -6,7 +6,6 @@ Errors are what training would refuse or learn wrongly from; warnings are what a
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """lines: the report; errors and warnings: sentences; samples: Findings for the contact sheet; shares: of each class."""
+    """lines: the report; errors and warnings: sentences; samples: Findings for the contact sheet."""
 
     lines: list = field(default_factory=list)
     errors: list = field(default_factory=list)

@@ -97,10 +97,10 @@ def by_names(splits, names):
     return tuple(chosen)
 
 
-def names_of(training, validation, test):
-    """The split as it is written down: lists of names."""
-    return {part: [case.name for case in cases] for part, cases in
-            (("train", training), ("val", validation), ("test", test))}
+def names_of(train=None, val=None, test=None):
+    """{"train", "val", "test": names} of those that are given: the split as it is written down."""
+    parts = {"train": train, "val": val, "test": test}
+    return {part: [case.name for case in cases] for part, cases in parts.items() if cases is not None}
 
 
 def read_split(path):

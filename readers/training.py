@@ -2,7 +2,7 @@
 
 import torch
 
-from my_dataset import DATASETS, DataError, SegmentationDataset, find_table, list_cases
+from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
 from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import from_main, log
@@ -49,6 +49,9 @@ def make_dataset(args, cases, transforms, title):
     dataset = SegmentationDataset(cases, class_table(args), transforms, args.cache_limit * 1e9 * args.cache,
                                   args.in_channels, args.resize, args.max_pixels)
     pixels = dataset.count_pixels()
+    if not pixels[:IGNORE].any():
+        raise DataError(f"no pixel of the {title} images counts: their labels, such as {cases[0].label}, hold nothing but what "
+                        "the class table ignores")
     log(f"{title}: {dataset.describe(pixels)}")
     return dataset, pixels
 

@@ -112,6 +112,22 @@ def test_a_split_file_repeats_another_runs_split(two, tmp_path):
     assert {part: written[part] for part in split} == split
 
 
+def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
+    folder = run(two, tmp_path / "out", "--epochs", 1)
+    before = (folder / "split.json").read_text()
+    for options in (("--val", "none"), ("--folds", 3, "--fold", 0), ("--split-seed", 5, "--split-file", "")):
+        with pytest.raises(CheckpointError, match="split the images otherwise"):
+            run(two, folder, "--resume", "auto", "--epochs", 2, *options, settings=())
+    assert (folder / "split.json").read_text() == before
+
+
+def test_labels_that_are_void_throughout_are_refused(tmp_path):
+    data = write_folder(tmp_path / "data", count=4, label=lambda ids: Image.fromarray(ids * 0 + 9))
+    (data / "classes.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="no pixel of the training images counts.*_mask.png"):
+        run(data, tmp_path / "out", "--epochs", 1)
+
+
 def test_resuming_with_another_class_table_is_refused(tmp_path):
     data = write_three_classes(tmp_path / "data", count=6)
     run(data, tmp_path / "out", "--epochs", 1)

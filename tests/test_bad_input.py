@@ -71,6 +71,11 @@ def weights(tiny_root, tmp_path_factory):
     (["--folds", "5", "--fold", "5"], "0 to 4"),
     (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
     (["--test-only"], "--weights FILE"),
+    (["--in-channels", "1", "--mean", "0.1", "0.2", "0.3"], "--mean has 3 values for --in-channels 1"),
+    (["--test-fraction", "1"], "--test-fraction 1 leaves nothing"),
+    (["--val-fraction", "1"], "--val-fraction.*below 1"),
+    (["--dataset", "cityscapes"], "--dataset.*camvid"),
+    (["--resize", "8", "64"], "--resize.*at least 16"),
     (["--optimiser", "sgd"], "--optimiser"),
 ])
 def test_impossible_flags(capsys, argv, named):
@@ -222,6 +227,7 @@ def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeyp
     (["--input", "{root}"], "no images"),
     (["--input", "{images}", "--roi-mask", "nowhere.gif"], "nowhere.gif: there is no such file"),
     (["--input", "{images}", "--roi-mask", "{root}"], "0 files for 01_test.tif"),
+    (["--input", "{images}", "--max-pixels", "100"], "01_test.tif: has 104×96 = 9,984 pixels, the limit is 100"),
     (["--input", "{images}", "--threshold", "1.5"], "--threshold.*below 1"),
     (["--input", "{images}", "--output", "{images}"], "folder of the inputs"),
 ])
