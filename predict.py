@@ -127,8 +127,9 @@ def main(args):
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:
         raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; name another")
+    channels = len(checkpoint["mean"])
     for path, roi_path in zip(images, rois):  # a broken file at the end must not cost the others' time
-        read_inputs(path, roi_path, model.in_channels, args.max_pixels)
+        read_inputs(path, roi_path, channels, args.max_pixels)
     checkpoints.prepare_folder(args.output)
     model = model.to(device, memory_format=torch.channels_last)
     preset = eval_preset(checkpoint["mean"], checkpoint["std"])
@@ -140,7 +141,7 @@ def main(args):
 
     uniform, seconds = [], []
     for path, roi_path in zip(images, rois):
-        image, roi = read_inputs(path, roi_path, model.in_channels, args.max_pixels)
+        image, roi = read_inputs(path, roi_path, channels, args.max_pixels)
         start = time.perf_counter()
         probs = segment(model, image, roi, preset, device, amp_dtype, checkpoint.get("resize"))
         synchronize(device)
