@@ -1,6 +1,7 @@
 """Segments images with a trained checkpoint: `python predict.py --weights save_weights/best_model.pth --input IMAGES`.
 
-For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a palette PNG of class ids.
+For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a palette PNG of class ids,
+and legend.png with the colours' names.
 """
 
 import glob
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from my_dataset import IMAGE_SUFFIXES, DataError, read_binary, read_image
+from my_dataset import IMAGE_SUFFIXES, DataError, image_files, read_binary, read_image, resize_image
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
 from src.inference import Flips, decide, predict_probs
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.cli import Parser, number, run_script
-from train_utils.pictures import default_colours, overlay, save_mask
+from train_utils.pictures import as_colours, default_colours, overlay, save_legend, save_mask
 from transforms import eval_preset
 
 
@@ -39,6 +40,8 @@ def parse_args(argv=None):
                         "(default: the checkpoint's)")
     parser.add_argument("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="of a UNet++: compute only "
                         "the nested network of this depth, 1 to 4, which is faster (default: 4, all of it)")
+    parser.add_argument("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px (default: "
+                        "Pillow's limit, 89 million)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
     parser.add_argument("--amp", action=BooleanOptionalAction, default=True, help="mixed precision where the device has it")
     args = parser.parse_args(argv)
@@ -53,7 +56,7 @@ def find_images(pattern):
     """The images that --input means, sorted; DataError if there are none or two would write the same files."""
     path = Path(pattern)
     if path.is_dir():
-        paths = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        paths = image_files(path)
     else:
         paths = [path] if path.exists() else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
     if not paths:
@@ -78,24 +81,29 @@ def find_roi(roi_mask, image):
     return found[0]
 
 
-def read_inputs(path, roi_path, in_channels):
-    """(image uint8 [3, H, W], ROI bool [H, W] or None), checked against each other."""
-    image = read_image(path)
-    if in_channels != len(image):
-        raise DataError(f"the checkpoint wants images of {in_channels} channels, {path} is read with {len(image)}")
+def read_inputs(path, roi_path, in_channels, max_pixels):
+    """(image uint8 [C, H, W], ROI bool [H, W] or None), checked against each other."""
+    image = read_image(path, in_channels, max_pixels)
     if roi_path is None:
         return image, None
-    roi, _ = read_binary(roi_path, "ROI mask")
+    roi, _ = read_binary(roi_path, "ROI mask", max_pixels)
     if roi.shape != tuple(image.shape[1:]):
         raise DataError(f"{roi_path}: is {roi.shape[1]}×{roi.shape[0]} pixels, its image {path} is "
                         f"{image.shape[2]}×{image.shape[1]}")
     return image, torch.from_numpy(roi)
 
 
-def segment(model, image, roi, preset, device, amp_dtype):
-    """Probabilities float32 [K, H, W] on the CPU; outside the ROI the background's is 1."""
-    normalised, _ = preset(image, torch.zeros(image.shape[1:]))
-    probs = predict_probs(model, normalised[None].to(device), amp_dtype)[0].cpu()
+def segment(model, image, roi, preset, device, amp_dtype, size=None):
+    """Probabilities float32 [K, H, W] on the CPU; outside the ROI the background's is 1.
+
+    size: (height, width) that the model was trained at and sees the image at; None: the image's own.
+    """
+    seen = resize_image(image, size) if size else image
+    normalised, _ = preset(seen, torch.zeros(seen.shape[1:]))
+    probs = predict_probs(model, normalised[None].to(device), amp_dtype).cpu()
+    if size:
+        probs = torch.nn.functional.interpolate(probs, image.shape[1:], mode="bilinear")
+    probs = probs[0]
     if roi is not None:
         probs[:, ~roi] = 0
         probs[0, ~roi] = 1
@@ -127,20 +135,23 @@ def main(args):
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:
         raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; name another")
+    channels = len(checkpoint["mean"])
     for path, roi_path in zip(images, rois):  # a broken file at the end must not cost the others' time
-        read_inputs(path, roi_path, model.in_channels)
+        read_inputs(path, roi_path, channels, args.max_pixels)
     checkpoints.prepare_folder(args.output)
     model = model.to(device, memory_format=torch.channels_last)
     preset = eval_preset(checkpoint["mean"], checkpoint["std"])
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     class_names = checkpoint["class_names"]
-    colours = default_colours(len(class_names))
+    colours = checkpoint.get("class_colours") or default_colours(len(class_names))
+    if len(class_names) > 2:
+        save_legend(Path(args.output) / "legend.png", class_names, colours)
 
     uniform, seconds = [], []
     for path, roi_path in zip(images, rois):
-        image, roi = read_inputs(path, roi_path, model.in_channels)
+        image, roi = read_inputs(path, roi_path, channels, args.max_pixels)
         start = time.perf_counter()
-        probs = segment(model, image, roi, preset, device, amp_dtype)
+        probs = segment(model, image, roi, preset, device, amp_dtype, checkpoint.get("resize"))
         synchronize(device)
         seconds.append(time.perf_counter() - start)
         mask = decide(probs[None], threshold)[0].numpy()
@@ -149,7 +160,7 @@ def main(args):
         if args.save_prob:
             save_probabilities(stem, probs)
         if args.overlay:
-            picture = overlay(image.permute(1, 2, 0).numpy(), mask, colours)
+            picture = overlay(as_colours(image), mask, colours)
             with replacing(f"{stem}_overlay.png") as temporary:
                 Image.fromarray(picture).save(temporary, format="PNG")
         if mask.min() == mask.max():

@@ -10,40 +10,36 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from my_dataset import DATASETS, IGNORE, BinaryDataset, DataError, fold, hold_out
+from my_dataset import DATASETS, DataError
+from readers.splits import names_of
+from readers.training import (class_table, judge_loader, labelled_test_cases, make_dataset, make_train_loader,
+                              pick_class_weights, settle_classes, settle_statistics, split_cases)
 from src import MODELS, build_model
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
-from src.inference import Flips, decide, predict_probs
-from train_utils import NonFiniteLossError, SegmentationCounts, judge, plotting, report, results, summarize, train_one_epoch
+from src.inference import Flips
+from train_utils import NonFiniteLossError, judge, plotting, report, results, summarize, train_one_epoch
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
-from train_utils.crop_loader import CropLoader
 from train_utils.demo_data import write_demo_drive
-from train_utils.dice_coefficient_loss import median_frequency_weights
-from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, rank, share_buffers,
-                                           share_model, world_size)
+from train_utils.distributed_utils import (EpochBatches, from_main, gather_objects, is_main_process, log, rank,
+                                           share_buffers, share_model, world_size)
 from train_utils.evidence import Evidence
 from train_utils.flags import describe_model, parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
 from train_utils.model_table import model_table
-from transforms import RandomAffineCrops, eval_preset, train_preset
+from train_utils.pictures import fill_colours
+from train_utils.preview import draw_predictions
+from transforms import eval_preset
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
-    "holdout": "validation images, held out from the training split",
+    "holdout": "validation images, which take no part in the training",
     "none": "nothing: the last weights, threshold 0.5",
     "test": "the TEST images themselves, as the tutorials do: the test scores below are flattered by it",
 }
-
-
-def log(message):
-    """Prints on the first rank."""
-    if is_main_process():
-        print(message, flush=True)
 
 
 DEMO_FAREWELL = """
@@ -51,70 +47,6 @@ next:
   python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
          --roi-mask {data}/DRIVE/test/mask --overlay
   python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-def split_cases(args):
-    """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
-    training, test = DATASETS[args.dataset]["list_cases"](args.data_path, train=True), labelled_test_cases(args)
-    if args.folds:
-        return *fold(training, args.folds, args.fold), []
-    if args.val == "holdout":
-        return *hold_out(training), test
-    if args.val == "test" and not test:
-        raise DataError(f"--val test: the test images in {args.data_path} have no labels; use --val holdout")
-    return training, (test if args.val == "test" else []), test
-
-
-def labelled_test_cases(args):
-    """The test cases that can be scored; those of a split whose labels are not public cannot."""
-    return [case for case in DATASETS[args.dataset]["list_cases"](args.data_path, train=False) if case.label]
-
-
-def make_dataset(args, cases, transforms, title):
-    """The data set, read once in full, so that a bad file is found before training; says what it found."""
-    dataset = BinaryDataset(cases, transforms, cache=args.cache)
-    pixels = dataset.count_pixels()
-    judged = int(pixels[:IGNORE].sum())
-    shares = ", ".join(f"{100 * int(n) / judged:.1f} % {name}" for n, name in
-                       zip(pixels, DATASETS[args.dataset]["class_names"]))
-    names = cases[0].name + (f" to {cases[-1].name}" if len(cases) > 1 else "")
-    log(f"{title}: {len(cases)} images ({names}), {judged:,} pixels inside the ROI: {shares}")
-    for values, path in dataset.label_values.items():
-        if len(values) == 2 and values not in ((0, 255), (0, 1)):
-            log(f"  labels such as {path} hold {values}: the larger value is read as class 1")
-    return dataset, pixels
-
-
-def make_loader(args, dataset, device, **order):
-    """Loads with `order`: a batch_sampler for training, indices (sampler) for judging one image at a time."""
-    workers = args.workers if args.workers is not None else min(8, torch.get_num_threads()) * (device.type == "cuda")
-    return DataLoader(dataset, num_workers=workers, pin_memory=device.type == "cuda", collate_fn=dataset.collate_fn, **order)
-
-
-def make_train_loader(args, dataset, batches, device):
-    """Batches of augmented crops, cut on the device (--augment affine) or by the loader's transforms."""
-    if args.augment == "resize":
-        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale)
-        return make_loader(args, dataset, device, batch_sampler=batches)
-    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter)
-    images, targets, sizes = dataset.stack()
-    return CropLoader(images.to(device), targets.to(device), sizes, batches, crops, args.seed)
-
-
-def judge_loader(args, dataset, device):
-    """One image at a time, each rank every world_size-th."""
-    return make_loader(args, dataset, device, sampler=range(rank(), len(dataset), world_size()))
-
-
-def pick_class_weights(choice, pixels):
-    """Weights [K] of the cross entropy, or None, from --class-weights and the training pixels [K] of each class."""
-    if choice == "none":
-        return None
-    weights = median_frequency_weights(pixels) if choice == "auto" else torch.tensor(choice)
-    log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
-    return weights
 
 
 # --- model and state --------------------------------------------------------------------------------------------------
@@ -160,6 +92,10 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
             f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
             "(--weights begins from this one's weights)")
+    if checkpoint["class_names"] != list(class_table(args).names):
+        raise checkpoints.CheckpointError(
+            f"{args.resume}: has the classes {', '.join(checkpoint['class_names'])}, the data's class table "
+            f"{', '.join(class_table(args).names)}; bring back the run's own table")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
@@ -170,7 +106,7 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
         run["epoch"], run["step"] = args.start_epoch, args.start_epoch * steps
         run["history"] = [row for row in run["history"] if row["epoch"] < args.start_epoch]
     log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
-        + (f", the best Dice is {run['best_score']:.4f}" if split["val"] else ""))
+        + (f", the best {measure(args).removeprefix('val_')} is {run['best_score']:.4f}" if split["val"] else ""))
     if checkpoint["ranks"] != world_size():
         log(f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
             f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own")
@@ -198,9 +134,11 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
     random_states = gather_objects(checkpoints.random_state())
     if not is_main_process():
         return
+    classes = class_table(args)
     content = {
-        **describe_model(args), "model": model.state_dict(), "class_names": DATASETS[args.dataset]["class_names"],
-        "mean": args.mean, "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
+        **describe_model(args), "model": model.state_dict(), "class_names": list(classes.names),
+        "class_colours": fill_colours(classes.colours).tolist(), "resize": args.resize, "mean": args.mean,
+        "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
         "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
         **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),
     }
@@ -226,11 +164,11 @@ def describe_origin(paths, members, flips=False):
 
 def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin):
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
-    class_names = DATASETS[args.dataset]["class_names"]
     dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
     evidence = gather_evidence(args, dataset) if args.report else None
     loader = judge_loader(args, dataset, device)
-    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, observe=evidence)
+    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance,
+                   observe=evidence)
     scores = summarize(counts, checkpoint["threshold"])
     scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
     if is_main_process():
@@ -238,33 +176,19 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
                    "scores": scores, "images": results.image_rows([case.name for case in cases], counts)}
         results.write_json(Path(args.output_dir) / "test_scores.json", content)
         if evidence:
-            report.save(args.report, f"{args.dataset}: test images", content, evidence, class_names,
+            report.save(args.report, f"{args.dataset}: test images", content, evidence, dataset.classes.names,
                         lambda i: dataset.read(i)[0].permute(1, 2, 0).numpy())
-    log(results.score_table(scores, class_names, checkpoint["threshold"]))
+    log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
     return dataset
 
 
 def gather_evidence(args, dataset):
     """What judge() fills for the report: knows the labels without any ROI, and the second observer's, where there are."""
-    frames = BinaryDataset([replace(case, roi=None) for case in dataset.cases], cache=False)
-    seconds = BinaryDataset([replace(case, label=case.second) for case in dataset.cases], cache=False)
+    frames = dataset.with_cases([replace(case, roi=None) for case in dataset.cases])
+    seconds = dataset.with_cases([replace(case, label=case.second) for case in dataset.cases])
     every = range(len(dataset))
     return Evidence(args.num_classes, [dataset.read(i)[1] for i in every], [frames.read(i)[1] for i in every],
                     [seconds.read(i)[1] if dataset.cases[i].second else None for i in every])
-
-
-def draw_predictions(path, model, dataset, device, amp_dtype, class_names, count=4):
-    """Draws the first images with truth, prediction and errors; what is not judged is drawn as background."""
-    rows = []
-    for i, case in enumerate(dataset.cases[:count]):
-        image, target = dataset.read(i)
-        probs = predict_probs(model, dataset[i][0][None].to(device), amp_dtype)
-        prediction = decide(probs)[0].cpu().masked_fill(target == IGNORE, 0)
-        counts = SegmentationCounts(len(class_names))
-        counts.update(target, prediction, probs[0].cpu())
-        rows.append({"name": case.name, "image": image.permute(1, 2, 0).numpy(), "target": target.numpy(),
-                     "prediction": prediction.numpy(), "score": counts.mean_dice()})
-    plotting.save_prediction_grid(path, rows, class_names)
 
 
 def load_members(args, paths):
@@ -277,7 +201,7 @@ def load_members(args, paths):
             members.append((checkpoints.model_of(checkpoint, path), checkpoint))
         else:
             members.append(make_model(args, path))
-    plain = {"class_names": DATASETS[args.dataset]["class_names"], "mean": args.mean, "std": args.std, "threshold": None}
+    plain = {"class_names": class_table(args).names, "mean": args.mean, "std": args.std, "threshold": None}
     return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
 
 
@@ -285,6 +209,8 @@ def test_only(args, device, amp_dtype, begin):
     """Scores --weights, one checkpoint or an ensemble, on the test split."""
     paths = args.weights or [args.resume]
     members = load_members(args, paths)
+    if not (args.mean and args.std):
+        raise DataError(f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std")
     for path, (member, _) in zip(paths, members):
         checkpoints.prune(member, args.prune, path)
     model, checkpoint = checkpoints.combine(paths, members)
@@ -295,14 +221,15 @@ def test_only(args, device, amp_dtype, begin):
     origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
     cases = labelled_test_cases(args)
     if not cases:
-        raise DataError(f"{args.data_path}: the test images have no labels to score by; predict.py segments them")
+        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
+                        "segments them")
     for folder in filter(None, (args.output_dir, args.report)):
         checkpoints.prepare_folder(folder)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
     if is_main_process():
         draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
-                         DATASETS[args.dataset]["class_names"])
+                         dataset.classes.names, fill_colours(dataset.classes.colours))
 
 
 # --- the story --------------------------------------------------------------------------------------------------------
@@ -320,12 +247,14 @@ def main(args):
     log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
     if args.demo:
         from_main(lambda: make_demo(args))
+    settle_classes(args)
     if args.test_only:
         return test_only(args, device, amp_dtype, begin)
 
     train_cases, val_cases, test_cases = split_cases(args)
     log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
     train_set, pixels = make_dataset(args, train_cases, None, "training")
+    settle_statistics(args, train_set)
     val_set = make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0] if val_cases else None
     batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops)
     train_loader = make_train_loader(args, train_set, batches, device)
@@ -341,8 +270,11 @@ def main(args):
     parallel = share_model(model, device, args.sync_bn)
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    split = {"train": [case.name for case in train_cases], "val": [case.name for case in val_cases]}
+    split = names_of(train_cases, val_cases)
     run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split)
+    if is_main_process():  # not before: a refused resume leaves the run's own split
+        results.write_json(Path(args.output_dir) / "split.json", {
+            "dataset": args.dataset, "split_seed": args.split_seed, **split, **names_of(test=test_cases)})
     scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
     weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
     train = partial(train_one_epoch, parallel, optimizer, train_loader, device, num_classes=args.num_classes,
@@ -358,9 +290,9 @@ def main(args):
             row = train_epoch(train, epoch, batches, train_cases)
             share_buffers(model)
             if val_cases:  # not "if val_loader": a rank without an image of its own still has to take part
-                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype)
+                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance)
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
-            is_best = keep_if_best(run, row)
+            is_best = keep_if_best(run, row, measure(args))
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
             kept = (Path(args.output_dir) / "last_model.pth", epoch)
             log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_cases else ""))
@@ -371,7 +303,7 @@ def main(args):
     finally:
         if is_main_process() and run["history"]:
             results.write_history(args.output_dir, run["results_name"], run["history"])
-            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"])
+            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"], measure(args))
     finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
 
 
@@ -412,15 +344,20 @@ def train_epoch(train, epoch, batches, cases):
     return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": batches.size * batches.repeats / seconds}
 
 
-def keep_if_best(run, row):
-    """Adds the row to the run's history; True if it is the best so far by validation Dice, or without validation.
+def measure(args):
+    """The score that chooses the epoch: Dice of the foreground, or with more than two classes the mean IoU of all."""
+    return "val_dice" if args.num_classes == 2 else "val_mean_iou"
 
-    A Dice that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
+
+def keep_if_best(run, row, measure="val_dice"):
+    """Adds the row to the run's history; True if it is the best so far by its `measure`, or without validation.
+
+    A score that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
     """
     run["history"].append(row)
-    dice = row.get("val_dice", math.inf)
-    score = -1.0 if math.isnan(dice) else dice
-    is_best = score > run["best_score"] or "val_dice" not in row
+    score = row.get(measure, math.inf)
+    score = -1.0 if math.isnan(score) else score
+    is_best = score > run["best_score"] or measure not in row
     run["best_score"] = max(score, run["best_score"])
     return is_best
 
@@ -436,6 +373,15 @@ def say_how_to_resume(args, path, epoch):
         f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}")
 
 
+def report_validation(checkpoint):
+    """Prints the validation scores of the kept weights, which stand for nothing else: they chose the epoch."""
+    row = next(row for row in checkpoint["history"] if row["epoch"] == checkpoint["epoch"])
+    scores = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+    if scores:
+        log(f"epoch {row['epoch']} on the validation images, which chose it:\n"
+            + results.score_table(scores, checkpoint["class_names"], checkpoint["threshold"]))
+
+
 def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
     folder = Path(args.output_dir)
@@ -444,11 +390,13 @@ def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     if test_cases:
         origin = describe_origin([folder / "best_model.pth"], [checkpoint])
         other_set = score_test(args, model, checkpoint, origin, test_cases, device, amp_dtype, begin)
-    elif not args.folds:
-        log("the test images have no labels: nothing to score; predict.py segments them")
+    else:
+        report_validation(checkpoint)
+        if not args.folds:
+            log("the test images have no labels, or there are none: nothing to score; predict.py segments them")
     if is_main_process():
         draw_predictions(folder / "predictions.png", model, other_set, device, amp_dtype,
-                         DATASETS[args.dataset]["class_names"])
+                         other_set.classes.names, fill_colours(other_set.classes.colours))
         for name in ("curves.png", "predictions.png"):
             board.picture(folder / name, args.epochs)
     board.close()

@@ -148,19 +148,21 @@ class RandomAffineCrops:
         rotate: largest angle in degrees, to both sides, for half of the crops.
         jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
         flip_prob: chance of mirroring left and right, and of mirroring top and bottom.
+        upside_down: False: never top and bottom, for pictures that have an up and a down.
     """
 
-    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5):
+    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5,
+                 upside_down=True):
         self.size, self.base_size, self.scale, self.rotate = size, base_size, scale, rotate
-        self.jitter, self.flip_prob = jitter, flip_prob
+        self.jitter, self.flip_probs = jitter, (flip_prob, flip_prob * upside_down)
         self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
 
     def __call__(self, images, targets, sizes, generator):
-        """images uint8 [N, 3, H, W] and targets uint8 [N, H, W] → float32 [N, 3, size, size], int64 [N, size, size].
+        """images uint8 [N, C, H, W] and targets uint8 [N, H, W] → float32 [N, C, size, size], int64 [N, size, size].
 
         sizes: int64 [N, 2], height and width that each image has without its padding. generator: of the CPU.
         """
-        crop = self.draw_crops(sizes, generator).to(images.device, non_blocking=True)
+        crop = self.draw_crops(sizes, images.shape[-2:], generator).to(images.device, non_blocking=True)
         jitter = self.draw_jitter(len(images), generator).to(images.device, non_blocking=True)
         grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
         image = nnF.grid_sample(images.float() / 255, grid, mode="bilinear", align_corners=False)
@@ -169,11 +171,14 @@ class RandomAffineCrops:
         image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
         return (image - self.mean.to(image)) / self.std.to(image), TARGET_FILL - rest[:, 0].long()
 
-    def draw_crops(self, sizes, generator):
-        """float32 [N, 2, 3]: matrices from the crops to the images, both in grid_sample's coordinates −1…1 (x, y)."""
+    def draw_crops(self, sizes, padded, generator):
+        """float32 [N, 2, 3]: matrices from the crops to the images, both in grid_sample's coordinates −1…1 (x, y).
+
+        padded: (height, width) of the images with their padding, which those coordinates span.
+        """
         n, sizes = len(sizes), sizes.flip(1).double()  # (width, height), as (x, y)
         rotated, scaled, *mirrored = (torch.rand(4, n, generator=generator, dtype=torch.float64)
-                                      < torch.tensor([0.5, 0.5, self.flip_prob, self.flip_prob])[:, None])
+                                      < torch.tensor([0.5, 0.5, *self.flip_probs])[:, None])
         angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
         angle = torch.deg2rad((2 * angle - 1) * self.rotate) * rotated
         factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
@@ -184,7 +189,7 @@ class RandomAffineCrops:
         centre = corner.round() + window[:, None] / 2  # a whole corner: a crop of factor 1 copies pixels, blurring none
         flips = torch.stack([torch.where(mirror, -1.0, 1.0) for mirror in mirrored], dim=1)
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
-        padded = sizes.amax(0)
+        padded = torch.tensor([padded[1], padded[0]], dtype=torch.float64)
         matrix = turn * flips[:, None, :] * window[:, None, None] / padded[None, :, None]
         return torch.cat([matrix, (2 * centre / padded - 1)[:, :, None]], dim=2).float()
 
@@ -194,7 +199,7 @@ class RandomAffineCrops:
 
 
 def change_colours(image, brightness, contrast, saturation):
-    """Images [N, 3, H, W] in 0–1 with brightness, contrast and saturation multiplied by factors [N], in this order.
+    """Images [N, C, H, W] in 0–1 with brightness, contrast and saturation multiplied by factors [N], in this order.
 
     As torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with a factor for each image.
     """
@@ -205,16 +210,18 @@ def change_colours(image, brightness, contrast, saturation):
 
 
 def grey(image):
-    """Luma of images [N, 3, H, W] as [N, 1, H, W] (ITU-R BT.601, as torchvision's)."""
+    """Luma of images [N, 3, H, W] as [N, 1, H, W] (ITU-R BT.601, as torchvision's); of other channels the mean."""
+    if image.shape[1] != 3:
+        return image.mean(1, keepdim=True)
     return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
-def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5):
+def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5, upside_down=True):
     """The tutorials' training transforms: resize to scale[0]…scale[1] × base_size px, flips, crop, normalise."""
     return Compose([
         RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
         RandomHorizontalFlip(flip_prob),
-        RandomVerticalFlip(flip_prob),
+        RandomVerticalFlip(flip_prob * upside_down),
         RandomCrop(crop_size),
         ToTensor(),
         Normalize(mean, std),

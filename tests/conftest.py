@@ -27,3 +27,11 @@ def drive_root():
     if not os.environ.get("SEG_DATA"):
         pytest.skip("SEG_DATA does not name a folder that holds the real DRIVE")
     return Path(os.environ["SEG_DATA"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def camvid_root(drive_root):
+    """The --data-path that holds the real CamVid, beside DRIVE."""
+    if not (drive_root / "CamVid").is_dir():
+        pytest.skip("SEG_DATA holds no CamVid")
+    return drive_root

@@ -59,7 +59,7 @@ def weights(tiny_root, tmp_path_factory):
     (["--lr", "nan"], "--lr"),
     (["--warmup-epochs", "inf"], "--warmup-epochs"),
     (["--mean", "300", "0", "0"], "--mean"),
-    (["--scale", "0.001", "1"], "leaves no pixel"),
+    (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
     (["--start-epoch", "300"], "--start-epoch"),
     (["--wd", "-1"], "--weight-decay.*at least 0"),
     (["--momentum", "1"], "--momentum.*below 1"),
@@ -77,6 +77,11 @@ def weights(tiny_root, tmp_path_factory):
     (["--threshold", "0.3"], "belong to --test-only"),
     (["--report", "folder"], "belong to --test-only"),
     (["--test-only", "--weights", "{weights}", "--threshold", "1"], "--threshold.*below 1"),
+    (["--in-channels", "1", "--mean", "0.1", "0.2", "0.3"], "--mean has 3 values for --in-channels 1"),
+    (["--test-fraction", "1"], "--test-fraction 1 leaves nothing"),
+    (["--val-fraction", "1"], "--val-fraction.*below 1"),
+    (["--dataset", "cityscapes"], "--dataset.*camvid"),
+    (["--resize", "8", "64"], "--resize.*at least 16"),
     (["--optimiser", "sgd"], "--optimiser"),
 ])
 def test_impossible_flags(capsys, weights, argv, named):
@@ -250,6 +255,7 @@ def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeyp
     (["--input", "{root}"], "no images"),
     (["--input", "{images}", "--roi-mask", "nowhere.gif"], "nowhere.gif: there is no such file"),
     (["--input", "{images}", "--roi-mask", "{root}"], "0 files for 01_test.tif"),
+    (["--input", "{images}", "--max-pixels", "100"], "01_test.tif: has 104×96 = 9,984 pixels, the limit is 100"),
     (["--input", "{images}", "--threshold", "1.5"], "--threshold.*below 1"),
     (["--input", "{images}", "--output", "{images}"], "folder of the inputs"),
 ])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import compute_mean_std
-from my_dataset import BinaryDataset, list_drive
+from my_dataset import SegmentationDataset, list_drive
 
 
 class TwoImages(list):
@@ -45,6 +45,6 @@ def test_prints_both_with_flags_to_paste(tiny_root, capsys):
 
 
 def test_drive_gives_the_tutorials_constants(drive_root):
-    mean, std = compute_mean_std.statistics(BinaryDataset(list_drive(drive_root, train=True)))["per image"]
+    mean, std = compute_mean_std.statistics(SegmentationDataset(list_drive(drive_root, train=True)))["per image"]
     assert [round(v, 3) for v in mean.tolist()] == [0.709, 0.381, 0.224]
     assert [round(v, 3) for v in std.tolist()] == [0.127, 0.079, 0.043]

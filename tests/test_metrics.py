@@ -8,7 +8,7 @@ import torch
 
 from src.inference import decide
 from train_utils import ConfusionMatrix, SegmentationCounts, summarize
-from train_utils.metrics import BINS, best_threshold, confusion_counts, dice_from_confusion, f1_curve, rank_scores
+from train_utils.metrics import BINS, best_threshold, confusion_counts, dice_from_confusion, f1_curve, near_counts, rank_scores
 
 TARGET = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255]])
 PRED = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
@@ -317,3 +317,61 @@ def test_probabilities_that_are_not_finite_are_refused():
     target = torch.zeros(2, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="not finite"):
         SegmentationCounts(2).update(target, target, torch.full((2, 2, 2), float("nan")))
+
+
+# --- the tolerance ----------------------------------------------------------------------------------------------------
+
+LINE = torch.zeros(7, 9, dtype=torch.int64)
+LINE[3, 1:7] = 1  # six pixels
+
+
+def shifted(down, right=0):
+    return torch.roll(LINE, (down, right), (0, 1))
+
+
+@pytest.mark.parametrize("pred, tolerance, expected", [
+    (LINE, 1, [6, 6, 6, 6]),
+    (shifted(1), 1, [6, 6, 6, 6]),  # one pixel beside the truth all along
+    (shifted(1, 1), 1, [6, 6, 6, 6]),  # and diagonally
+    (shifted(2), 1, [0, 6, 0, 6]),
+    (shifted(2), 2, [6, 6, 6, 6]),
+    (shifted(0, 2), 1, [5, 6, 5, 6]),  # columns 3-8 against 1-6: 3-7 lie within a pixel, and 2-6 do
+    (torch.zeros_like(LINE), 1, [0, 0, 0, 6]),
+    (torch.ones_like(LINE), 1, [24, 63, 6, 6]),  # the line and its border: 3 × 8 pixels
+])
+def test_near_counts_by_hand(pred, tolerance, expected):
+    assert near_counts(LINE, pred, 1, tolerance).tolist() == expected
+
+
+def test_ignored_pixels_are_neither_true_nor_predicted():
+    target = LINE.clone()
+    target[:, :4] = 255  # leaves columns 4-6 of the line
+    assert near_counts(target, shifted(1), 1, 1).tolist() == [3, 3, 3, 3]
+
+
+def test_near_counts_are_those_of_brute_force():
+    generator = torch.Generator().manual_seed(0)
+    target, pred = (torch.rand(2, 20, 24, generator=generator) < 0.06).long()
+    for tolerance in (1, 3):
+        def near(points, others, tolerance=tolerance):
+            distances = (points.nonzero()[:, None] - others.nonzero()[None]).abs().amax(2)  # chessboard distance
+            return int((distances.amin(1) <= tolerance).sum())
+        assert near_counts(target, pred, 1, tolerance).tolist() == [near(pred, target), int(pred.sum()), near(target, pred), int(target.sum())]
+
+
+def test_the_summary_pools_them_over_images():
+    counts = SegmentationCounts(2, tolerance=1)
+    for pred in (shifted(0, 2), torch.ones_like(LINE)):
+        counts.update(LINE, pred, of_vessel(pred.float()))
+    scores = summarize(counts)
+    precision, recall = (5 + 24) / (6 + 63), (5 + 6) / 12
+    assert scores["precision_tolerant"] == pytest.approx(precision) and scores["recall_tolerant"] == pytest.approx(recall)
+    assert scores["f1_tolerant"] == pytest.approx(2 * precision * recall / (precision + recall)) and scores["tolerance"] == 1
+    assert "f1_tolerant" not in summarize(count((TARGET, PRED.float())))
+
+
+@pytest.mark.parametrize("target, pred, f1", [(LINE, 0 * LINE, 0.0), (0 * LINE, LINE, 0.0), (0 * LINE, 0 * LINE, math.nan)])
+def test_nothing_true_or_nothing_predicted(target, pred, f1):
+    counts = SegmentationCounts(2, tolerance=1)
+    counts.update(target, pred, of_vessel(pred.float()))
+    assert summarize(counts)["f1_tolerant"] == pytest.approx(f1, nan_ok=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from my_dataset import (DATASETS, IGNORE, BinaryDataset, Case, DataError, DriveDataset, fold, hold_out, list_drive,
+from my_dataset import (DATASETS, IGNORE, SegmentationDataset, Case, DataError, DriveDataset, fold, hold_out, list_drive,
                         read_binary, read_image)
 from transforms import eval_preset
 
@@ -44,7 +44,7 @@ def write_case(folder, image=None, label=None, roi=None, suffix=".png"):
 
 
 def item(case, **options):
-    return BinaryDataset([case], **options)[0]
+    return SegmentationDataset([case], **options)[0]
 
 
 def write_drive(root, split="training", numbers=(21, 22), labels=True):
@@ -192,9 +192,9 @@ def test_the_values_of_the_labels_are_noted_with_an_example(tmp_path):
     for i, (low, high) in enumerate([(0, 255), (3, 253), (0, 255)]):
         (tmp_path / str(i)).mkdir()
         cases.append(write_case(tmp_path / str(i), label=two_valued(TRUTH, low, high)))
-    dataset = BinaryDataset(cases)
+    dataset = SegmentationDataset(cases)
     dataset.count_pixels()
-    assert dataset.label_values == {(0, 255): cases[0].label, (3, 253): cases[1].label}
+    assert dataset.encodings == {"0/255": [2, cases[0].label], "3/253": [1, cases[1].label]}
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_no_data_there_shows_the_tree_and_the_demo(tmp_path, existing):
 
 def test_the_second_read_does_not_touch_the_disk(tmp_path):
     case = write_case(tmp_path)
-    dataset = BinaryDataset([case])
+    dataset = SegmentationDataset([case])
     first = dataset[0]
     for path in (case.image, case.label, case.roi):
         path.unlink()
@@ -373,7 +373,7 @@ def test_the_second_read_does_not_touch_the_disk(tmp_path):
 
 def test_without_cache_each_read_does(tmp_path):
     case = write_case(tmp_path)
-    dataset = BinaryDataset([case], cache=False)
+    dataset = SegmentationDataset([case], cache=False)
     dataset.count_pixels()
     case.image.unlink()
     assert str(case.image) in error_of(dataset.__getitem__, 0)
@@ -381,7 +381,7 @@ def test_without_cache_each_read_does(tmp_path):
 
 @pytest.mark.parametrize("transforms", [None, lambda image, target: (image, target)], ids=["none", "identity"])
 def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
-    dataset = BinaryDataset([write_case(tmp_path)], transforms=transforms)
+    dataset = SegmentationDataset([write_case(tmp_path)], transforms=transforms)
     image, target = dataset[0]
     image.zero_()
     target.zero_()
@@ -394,7 +394,7 @@ def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
 
 def test_count_pixels_counts_those_of_all_cases(tmp_path):
     case = write_case(tmp_path)
-    counts = BinaryDataset([case, Case("no ROI", case.image, case.label)]).count_pixels()
+    counts = SegmentationDataset([case, Case("no ROI", case.image, case.label)]).count_pixels()
     inside = int((TRUTH & FIELD).sum())
     assert counts.shape == (256,)
     assert counts[1] == inside + TRUTH.sum()
@@ -415,7 +415,7 @@ def test_collate_pads_images_with_0_and_targets_with_255_at_the_right_and_below(
 
 def test_collate_does_not_change_items_of_one_size():
     batch = [(torch.randn(3, 4, 5), torch.randint(0, 2, (4, 5))) for _ in range(3)]
-    images, targets = BinaryDataset.collate_fn(batch)
+    images, targets = SegmentationDataset.collate_fn(batch)
     assert torch.equal(images, torch.stack([image for image, _ in batch]))
     assert torch.equal(targets, torch.stack([target for _, target in batch]))
 
@@ -454,9 +454,9 @@ def test_impossible_folds_are_refused(folds, k):
 
 def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(tiny_root):
     row = DATASETS["drive"]
-    assert len(row["list_cases"](tiny_root, train=True)) == 5
+    assert len(row["list"](tiny_root).splits["train"]) == 5
     assert len(row["mean"]) == len(row["std"]) == 3
-    assert len(row["class_names"]) == 2
+    assert len(row["classes"].names) == 2
 
 
 # --- the real data ----------------------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_drive_has_20_and_20_images_and_its_pixels_inside_the_roi(drive_root, tr
     assert pixels.sum() == 20 * 584 * 565
     assert pixels[:2].sum() == inside
     assert pixels[2:IGNORE].sum() == 0
-    assert set(dataset.label_values) == {(0, 255)}
+    assert dataset.encodings.keys() == {"0/255"}
 
 
 def test_the_second_observer_is_read_like_the_first(drive_root):

@@ -35,7 +35,7 @@ def test_the_table_of_architectures_has_what_list_models_counts():
         assert rows[name] == f"{parameters:,} | {operations / 1e9:.2f} G"
 
 
-@pytest.mark.parametrize("folder", [".", "src", "train_utils"])
+@pytest.mark.parametrize("folder", [".", "readers", "src", "train_utils"])
 def test_the_tree_has_every_file(folder):
     tree = README.split("## Files")[1].split("## Cite")[0]
     missing = [path.name for path in (ROOT / folder).glob("*.py") if path.name not in tree and path.name != "__init__.py"]

@@ -38,7 +38,7 @@ def finished(tiny_root, tmp_path_factory):
 def test_a_run_leaves_every_file(finished):
     names = {path.name.split("2")[0] if path.name.startswith("results2") else path.name for path in finished.iterdir()}
     assert names == {"best_model.pth", "last_model.pth", "results", "results.csv", "curves.png", "predictions.png",
-                     "test_scores.json"}
+                     "split.json", "test_scores.json"}
     for name in ("curves.png", "predictions.png"):
         assert Image.open(finished / name).size[0] > 300
 
@@ -340,7 +340,8 @@ def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):
         values = Image.open(path).point(lambda v: 253 if v else 3)
         values.save(path, optimize=False)
     run_train(tiny_copy, tmp_path, "--epochs", 1)
-    assert "(3, 253): the larger value is read as class 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 labels are read as 3/253, such as" in out and "the larger value is read as class 1" in out
 
 
 def test_tensorboard_logs_scalars_and_pictures(tiny_root, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from my_dataset import BinaryDataset
+from my_dataset import SegmentationDataset
 from src import UNet
 from train_utils import NonFiniteLossError, create_lr_scheduler, criterion, evaluate, judge, train_one_epoch
 from train_utils.lr_scheduler import schedule_from_plan
@@ -59,7 +59,7 @@ def make_items(count, size=(8, 10)):
 
 
 def make_loader(items, batch_size):
-    return DataLoader(items, batch_size, collate_fn=BinaryDataset.collate_fn)
+    return DataLoader(items, batch_size, collate_fn=SegmentationDataset.collate_fn)
 
 
 def run_epoch(model, loader, lr=0.1, momentum=0.9, **options):

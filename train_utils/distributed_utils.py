@@ -77,6 +77,12 @@ def is_main_process():
     return rank() == 0
 
 
+def log(message):
+    """Prints on the first rank."""
+    if is_main_process():
+        print(message, flush=True)
+
+
 def from_main(function):
     """The value of function() on rank 0, on every rank: for files that only the first machine may have.
 
@@ -124,9 +130,9 @@ def gather_counts(counts, data_loader):
         return counts
     confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
     confusion[rank()::world_size()] = counts.confusion
-    total = sum_over_ranks(torch.cat([confusion.flatten(), counts.histograms.flatten()]))
-    counts.confusion = total[: confusion.numel()].view_as(confusion)
-    counts.histograms = total[confusion.numel():].view_as(counts.histograms)
+    parts = [confusion, counts.histograms, counts.near]
+    total = sum_over_ranks(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+    counts.confusion, counts.histograms, counts.near = (flat.view_as(part) for flat, part in zip(total, parts))
     return counts
 
 

@@ -32,30 +32,50 @@ PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 8, "warm
 DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"demo", "device", "dist_timeout", "flips", "list_models", "output_dir", "print_freq", "prune", "report",
-               "resume", "start_epoch", "tensorboard", "test_only", "threshold", "weights", "workers"}
+LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "flips", "list_models", "output_dir", "pin_memory",
+               "prefetch", "print_freq", "prune", "report", "resume", "split_file", "start_epoch", "tensorboard", "test_only",
+               "threshold", "weights", "workers"}
 # Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {"base_c": "--base-c", "bilinear": "--bilinear", "norm": "--norm", "bias": "--bias",
                "deep_supervision": "--deep-supervision", "pretrain_backbone": "--pretrained"}
 # What a new run takes from the weights it starts from.
-WEIGHTS_FLAGS = {"model", "mean", "std", *MODEL_FLAGS} - {"pretrain_backbone"}
+WEIGHTS_FLAGS = {"model", "in_channels", "mean", "std", *MODEL_FLAGS} - {"pretrain_backbone"}
 
 
 def get_parser(prog, description, datasets, models):
     parser = Parser(prog=prog, usage="%(prog)s [flags]", description=description)
     on_off = {"action": "store_true"}
     add = parser.add_argument_group("data").add_argument
-    add("--data-path", default="./", help="folder that holds DRIVE/ (default: here)")
+    add("--data-path", default="./", help="folder that holds the data set, such as DRIVE/ (default: here); for list: a text "
+        "file")
     add("--dataset", default="drive", choices=sorted(datasets), help="name of a row of DATASETS in my_dataset.py")
     add("--demo", **on_off, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
-    add("--num-classes", type=number(int, minimum=2, maximum=255), default=2, help="classes, the background included")
+    add("--classes", default="", metavar="FILE", help="class table, .csv or .json: id, name, colour, ignore (default: "
+        "classes.csv or .json in --data-path, else the data set's own)")
+    add("--num-classes", type=number(int, minimum=2, maximum=254), help="classes, the background included; to be checked "
+        "against the data set, which says it itself")
+    add("--in-channels", type=number(int, minimum=1), default=3, help="1: images are read as grey, 3: as colours, or the "
+        "files' own number")
+    add("--resize", type=number(int, minimum=16), nargs=2, metavar=("H", "W"),
+        help="resize images and labels to this size when read")
+    add("--max-pixels", type=number(int, minimum=1),
+        help="largest image that is decoded, in px (default: Pillow's limit, 89 million)")
     add("--val", default="holdout", choices=["holdout", "none", "test"],
-        help="what chooses the best epoch and the threshold: the last fifth of the training images (DRIVE: 37-40), nothing "
-             "(train on all, keep the last weights), or the test images, as the tutorials do, which flatters the result")
+        help="what chooses the best epoch and the threshold: the data set's validation images or, where it has none, a part "
+             "of the training images (DRIVE: 37-40), nothing (keep the last weights; validation images that a set has are "
+             "scored like a test), or the test images, as the tutorials do, which flatters the result")
+    add("--val-fraction", type=number(float, above=0, below=1), default=0.2,
+        help="share of the training images that is held out")
+    add("--test-fraction", type=number(float, minimum=0, maximum=1), default=0.2,
+        help="share that is drawn for the test from a set that comes in one piece; 0: none; 1: all, for --test-only")
+    add("--split-seed", type=number(int, minimum=0), default=0, help="of what is drawn; the split is written to split.json")
+    add("--split-file", default="", metavar="FILE",
+        help="use the split of this split.json (default: that of the run that goes on)")
     add("--folds", type=number(int, minimum=2), help="cross-validation: cut the training images into this many folds")
     add("--fold", type=number(int, minimum=0), help="the fold that validates, counted from 0; the test split is not scored")
-    add("--mean", type=number(float, minimum=0, maximum=1), nargs=3, metavar=("R", "G", "B"), help="channel means in 0-1 (default: the data set's)")
-    add("--std", type=number(float, above=0), nargs=3, metavar=("R", "G", "B"), help="channel standard deviations in 0-1")
+    add("--mean", type=number(float, minimum=0, maximum=1), nargs="+", metavar="M",
+        help="of each channel in 0-1 (default: the data set's, else counted from the training images)")
+    add("--std", type=number(float, above=0), nargs="+", metavar="S", help="standard deviation of each channel in 0-1")
     add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one resampling with "
         "random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
     add("--base-size", type=number(int, minimum=0), help="shorter side, in px, that --scale multiplies; 0: each image's own")
@@ -63,9 +83,16 @@ def get_parser(prog, description, datasets, models):
     add("--crop-size", type=number(int, minimum=32), help="side of the training crops in px, at least 32")
     add("--crops", type=number(int, minimum=1), help="crops of each image an epoch")
     add("--rotate", type=number(float, minimum=0, maximum=180), help="largest angle, in degrees, of the half that is rotated")
+    add("--mirror", default="both", choices=["both", "horizontal", "none"],
+        help="flips of the training crops; horizontal: left and right alone, for pictures that have an up and a down")
     add("--jitter", type=number(float, minimum=0, below=1), help="brightness, contrast and saturation change by up to this share")
     add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
-    add("--workers", type=number(int, minimum=0), help="loader processes (default: 0 on a CPU, up to 8 on a GPU)")
+    add("--cache-limit", type=number(float, minimum=0), default=4.0, metavar="GB",
+        help="of each part of the data; beyond it images are read from files anew each time")
+    add("--workers", type=number(int, minimum=0), help="loader processes (default: up to 8 for a GPU or for images read "
+        "from files, 0 for a CPU that has them in memory)")
+    add("--prefetch", type=number(int, minimum=1), help="batches that each worker keeps ready (default: 2)")
+    add("--pin-memory", action=BOOL, help="load into page-locked memory (default: for CUDA)")
 
     add = parser.add_argument_group("model").add_argument
     add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
@@ -104,6 +131,8 @@ def get_parser(prog, description, datasets, models):
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
     add("--weights", default=[], nargs="+", metavar="FILE", help="weights to start from, or to judge with --test-only; of "
         "several files --test-only judges the ensemble, the mean of their probabilities")
+    add("--tolerance", type=number(int, minimum=0), default=0, metavar="PX",
+        help="also report F1 with this tolerance in px, for thin structures; 0: off")
     add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
     add("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="with --test-only: judge with the nested "
         "network of this depth, 1 to 4, of a unet_plus_plus")
@@ -144,18 +173,20 @@ def parse_args(argv, prog, description, datasets, models):
     if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
         wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
         parser.set_defaults(**{name: saved[name] for name in wanted})
+    if resume or (args.test_only and args.weights):
+        split_file = Path(resume or args.weights[0]).parent / "split.json"
+        parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
     args = parser.parse_args(argv)
     args.resume = resume
     if resume and args.preset != saved.get("preset", args.preset):
         parser.error(f"--resume goes on with the recipe of its run, --preset {saved['preset']}")
     row = datasets[args.dataset]
-    if args.class_weights is PRESETS[args.preset]["class_weights"] and args.num_classes != 2:
-        args.class_weights = "none"  # the recipe's are for two classes
-    check_flags(parser, args, len(row["class_names"]))
+    check_flags(parser, args)
     explicit = parser.parse_args(argv, Namespace(**dict.fromkeys(MODEL_FLAGS)))
     check_model_flags(parser, args, explicit, getattr(models[args.model], "min_training_side", 0))
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if args.pretrain_backbone else (row["mean"], row["std"])
-    args.mean, args.std = args.mean or mean, args.std or std
+    if args.in_channels == len(mean or []):
+        args.mean, args.std = args.mean or mean, args.std or std
     return args
 
 
@@ -188,22 +219,23 @@ def check_model_flags(parser, args, explicit, min_side):
 
 def describe_model(args):
     """What build_model() needs, as a checkpoint keeps it: the model's options are the flags' or its own defaults."""
-    kwargs = default_options(args.model) | {"in_channels": 3, "num_classes": args.num_classes}
+    kwargs = default_options(args.model) | {"in_channels": args.in_channels, "num_classes": args.num_classes or 2}
     kwargs |= {option: getattr(args, option) for option in MODEL_FLAGS if getattr(args, option) is not None}
     kwargs.pop("pretrain_backbone", None)  # it says where weights began, not what the model is
     return {"model_name": args.model, "model_kwargs": kwargs}
 
 
-def check_flags(parser, args, classes):
-    """Ends the script with exit code 2 where flags contradict each other, the data set's classes, or the machine."""
-    if args.num_classes != classes:
-        parser.error(f"--num-classes {args.num_classes}: {args.dataset} has {classes} classes, the background included")
+def check_flags(parser, args):
+    """Ends the script with exit code 2 where flags contradict each other or the machine."""
+    for name, values in (("--mean", args.mean), ("--std", args.std)):
+        if values and len(values) != args.in_channels:
+            parser.error(f"{name} has {len(values)} values for --in-channels {args.in_channels}")
+    if args.test_fraction == 1 and not args.test_only:
+        parser.error("--test-fraction 1 leaves nothing to train on; it is for --test-only")
     if (args.fold is None) != (args.folds is None):
         parser.error("--folds K and --fold k belong together")
     if args.folds and (args.fold >= args.folds or args.val != "holdout"):
         parser.error(f"--fold goes from 0 to {args.folds - 1}, and without --val")
-    if isinstance(args.class_weights, list) and len(args.class_weights) != args.num_classes:
-        parser.error(f"--class-weights has {len(args.class_weights)} weights for {args.num_classes} classes")
     if args.scale[0] > args.scale[1]:
         parser.error(f"--scale {args.scale[0]} {args.scale[1]}: the first is the smaller one")
     if args.augment == "resize" and int(args.scale[0] * args.base_size) < 1:

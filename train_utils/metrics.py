@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 BINS = 65536  # histogram bins over probabilities 0–1; 2^16 keeps AUC within 1e-5 of the exact rank statistic
 
@@ -75,10 +76,12 @@ class SegmentationCounts:
     confusion: int64 [images, K, K], a confusion matrix for each image in the order of the updates.
     histograms: int64 [K−1, 2, BINS], for each foreground class how often each probability occurred, over pixels that
         are not of the class (0) and that are (1). Bin i holds the probabilities in (i / BINS, (i + 1) / BINS].
+    near: int64 [K−1, 4], near_counts() of each foreground class at `tolerance` px; zeros for tolerance 0.
     """
 
-    def __init__(self, num_classes, ignore_index=255):
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+    def __init__(self, num_classes, ignore_index=255, tolerance=0):
+        self.num_classes, self.ignore_index, self.tolerance = num_classes, ignore_index, tolerance
+        self.near = torch.zeros(num_classes - 1, 4, dtype=torch.int64)
         self.confusion = torch.zeros(0, num_classes, num_classes, dtype=torch.int64)
         self.histograms = torch.zeros(num_classes - 1, 2, BINS, dtype=torch.int64)
 
@@ -91,6 +94,9 @@ class SegmentationCounts:
             raise ValueError("the model's probabilities are not finite: its weights hold NaN or infinite values")
         matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()
         self.confusion = torch.cat([self.confusion, matrix[None]])
+        if self.tolerance:
+            self.near += torch.stack([near_counts(target, pred, c, self.tolerance, self.ignore_index)
+                                      for c in range(1, self.num_classes)]).cpu()
         valid = target != self.ignore_index
         target = target[valid]
         for c in range(1, self.num_classes):
@@ -112,6 +118,31 @@ class SegmentationCounts:
     def mean_dice(self):
         """Mean over images of the foreground Dice, as a float; images without foreground are left out."""
         return self.dice_per_image().nanmean().item()
+
+
+def near_counts(target, pred, class_id, tolerance, ignore_index=255):
+    """int64 [4]: predicted pixels of the class within `tolerance` px of a true one, all predicted; true pixels within
+    `tolerance` px of a predicted one, all true.
+
+    target, pred: [H, W]. Distance counts diagonal steps as one (8-neighbourhood). Ignored pixels are neither predicted nor
+    true. For thin structures, whose labels are uncertain by a pixel.
+    """
+    judged = target != ignore_index
+    truth, predicted = (target == class_id) & judged, (pred == class_id) & judged
+    near_truth, near_predicted = (F.max_pool2d(mask[None].float(), 2 * tolerance + 1, 1, tolerance)[0] > 0
+                                  for mask in (truth, predicted))
+    return torch.stack([(predicted & near_truth).sum(), predicted.sum(), (truth & near_predicted).sum(), truth.sum()])
+
+
+def tolerant_scores(near, tolerance):
+    """Precision, recall and F1 at the tolerance from near_counts() [K−1, 4], as means over the foreground classes."""
+    near_truth, predicted, near_predicted, truth = near.double().unbind(1)
+    precision, recall = near_truth / predicted, near_predicted / truth
+    f1 = torch.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
+    f1 = torch.where((predicted == 0) ^ (truth == 0), 0.0, f1)  # one of the two is there, the other is not
+    f1[(predicted == 0) & (truth == 0)] = math.nan
+    return {"tolerance": tolerance, "f1_tolerant": f1.nanmean(), "precision_tolerant": precision.nanmean(),
+            "recall_tolerant": recall.nanmean()}
 
 
 def dice_from_confusion(confusion):
@@ -153,6 +184,8 @@ def summarize(counts, threshold=None):
         "iou_per_class": iou,
         "dice_per_class": dice,
     }
+    if counts.tolerance:
+        scores |= tolerant_scores(counts.near, counts.tolerance)
     if counts.num_classes == 2:
         scores["best_threshold"], scores["best_f1"] = best_threshold(*counts.histograms[0])
         if threshold is not None:

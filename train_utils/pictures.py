@@ -1,7 +1,7 @@
 """Class ids as pictures that a person can see: masks, overlays, error maps. Arrays are numpy, files PNG."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from .atomic import replacing
 
@@ -14,7 +14,7 @@ TWO_CLASS_ERRORS = {
     "not judged": (80, 80, 80),
 }
 MANY_CLASS_ERRORS = {"correct": (0, 0, 0), "wrong": (230, 60, 30), "not judged": (80, 80, 80)}
-OVERLAY_COLOUR = (0, 230, 200)  # for two classes: their own white would vanish on bright tissue
+OVERLAY_COLOUR = (0, 230, 200)  # for black and white: white would vanish on bright tissue
 
 # Black, then the seven hues of Okabe and Ito, the usual colour-blind-safe set.
 BASE_COLOURS = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115),
@@ -41,6 +41,32 @@ def default_colours(num_classes):
     return np.array(colours, np.uint8)
 
 
+def fill_colours(colours):
+    """[K, 3] uint8 of a class table's colours [(r, g, b) or None]: what is None gets its default colour."""
+    default = default_colours(len(colours))
+    return np.array([standard if colour is None else colour for colour, standard in zip(colours, default)], np.uint8)
+
+
+def save_legend(path, class_names, colours):
+    """Save a picture that says which colour is which class: a line with a patch and the name for each."""
+    font, pitch = ImageFont.load_default(size=16), 26
+    width = 60 + max(int(font.getlength(name)) for name in class_names)
+    picture = Image.new("RGB", (width, pitch * len(class_names) + 8), "white")
+    draw_legend(ImageDraw.Draw(picture), (8, 6), class_names, colours, font, pitch)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def draw_legend(draw, corner, class_names, colours, font, pitch):
+    """Draw a framed patch and a name for each class, one below the other, from the corner (x, y) on, `pitch` px apart."""
+    left, top = corner
+    for index, (name, colour) in enumerate(zip(class_names, colours)):
+        y = top + index * pitch
+        fill = tuple(int(part) for part in colour)
+        draw.rectangle((left, y, left + 28, y + pitch - 8), fill=fill, outline=(128, 128, 128))
+        draw.text((left + 38, y + (pitch - 8) / 2), name, fill="black", font=font, anchor="lm")
+
+
 def save_mask(path, mask, colours):
     """Save mask [H, W] of class ids so that a person sees something; colours is [K, 3] uint8.
 
@@ -61,10 +87,11 @@ def overlay(image, mask, colours, alpha=0.5, ignore_index=255):
     """Blend class colours into image [H, W, 3] uint8 where mask [H, W] is not background.
 
     Returns [H, W, 3] uint8. alpha is the share of the class colour, 0..1. Pixels of class 0 and of
-    ignore_index keep their value. Two classes use OVERLAY_COLOUR. ValueError for other ids or shapes.
+    ignore_index keep their value. Black and white are drawn with OVERLAY_COLOUR. ValueError for other ids or shapes.
     """
     drawn = check_class_ids(np.where(np.asarray(mask) == ignore_index, 0, mask), len(colours), image)
-    paint = np.asarray(colours if len(colours) > 2 else [(0, 0, 0), OVERLAY_COLOUR])[drawn]
+    plain = np.array_equal(colours, default_colours(2))
+    paint = np.asarray([(0, 0, 0), OVERLAY_COLOUR] if plain else colours)[drawn]
     blend = np.rint((1 - alpha) * image + alpha * paint).astype(np.uint8)
     return np.where(drawn[..., None] > 0, blend, image)
 
@@ -105,3 +132,8 @@ def check_class_ids(mask, num_classes, image=None):
     if image is not None and (image.shape != (*mask.shape, 3) or image.dtype != np.uint8):
         raise ValueError(f"image must be {(*mask.shape, 3)} uint8, got {image.shape} {image.dtype}")
     return mask.astype(np.uint8)
+
+
+def as_colours(image):
+    """uint8 [C, H, W] as [H, W, 3]: the first three channels, or the first one three times."""
+    return (image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)).permute(1, 2, 0).numpy()

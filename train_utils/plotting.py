@@ -20,17 +20,18 @@ SCORES = {"val_dice": ("Dice", "#56b4e9", 4), "val_f1": ("F1", "#d55e00", 1.5),
 GRID_DPI = 64  # a power of two: pixels / dpi * dpi is exact, so no row or column of pixels is lost
 
 
-def save_curves(path, history):
+def save_curves(path, history, measure="val_dice"):
     """Plot loss, validation scores and learning rate over the epochs.
 
     history is a list of dicts with `epoch`, `train_loss`, `lr` and any of SCORES; a value that is
-    missing, None or not finite is left out. OSError if path is not writable.
+    missing, None or not finite is left out. `measure`, one of SCORES, gets a star at its best epoch.
+    OSError if path is not writable.
     """
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12)
     panels = figure.subplots(1, 3)
     _plot_loss(panels[0], history)
-    _plot_scores(panels[1], history)
+    _plot_scores(panels[1], history, measure)
     _plot_line(panels[2], *_series(history, "lr"), color="#d55e00")
     panels[2].set(title="Learning rate", ylabel="learning rate")
     for axes in panels:
@@ -48,17 +49,18 @@ def save_curves(path, history):
         figure.savefig(temporary, format="png", dpi=110, facecolor="white")
 
 
-def save_prediction_grid(path, rows, class_names, max_side=600, ignore_index=255):
+def save_prediction_grid(path, rows, class_names, colours=None, max_side=600, ignore_index=255):
     """Draw image, truth, prediction and errors side by side, one line of pictures for each row.
 
     rows: dicts of `name`, `image` [H, W, 3] uint8, `target` [H, W] uint8 or None, `prediction`
     [H, W] uint8, `score` (Dice or None). A picture is drawn pixel for pixel, one longer than
-    max_side pixels is reduced to it, a small one enlarged by a whole factor. ValueError for no
-    rows, wrong shapes or unknown class ids; OSError if path is not writable.
+    max_side pixels is reduced to it, a small one enlarged by a whole factor. colours: [K, 3] uint8 of
+    the classes, None for default_colours. ValueError for no rows, wrong shapes or unknown class ids;
+    OSError if path is not writable.
     """
     if not rows:
         raise ValueError("a prediction grid needs at least one row")
-    colours = default_colours(len(class_names))
+    colours = default_colours(len(class_names)) if colours is None else np.asarray(colours, np.uint8)
     lines = [_row_pictures(row, colours, max_side, ignore_index) for row in rows]
     cell = max(200, max(line[0].shape[1] for line in lines))
     text = cell // 16  # pixels; grows with the pictures, to be legible when all is scaled down
@@ -203,17 +205,17 @@ def _plot_loss(axes, history):
         axes.set_title(f"Training loss (epochs without a value: {len(history) - len(values)})")
 
 
-def _plot_scores(axes, history):
+def _plot_scores(axes, history, measure):
     axes.set(title="Validation scores", ylabel="score, 0 to 1")
     shown = []
     for key, (name, colour, width) in SCORES.items():
         epochs, values = _series(history, key)
         _plot_line(axes, epochs, values, color=colour, linewidth=width, label=name)
         shown.extend(values)
-        if key == "val_dice" and len(values):
+        if key == measure and len(values):
             best = values.argmax()
             axes.plot(epochs[best], values[best], "*", color="black", markersize=13, zorder=5, clip_on=False,
-                      label=f"best Dice {values[best]:.4f}, epoch {epochs[best]}")
+                      label=f"best {name} {values[best]:.4f}, epoch {epochs[best]}")
     if shown:
         margin = max(0.02, 0.08 * (max(shown) - min(shown)))
         axes.set_ylim(max(0, min(shown) - margin), min(1, max(shown) + margin))

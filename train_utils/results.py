@@ -30,7 +30,7 @@ def epoch_line(row, epochs):
     """One epoch in one line, for the console."""
     line = f"epoch {row['epoch']}/{epochs - 1}  loss {row['train_loss']:.4f}  lr {row['lr']:.6f}"
     for name, title in (("dice", "dice"), ("f1", "f1"), ("sensitivity", "sens"), ("specificity", "spec"),
-                        ("precision", "prec"), ("mean_iou", "mIoU"), ("auc", "auc")):
+                        ("precision", "prec"), ("f1_tolerant", "F1 near"), ("mean_iou", "mIoU"), ("auc", "auc")):
         if f"val_{name}" in row:
             line += f"  {title} {row[f'val_{name}']:.4f}"
     return f"{line}  {row['seconds']:.1f} s  {row['images_per_second']:.1f} images/s"
@@ -49,6 +49,9 @@ def score_table(scores, class_names, threshold):
     ]
     if "f1_at_threshold" in scores:
         lines.append(f"F1 at the chosen threshold {threshold:.3f}   {scores['f1_at_threshold']:.4f}")
+    if "f1_tolerant" in scores:
+        lines.append(f"within {scores['tolerance']} px   F1 {scores['f1_tolerant']:.4f}   precision "
+                     f"{scores['precision_tolerant']:.4f}   recall {scores['recall_tolerant']:.4f}")
     lines.append(f"{'class':<16}{'precision':>10}{'recall':>10}{'Dice':>10}{'IoU':>10}")
     columns = [scores[f"{name}_per_class"] for name in ("precision", "recall", "dice", "iou")]
     for name, *values in zip(class_names, *columns):

@@ -105,18 +105,18 @@ def mean_over_images(losses, sizes):
     return total / count
 
 
-def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255, observe=None):
+def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255, tolerance=0, observe=None):
     """Counts how the model's predictions agree with the loader's targets, image by image.
 
     `observe`, if any, is called with the probabilities [K, H, W] of each image that this rank judges, in order.
 
     Images of different sizes may come in one batch, padded at the right and below with 0 and their targets with
     `ignore_index`: each is judged alone and at its own size, so the batch size changes nothing. Returns
-    SegmentationCounts over all ranks: rank r of R must be handed the items r, r + R, …
+    SegmentationCounts (with counts at a `tolerance` in px) over all ranks: rank r of R must be handed the items r, r + R, …
     """
     model.eval()
     device = torch.device(device)
-    counts = SegmentationCounts(num_classes, ignore_index)
+    counts = SegmentationCounts(num_classes, ignore_index, tolerance)
     for images, targets in data_loader:
         for image, target in zip(images, targets):
             image, target = without_padding(image, target, ignore_index)

@@ -1,0 +1,1 @@
+"""Files → cases → (image, target): decoding, class tables, the layouts of data sets, splits, and the label doctor."""

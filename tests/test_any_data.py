@@ -1,0 +1,254 @@
+"""Whole tiny runs of train.py, predict.py and compute_mean_std.py on folder sets of two and three classes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import compute_mean_std
+import predict
+import train
+from my_dataset import DataError
+from tests.made import COLOURS, TABLE, ids_of, write_folder, write_three_classes
+from tests.tiny import AFFINE, run_train
+from train_utils.checkpoint import CheckpointError, load
+from train_utils.pictures import OVERLAY_COLOUR
+
+FOLDER = ("--dataset", "folder", *AFFINE, "--crop-size", "32")
+
+
+def run(data, output, *options, settings=FOLDER):
+    return run_train(data, output, *options, settings=settings)
+
+
+def weights(folder, name="last_model.pth"):
+    return load(folder / name)["model"]
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("two"), count=10)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    return write_three_classes(tmp_path_factory.mktemp("three"), count=10)
+
+
+@pytest.fixture(scope="module")
+def learned(three, tmp_path_factory):
+    """A run on three classes, long enough that it tells them apart."""
+    return run(three, tmp_path_factory.mktemp("run"), "--epochs", 8, "--lr", 0.01, "--crops", 6, "--jitter", 0)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+def test_three_classes_in_colours_are_learned(learned):
+    checkpoint, scores = load(learned / "best_model.pth"), json.loads((learned / "test_scores.json").read_text())
+    assert checkpoint["class_names"] == ["ground", "brick", "water"]
+    assert checkpoint["class_colours"] == COLOURS.tolist() and checkpoint["args"]["num_classes"] == 3
+    assert scores["scores"]["mean_iou"] > 0.6 and len(scores["scores"]["iou_per_class"]) == 3
+
+
+def test_more_than_two_classes_are_chosen_by_the_mean_iou(learned):
+    history = load(learned / "last_model.pth")["history"]
+    best = max(range(len(history)), key=lambda epoch: history[epoch]["val_mean_iou"])
+    assert load(learned / "best_model.pth")["epoch"] == best
+
+
+def test_the_split_is_drawn_by_a_seed_and_written_down(two, tmp_path, capsys):
+    splits = []
+    for folder, options in (("a", ()), ("b", ()), ("c", ("--split-seed", 1)), ("d", ("--seed", 1))):
+        run(two, tmp_path / folder, "--epochs", 1, *options)
+        splits.append(json.loads((tmp_path / folder / "split.json").read_text()))
+    assert splits[0] == splits[1] == splits[3] and splits[0]["test"] != splits[2]["test"]
+    assert [len(splits[0][part]) for part in ("train", "val", "test")] == [6, 2, 2]
+    assert sorted(splits[0]["train"] + splits[0]["val"] + splits[0]["test"]) == [f"p{n:02d}" for n in range(10)]
+    assert [row["name"] for row in json.loads((tmp_path / "a/test_scores.json").read_text())["images"]] == splits[0]["test"]
+    assert "6 labels are read as 0/255" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
+    data = write_folder(tmp_path / "data", count=10)
+    straight = run(two, tmp_path / "straight", "--epochs", 2)
+    stopped = tmp_path / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train_one_epoch", interrupted(train.train_one_epoch, 1))
+        with pytest.raises(KeyboardInterrupt):
+            run(data, stopped, "--epochs", 2)
+    write_folder(data, count=5, first=10)
+    run(data, stopped, "--resume", "auto", "--device", "cpu", settings=())
+    assert equal(weights(straight), weights(stopped)) and equal(weights(straight, "best_model.pth"), weights(stopped, "best_model.pth"))
+    assert [(straight / "split.json").read_text()] == [(stopped / "split.json").read_text()]
+    scores = [json.loads((folder / "test_scores.json").read_text())["images"] for folder in (straight, stopped)]
+    assert scores[0] == scores[1]
+    run(data, tmp_path / "judged", "--test-only", "--weights", stopped / "best_model.pth", "--device", "cpu", settings=())
+    assert json.loads((tmp_path / "judged/test_scores.json").read_text())["images"] == scores[0]
+    run(data, tmp_path / "all", "--test-only", "--weights", stopped / "best_model.pth", "--test-fraction", 1, "--device", "cpu",
+        settings=())
+    assert len(json.loads((tmp_path / "all/test_scores.json").read_text())["images"]) == 15
+
+
+def interrupted(original, epochs):
+    def train_one_epoch(*args, **kwargs):
+        if kwargs["epoch"] == epochs:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+    return train_one_epoch
+
+
+def test_a_split_file_repeats_another_runs_split(two, tmp_path):
+    split = {"train": ["p00", "p01", "p02"], "val": ["p03"], "test": ["p09"]}
+    (tmp_path / "mine.json").write_text(json.dumps(split))
+    run(two, tmp_path / "out", "--epochs", 1, "--split-file", tmp_path / "mine.json")
+    written = json.loads((tmp_path / "out/split.json").read_text())
+    assert {part: written[part] for part in split} == split
+
+
+def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
+    folder = run(two, tmp_path / "out", "--epochs", 1)
+    before = (folder / "split.json").read_text()
+    for options in (("--val", "none"), ("--folds", 3, "--fold", 0), ("--split-seed", 5, "--split-file", "")):
+        with pytest.raises(CheckpointError, match="split the images otherwise"):
+            run(two, folder, "--resume", "auto", "--epochs", 2, *options, settings=())
+    assert (folder / "split.json").read_text() == before
+
+
+def test_labels_that_are_void_throughout_are_refused(tmp_path):
+    data = write_folder(tmp_path / "data", count=4, label=lambda ids: Image.fromarray(ids * 0 + 9))
+    (data / "classes.csv").write_text(TABLE)
+    with pytest.raises(DataError, match="no pixel of the training images counts.*_mask.png"):
+        run(data, tmp_path / "out", "--epochs", 1)
+
+
+def test_resuming_with_another_class_table_is_refused(tmp_path):
+    data = write_three_classes(tmp_path / "data", count=6)
+    run(data, tmp_path / "out", "--epochs", 1)
+    (data / "classes.csv").write_text(TABLE.replace("water", "sea"))
+    with pytest.raises(CheckpointError, match="ground, brick, water.*ground, brick, sea"):
+        run(data, tmp_path / "out", "--resume", "auto", "--epochs", 2, settings=())
+
+
+def test_read_from_files_the_run_is_the_same(two, tmp_path, capsys):
+    """Beyond --cache-limit images are read anew for each batch; crops, weights and scores stay what they were."""
+    kept = run(two, tmp_path / "kept", "--epochs", 2)
+    read = run(two, tmp_path / "read", "--epochs", 2, "--cache-limit", "0.00001", "--workers", 0)
+    assert "exceed --cache-limit" in capsys.readouterr().out
+    assert equal(weights(kept), weights(read))
+
+
+def test_validation_folders_without_test_are_scored_when_they_chose_nothing(tmp_path, capsys):
+    for split, first, count in (("train", 0, 4), ("val", 4, 2)):
+        write_folder(tmp_path / "data", count=count, first=first, below=split)
+    run(tmp_path / "data", tmp_path / "chosen", "--epochs", 1)
+    assert "on the validation images, which chose it" in capsys.readouterr().out
+    assert not (tmp_path / "chosen/test_scores.json").exists()
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--val", "none")
+    scores = json.loads((tmp_path / "out/test_scores.json").read_text())
+    assert [row["name"] for row in scores["images"]] == ["p04", "p05"] and "nothing" in scores["selection"]
+
+
+def test_mean_and_std_are_counted_and_kept(two, tmp_path, capsys):
+    run(two, tmp_path / "out", "--epochs", 1)
+    checkpoint = load(tmp_path / "out/best_model.pth")
+    compute_mean_std.main(compute_mean_std.parse_args(["--dataset", "folder", "--data-path", str(two), "--split-file",
+                                                       str(tmp_path / "out/split.json")]))
+    printed = re.search(r"pooled over all pixels: +mean (.*?)   std (.*)", capsys.readouterr().out)
+    assert [f"{value:.3f}" for value in checkpoint["mean"]] == printed[1].split()
+    assert [f"{value:.3f}" for value in checkpoint["std"]] == printed[2].split()
+
+
+@pytest.mark.parametrize("options", [("--in-channels", 1), ("--resize", 48, 40), ("--augment", "resize", "--rotate", 0, "--jitter", 0,
+                                     "--base-size", 64)], ids=["grey", "resized", "by the loader"])
+def test_other_ways_to_read(two, tmp_path, options):
+    folder = run(two, tmp_path / "out", "--epochs", 1, *options)
+    checkpoint = load(folder / "best_model.pth")
+    channels = 1 if options[0] == "--in-channels" else 3
+    assert checkpoint["model_kwargs"]["in_channels"] == channels == len(checkpoint["mean"])
+    pixels = json.loads((folder / "test_scores.json").read_text())["scores"]["pixels"]
+    assert pixels == 2 * (48 * 40 if options[0] == "--resize" else 64 * 72)
+    masks = segment(folder, two / "images/p00.png", tmp_path / "masks")
+    assert Image.open(masks["p00_mask.png"]).size == (72, 64)  # the input's size, whatever the model has seen
+
+
+def test_the_tolerance_is_reported_beside_the_strict_score(two, tmp_path, capsys):
+    run(two, tmp_path / "out", "--epochs", 2, "--tolerance", 1)
+    scores = json.loads((tmp_path / "out/test_scores.json").read_text())["scores"]
+    assert scores["tolerance"] == 1 and scores["f1_tolerant"] >= scores["f1"]
+    assert "within 1 px   F1" in capsys.readouterr().out
+    assert "val_f1_tolerant" in (tmp_path / "out/results.csv").read_text()
+
+
+@pytest.mark.parametrize("options, named", [
+    (("--num-classes", 4), "--num-classes 4: folder has 3 classes"), (("--class-weights", "1,2"), "2 weights for 3 classes"),
+    (("--classes", "nowhere.csv"), "nowhere.csv"), (("--split-file", "nowhere.json"), "nowhere.json"),
+    (("--max-pixels", 100), "4,608 pixels, the limit is 100")])
+def test_what_contradicts_the_data_is_refused(three, tmp_path, options, named):
+    with pytest.raises(DataError, match=named):
+        run(three, tmp_path / "out", "--epochs", 1, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stray_colour_stops_the_run_before_it_begins(tmp_path):
+    data = write_three_classes(tmp_path / "data", count=6)
+    stray = COLOURS[ids_of(3)].copy()
+    stray[0, :5] = (1, 2, 3)
+    Image.fromarray(stray).save(data / "masks/p03_mask.png")
+    with pytest.raises(DataError, match=r"p03_mask.png: holds 1 colour outside the class table: \(1, 2, 3\) \(5 pixels\)"):
+        run(data, tmp_path / "out", "--epochs", 1)
+    assert not (tmp_path / "out").exists()
+
+
+# --- predicting -------------------------------------------------------------------------------------------------------
+
+def segment(folder, source, output, *options):
+    argv = ["--weights", folder / "best_model.pth", "--input", source, "--output", output, "--no-amp", "--device", "cpu", *options]
+    predict.main(predict.parse_args([str(arg) for arg in argv]))
+    return {path.name: path for path in output.iterdir()}
+
+
+def test_predictions_have_the_tables_colours_and_a_legend(learned, three, tmp_path):
+    files = segment(learned, three / "images", tmp_path / "out", "--overlay")
+    mask = Image.open(files["p00_mask.png"])
+    ids, colours = np.asarray(mask), np.asarray(mask.convert("RGB"))
+    assert mask.mode == "P" and len(np.unique(ids)) > 1
+    assert np.array_equal(colours, COLOURS[ids])
+    assert (ids == ids_of(0)).mean() > 0.8
+    image, overlay = (np.asarray(Image.open(path)).astype(int) for path in (three / "images/p00.png", files["p00_overlay.png"]))
+    assert np.abs(overlay - (image + COLOURS[ids]) / 2)[ids > 0].max() <= 1
+    legend = {tuple(colour) for colour in np.unique(np.asarray(Image.open(files["legend.png"])).reshape(-1, 3), axis=0)}
+    assert set(map(tuple, COLOURS)) <= legend
+
+
+def test_the_grid_has_the_tables_colours(learned):
+    shown = {tuple(colour) for colour in np.unique(np.asarray(Image.open(learned / "predictions.png").convert("RGB")).reshape(-1, 3), axis=0)}
+    assert set(map(tuple, COLOURS)) <= shown
+
+
+def test_two_classes_stay_black_and_white(two, tmp_path):
+    folder = run(two, tmp_path / "run", "--epochs", 4, "--lr", 0.01, "--crops", 6)
+    files = segment(folder, two / "images", tmp_path / "out", "--overlay", "--threshold", 0.1)
+    mask, overlay = np.asarray(Image.open(files["p00_mask.png"])), np.asarray(Image.open(files["p00_overlay.png"])).astype(int)
+    assert set(np.unique(mask)) <= {0, 255} and (mask == 255).any() and "legend.png" not in files
+    image = np.asarray(Image.open(two / "images/p00.png")).astype(int)
+    assert np.abs(overlay - (image + OVERLAY_COLOUR) / 2)[mask > 0].max() <= 1
+
+
+def test_a_prediction_is_a_label_that_can_be_learned_from(learned, three, tmp_path):
+    """The palette PNGs of predict.py, given back as masks, are read as the ids they hold."""
+    files = segment(learned, three / "images", tmp_path / "out")
+    (tmp_path / "set/masks").mkdir(parents=True)
+    (tmp_path / "set/images").symlink_to(three / "images")
+    for name, path in files.items():
+        if name.endswith("_mask.png"):
+            path.rename(tmp_path / "set/masks" / name)
+    (tmp_path / "set/classes.csv").write_text(TABLE)
+    folder = run(tmp_path / "set", tmp_path / "again", "--epochs", 1)
+    assert (folder / "split.json").exists()

@@ -1,0 +1,186 @@
+"""`my_dataset.py check` finds each planted fault, and none in sound data."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from my_dataset import DATASETS
+from readers import check, doctor
+from readers.classes import find_table
+from readers.listing import folder
+from tests.made import COLOURS, TABLE, ids_of, photograph_of, write_folder, write_three_classes
+
+
+def report_on(root, dataset="folder"):
+    return doctor.check(DATASETS[dataset]["list"](root), find_table(root, "", DATASETS[dataset]["classes"]))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A set of two classes with train, val and test below."""
+    root = tmp_path_factory.mktemp("sound")
+    for split, first, count in (("train", 0, 4), ("val", 4, 2), ("test", 6, 2)):
+        write_folder(root, count=count, below=split, first=first)
+    return root
+
+
+@pytest.fixture
+def spoilt(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "set")
+
+
+def mask(ids):
+    return ids * np.uint8(255)
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+
+
+def test_sound_data_have_no_faults_and_the_right_numbers(sound):
+    report = report_on(sound)
+    assert report.errors == report.warnings == []
+    text = report.text()
+    share = 100 * np.mean([ids_of(n, 2).mean() for n in range(4)])
+    assert "train: 4 cases, 4 labels" in text and "4 × 72×64" in text and "4 × 0/255" in text and "4 × RGB" in text
+    assert f"foreground      {share:8.3f} % of the pixels that count, in 4 images" in text
+    pixels = np.concatenate([photograph_of(ids_of(n, 2), n).reshape(-1, 3) for n in range(4)]) / 255
+    for numbers in (pixels.mean(0), pixels.std(0)):
+        assert " ".join(f"{value:.3f}" for value in numbers) in text
+    frequency = np.array([1 - share / 100, share / 100])
+    assert ",".join(f"{weight:.3g}" for weight in np.median(frequency) / frequency) in text
+
+
+# fault → (what spoils the set, error or warning, words)
+FAULTS = {
+    "image without label": (lambda d: (d / "train/masks/p01_mask.png").unlink(), "errors", "p01.png has no label"),
+    "label without image": (lambda d: (d / "train/images/p01.png").unlink(), "errors", "p01_mask.png has no image"),
+    "unreadable image": (lambda d: (d / "train/images/p01.png").write_bytes(b"no"), "errors", "p01.png: cannot be read"),
+    "unreadable label": (lambda d: (d / "val/masks/p04_mask.png").write_bytes(b"no"), "errors", "p04_mask.png: cannot be read"),
+    "other size": (lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2))[:-4]), "errors", "is 72×60 pixels"),
+    "turned": (lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2)).T.copy()), "errors", "turned by 90°"),
+    "stray value": (lambda d: save(d / "train/masks/p01_mask.png", np.where(ids_of(1, 2) > 0, 255, np.arange(72) % 2).astype(np.uint8)),
+                    "errors", "holds 3: 0"),
+    "smoothed edges": (lambda d: Image.fromarray(mask(ids_of(1, 2))).resize((36, 32)).resize((72, 64), Image.Resampling.BICUBIC)
+                       .save(d / "train/masks/p01_mask.png"), "errors", "along the edges"),
+    "photograph for label": (lambda d: save(d / "train/masks/p01_mask.png", photograph_of(ids_of(1, 2), 1)[..., 0].copy()),
+                             "errors", "away from the edges"),
+    "same image in two splits": (lambda d: shutil.copy(d / "train/images/p01.png", d / "val/images/p04.png"), "errors",
+                                 "the same picture in several splits"),
+    "same image in two formats": (lambda d: Image.open(d / "train/images/p01.png").save(d / "test/images/p06.png", compress_level=0),
+                                  "errors", "the same picture in several splits"),
+    "same image twice": (lambda d: shutil.copy(d / "train/images/p01.png", d / "train/images/p02.png"), "warnings",
+                         "the same picture twice"),
+    "label of another image": (lambda d: shutil.copy(d / "train/masks/p01_mask.png", d / "train/masks/p02_mask.png"), "warnings",
+                               "the same label for different pictures"),
+    "empty label": (lambda d: save(d / "train/masks/p01_mask.png", np.zeros((64, 72), np.uint8)), "warnings",
+                    "1 labels hold a single class: .*p01_mask.png"),
+    "mixed encodings": (lambda d: save(d / "train/masks/p01_mask.png", ids_of(1, 2)), "warnings", "3 as 0/255, 1 as 0/1"),
+    "inverted": (lambda d: [save(path, 255 - np.asarray(Image.open(path))) for path in (d / "train/masks").iterdir()], "warnings",
+                 "are the labels inverted"),
+    "12 bits in 16": (lambda d: save(d / "train/images/p01.png", (photograph_of(ids_of(1, 2), 1)[..., 0] * np.uint16(16))),
+                      "warnings", "very dark"),
+    "label as JPEG": (lambda d: ((d / "train/masks/p01_mask.png").unlink(),
+                                 save(d / "train/masks/p01_mask.jpg", np.full((64, 72), 255, np.uint8))), "warnings", "is a JPEG"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_planted_fault_is_found(spoilt, fault):
+    spoil, kind, words = FAULTS[fault]
+    spoil(spoilt)
+    report = report_on(spoilt)
+    assert any(re.search(words, text) for text in getattr(report, kind)), report.text()
+    if kind == "warnings":
+        assert report.errors == []
+
+
+def test_faults_hide_no_other_faults(spoilt):
+    for fault in ("image without label", "unreadable label", "other size", "same image in two splits"):
+        if fault == "other size":
+            save(spoilt / "train/masks/p02_mask.png", mask(ids_of(2, 2))[:-4])
+        else:
+            FAULTS[fault][0](spoilt)
+    assert len(report_on(spoilt).errors) == 4
+
+
+def test_roi_masks_are_measured_and_empty_ones_are_errors(tmp_path):
+    write_folder(tmp_path, count=2)
+    for number, rows in ((0, 32), (1, 0)):
+        roi = np.zeros((64, 72), np.uint8)
+        roi[:rows] = 255
+        (tmp_path / "roi").mkdir(exist_ok=True)
+        save(tmp_path / f"roi/p{number:02d}.png", roi)
+    report = report_on(tmp_path)
+    assert "ROI masks cover 0.0 to 50.0 % of an image" in report.text()
+    assert ["p01.png: the ROI mask is empty" in text for text in report.errors] == [True]
+
+
+def test_stray_colours_and_absent_classes_of_a_table(tmp_path):
+    write_three_classes(tmp_path, count=4)
+    (tmp_path / "classes.csv").write_text(TABLE + "10,rare,1 2 3,\n")
+    stray = COLOURS[ids_of(1)].copy()
+    stray[:2, :5] = (9, 8, 7)
+    save(tmp_path / "masks/p01_mask.png", stray)
+    report = report_on(tmp_path)
+    assert any("(9, 8, 7) (10 pixels)" in text and "p01_mask.png" in text for text in report.errors)
+    assert any("no training image has a pixel of: rare" in text for text in report.warnings)
+
+
+def test_a_class_that_only_the_test_has_is_told(tmp_path):
+    (tmp_path / "classes.csv").write_text(TABLE)
+    colour = {"label": lambda ids: Image.fromarray(COLOURS[ids])}
+    write_folder(tmp_path, classes=2, below="train", **colour)
+    write_folder(tmp_path, classes=3, below="test", first=50, **colour)
+    assert any("holds classes that no training image has: water" in text for text in report_on(tmp_path).warnings)
+
+
+def test_the_command_writes_report_and_sheet_and_exits_by_what_it_found(spoilt, tmp_path, capsys):
+    argv = ["check", "--dataset", "folder", "--data-path", str(spoilt), "--output-dir", str(tmp_path / "out")]
+    check.main(DATASETS, argv)
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+    assert (tmp_path / "out/check.txt").read_text().startswith("class table:")
+    sheet = np.asarray(Image.open(tmp_path / "out/check.png"))
+    assert sheet.shape[1] > 1000 and (sheet == 255).all(-1).any()
+    FAULTS["unreadable image"][0](spoilt)
+    with pytest.raises(SystemExit) as stop:
+        check.main(DATASETS, argv)
+    assert stop.value.code == 1 and "ERROR: " in capsys.readouterr().out
+
+
+def test_the_sheet_shows_the_tables_colours(tmp_path):
+    table = find_table(write_three_classes(tmp_path, count=2), "", None)
+    report = doctor.check(folder(tmp_path), table)
+    check.save_sheet(tmp_path / "sheet.png", report.samples, table)
+    shown = {tuple(colour) for colour in np.unique(np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 3), axis=0)}
+    assert set(map(tuple, COLOURS)) <= shown
+
+
+def test_the_script_itself_runs(sound, tmp_path):
+    script = Path(__file__).parent.parent / "my_dataset.py"
+    argv = [sys.executable, script, "check", "--dataset", "folder", "--data-path", sound, "--output-dir", tmp_path / "out"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout, done.stderr
+
+
+def test_no_data_at_all_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        check.main(DATASETS, ["check", "--dataset", "folder", "--data-path", str(tmp_path)])
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("my_dataset.py check: error: ")
+
+
+def test_the_real_cracks_have_one_label_twice(drive_root):
+    """CrackForest's 042.png is a copy of 065.png, and does not fit its photograph."""
+    if not (drive_root / "CrackForest").is_dir():
+        pytest.skip("SEG_DATA holds no CrackForest")
+    listing = folder(drive_root / "CrackForest")
+    listing.splits["all"] = [case for case in listing.splits["all"] if case.name in ("041", "042", "064", "065")]
+    report = doctor.check(listing, DATASETS["folder"]["classes"])
+    assert report.errors == [] and len(report.warnings) == 1
+    assert "042.png" in report.warnings[0] and "065.png" in report.warnings[0]
