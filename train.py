@@ -201,7 +201,7 @@ def load_members(args, paths):
             members.append((checkpoints.model_of(checkpoint, path), checkpoint))
         else:
             members.append(make_model(args, path))
-    plain = {"class_names": class_table(args).names, "mean": args.mean, "std": args.std, "threshold": None}
+    plain = {"class_names": list(class_table(args).names), "mean": args.mean, "std": args.std, "threshold": None}
     return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
 
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from my_dataset import pad_and_stack
-from train_utils.crop_loader import CropLoader
+from train_utils.crop_loader import CropLoader, StackedImages
 from train_utils.distributed_utils import EpochBatches
 from transforms import RandomAffineCrops, RandomResize, ToTensor, change_colours
 
@@ -160,7 +160,9 @@ def loader(seed=3, rank=0, ranks=1, repeats=4, batch_size=3):
     images[:, 2] = torch.arange(5)[:, None, None]  # the third channel says which image it is
     batches = EpochBatches(5, batch_size, seed, rank, ranks, repeats)
     crops = RandomAffineCrops(16, **RAW, jitter=0)
-    return CropLoader(images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, crops, seed)
+    device = torch.device("cpu")
+    stack = StackedImages(images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, device)
+    return CropLoader(stack, batches, crops, seed, device)
 
 
 def all_images(loader):
