@@ -67,15 +67,18 @@ th:first-child { text-align: left; position: sticky; left: 0; background: var(--
 def save(folder, title, content, evidence, class_names, image_of):
     """Writes folder/report.html and folder/images.csv (scores of each image inside the ROI). See page()."""
     folder = Path(folder)
-    write_csv(folder / "images.csv", [row | {name: scores[name] for name in PER_IMAGE} | per_class(scores)
-                                      for row, scores in zip(content["images"], evidence.roi.images)])
+    write_csv(folder / "images.csv", map(csv_row, content["images"], evidence.roi.images))
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(page(title, content, evidence, class_names, image_of), encoding="utf-8")
 
 
-def per_class(scores):
-    """The lists of scores by class, where there are more than two."""
-    return {name: value for name, value in scores.items() if name.endswith("_per_class") and len(value) > 2}
+def csv_row(row, scores):
+    """A line of images.csv: counts and scores of an image; of more than two classes also by class, 0 the background."""
+    line = {}
+    for name, value in row.items():
+        line |= {f"{name}_{c}": count for c, count in enumerate(value, 1)} if isinstance(value, list) else {name: value}
+    by_class = {name: value for name, value in scores.items() if name.endswith("_per_class") and len(value) > 2}
+    return line | {name: scores[name] for name in PER_IMAGE} | by_class
 
 
 def page(title, content, evidence, class_names, image_of):
@@ -213,7 +216,7 @@ def conventions(evidence):
 
 def curves(scores, threshold, evidence, class_names):
     """ROC and precision-recall curves of the foreground classes."""
-    colours = default_colours(len(class_names))[1:].tolist() if len(class_names) > 2 else [(0, 114, 178)]
+    colours = default_colours(len(class_names))[1:] * 0.75 if len(class_names) > 2 else [(0, 114, 178)]  # darker, on white
     lines = [(name, colour, *curve) for name, colour, histogram in
              zip(class_names[1:], colours, evidence.roi.counts.histograms) if (curve := rank_curves(*histogram))]
     points = [("p > 0.5", "o", scores)] if len(class_names) == 2 else []
