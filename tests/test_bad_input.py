@@ -12,6 +12,7 @@ import compute_mean_std
 import predict
 import train
 from my_dataset import DATASETS, DataError
+from run import judging
 from src import MODELS
 from tests.tiny import TINY, run_train
 from train_utils import flags
@@ -96,7 +97,7 @@ def test_a_report_of_several_processes(capsys, weights, monkeypatch):
 
 def test_report_folder_is_tried_before_judging(capsys, weights, tiny_root, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(train, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
+    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
     message = refusal(capsys, "train.py", "--data-path", tiny_root, "--test-only", "--weights", weights, "--output-dir",
                       tmp_path / "out", "--report", tmp_path / "file")
     assert str(tmp_path / "file") in message and "another folder" in message

@@ -17,7 +17,8 @@ from src import MODELS, build_model
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from tests.tiny import TINY, run_train
 from train_utils.checkpoint import CheckpointError, check_description, load, load_model
-from train_utils.flags import MODEL_FLAGS, describe_model, parse_args
+from train_utils.flags import parse_args
+from train_utils.model_flags import MODEL_FLAGS, describe_model
 
 TINY_WITHOUT_WIDTH = TINY[:2] + TINY[4:]  # for the models that have no --base-c
 assert TINY[2:4] == ("--base-c", "4")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from my_dataset import DriveDataset, list_drive
+from run import judging
 from tests.tiny import run_train
 from train_utils import report, results, summarize, train_and_eval
 from train_utils.evidence import Evidence, Judged, bootstrap, count_found, rank_curves, thick_pixels
@@ -245,7 +245,7 @@ def test_rank_curves_by_hand():
 
 def test_the_second_observer_of_drive_scores_as_published(drive_root):
     dataset = DriveDataset(drive_root, train=False)
-    evidence = train.gather_evidence(SimpleNamespace(num_classes=2), dataset)
+    evidence = judging.gather_evidence(SimpleNamespace(num_classes=2), dataset)
     for target in evidence.targets:
         evidence(torch.zeros(2, *target.shape))
     scores = summarize(evidence.observer.counts)

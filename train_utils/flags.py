@@ -7,49 +7,43 @@ from argparse import BooleanOptionalAction as BOOL
 from argparse import Namespace
 from pathlib import Path
 
-from src import default_options
 from src.device import pick_device
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 from . import checkpoint as checkpoints
 from .cli import Parser, class_weights, number
 from .distributed_utils import from_main, world_size
-
-# Recipes: defaults of the flags that say how to train, which flags on the command line override.
-CLASSIC = {  # the tutorials', to the letter
-    "augment": "resize", "base_size": 565, "scale": [0.5, 1.2], "crop_size": 480, "crops": 1, "rotate": 0.0, "jitter": 0.0,
-    "base_c": 32, "bilinear": True, "epochs": 200, "batch_size": 4, "optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-4,
-    "warmup_epochs": 1.0, "clip_grad": 0.0, "class_weights": [1.0, 2.0], "batch_dice": False,
-}
-BEST = {
-    "augment": "affine", "base_size": 0, "scale": [0.85, 1.2], "crop_size": 288, "crops": 15, "rotate": 180.0, "jitter": 0.25,
-    "base_c": 16, "bilinear": False, "epochs": 40, "batch_size": 2, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-2,
-    "warmup_epochs": 4.0, "clip_grad": 5.0, "class_weights": [1.0, 1.25], "batch_dice": True,
-}
-PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 8, "warmup_epochs": 0.8}}
-
-# What --demo changes of them: well under two minutes on two CPU cores.
-DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
+from .model_flags import MODEL_FLAGS, add_model_flags, check_model_flags
+from .presets import DEMO, PRESETS
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
 LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "flips", "list_models", "output_dir", "pin_memory",
                "prefetch", "print_freq", "prune", "report", "resume", "split_file", "start_epoch", "tensorboard", "test_only",
                "threshold", "weights", "workers"}
-# Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
-MODEL_FLAGS = {"base_c": "--base-c", "bilinear": "--bilinear", "norm": "--norm", "bias": "--bias",
-               "deep_supervision": "--deep-supervision", "pretrain_backbone": "--pretrained"}
 # What a new run takes from the weights it starts from.
 WEIGHTS_FLAGS = {"model", "in_channels", "mean", "std", *MODEL_FLAGS} - {"pretrain_backbone"}
 
 
+ON = {"action": "store_true"}
+
+
 def get_parser(prog, description, datasets, models):
     parser = Parser(prog=prog, usage="%(prog)s [flags]", description=description)
-    on_off = {"action": "store_true"}
-    add = parser.add_argument_group("data").add_argument
+    add_data_flags(parser.add_argument_group("data").add_argument, datasets)
+    add_crop_flags(parser.add_argument_group("training crops").add_argument)
+    add_model_flags(parser.add_argument_group("model").add_argument, models)
+    add_training_flags(parser.add_argument_group("training").add_argument)
+    add_output_flags(parser.add_argument_group("going on, judging, output").add_argument)
+    add_process_flags(parser.add_argument_group("several processes (torchrun train_multi_GPU.py)").add_argument)
+    parser.set_defaults(**PRESETS[parser.get_default("preset")])
+    return parser
+
+
+def add_data_flags(add, datasets):
     add("--data-path", default="./", help="folder that holds the data set, such as DRIVE/ (default: here); for list: a text "
         "file")
     add("--dataset", default="drive", choices=sorted(datasets), help="name of a row of DATASETS in my_dataset.py")
-    add("--demo", **on_off, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
+    add("--demo", **ON, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
     add("--classes", default="", metavar="FILE", help="class table, .csv or .json: id, name, colour, ignore (default: "
         "classes.csv or .json in --data-path, else the data set's own)")
     add("--num-classes", type=number(int, minimum=2, maximum=254), help="classes, the background included; to be checked "
@@ -76,6 +70,16 @@ def get_parser(prog, description, datasets, models):
     add("--mean", type=number(float, minimum=0, maximum=1), nargs="+", metavar="M",
         help="of each channel in 0-1 (default: the data set's, else counted from the training images)")
     add("--std", type=number(float, above=0), nargs="+", metavar="S", help="standard deviation of each channel in 0-1")
+    add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
+    add("--cache-limit", type=number(float, minimum=0), default=4.0, metavar="GB",
+        help="of each part of the data; beyond it images are read from files anew each time")
+    add("--workers", type=number(int, minimum=0), help="loader processes (default: up to 8 for a GPU or for images read "
+        "from files, 0 for a CPU that has them in memory)")
+    add("--prefetch", type=number(int, minimum=1), help="batches that each worker keeps ready (default: 2)")
+    add("--pin-memory", action=BOOL, help="load into page-locked memory (default: for CUDA)")
+
+
+def add_crop_flags(add):
     add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one resampling with "
         "random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
     add("--base-size", type=number(int, minimum=0), help="shorter side, in px, that --scale multiplies; 0: each image's own")
@@ -86,27 +90,8 @@ def get_parser(prog, description, datasets, models):
     add("--mirror", default="both", choices=["both", "horizontal", "none"],
         help="flips of the training crops; horizontal: left and right alone, for pictures that have an up and a down")
     add("--jitter", type=number(float, minimum=0, below=1), help="brightness, contrast and saturation change by up to this share")
-    add("--cache", action=BOOL, default=True, help="keep decoded images in memory")
-    add("--cache-limit", type=number(float, minimum=0), default=4.0, metavar="GB",
-        help="of each part of the data; beyond it images are read from files anew each time")
-    add("--workers", type=number(int, minimum=0), help="loader processes (default: up to 8 for a GPU or for images read "
-        "from files, 0 for a CPU that has them in memory)")
-    add("--prefetch", type=number(int, minimum=1), help="batches that each worker keeps ready (default: 2)")
-    add("--pin-memory", action=BOOL, help="load into page-locked memory (default: for CUDA)")
 
-    add = parser.add_argument_group("model").add_argument
-    add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
-    add("--list-models", **on_off, help="print each model's parameters, multiply-adds and paper, and end")
-    add("--base-c", type=number(int, minimum=1), help="channels of the first level (the default is unet's; the others': "
-        "their papers')")
-    add("--bilinear", action=BOOL, help="bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)")
-    add("--norm", action=BOOL, help="BatchNorm after each convolution (unet, attention_unet, unet_plus_plus; default: on)")
-    add("--bias", action=BOOL, help="convolutions with a bias (the same three; default: where there is no norm)")
-    add("--deep-supervision", action=BOOL, help="a loss on each depth of unet_plus_plus (default: on)")
-    add("--pretrained", action="store_const", const=True, dest="pretrain_backbone", help="begin with torchvision's ImageNet "
-        "weights in the encoder, and with their --mean and --std (vgg16_unet, mobilenetv3_unet)")
-
-    add = parser.add_argument_group("training").add_argument
+def add_training_flags(add):
     add("--preset", default="best", choices=sorted(PRESETS), help="the recipe: defaults of the flags that say how to train")
     add("--epochs", type=number(int, minimum=1), help="passes over the training images")
     add("-b", "--batch-size", type=number(int, minimum=1), help="images a step, on each device")
@@ -125,7 +110,8 @@ def get_parser(prog, description, datasets, models):
     add("--compile", action=BOOL, default=False, help="torch.compile the model")
     add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
 
-    add = parser.add_argument_group("going on, judging, output").add_argument
+
+def add_output_flags(add):
     add("--resume", default="", metavar="auto|FILE", help="go on with a run, its flags included; auto: last_model.pth of "
         "--output-dir, if there is one. With a larger --epochs the schedule is planned anew from there")
     add("--start-epoch", type=number(int, minimum=0), help="count epochs from here (default: where the checkpoint ended)")
@@ -133,10 +119,10 @@ def get_parser(prog, description, datasets, models):
         "several files --test-only judges the ensemble, the mean of their probabilities")
     add("--tolerance", type=number(int, minimum=0), default=0, metavar="PX",
         help="also report F1 with this tolerance in px, for thin structures; 0: off")
-    add("--test-only", **on_off, help="score --weights on the test split and write test_scores.json")
+    add("--test-only", **ON, help="score --weights on the test split and write test_scores.json")
     add("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="with --test-only: judge with the nested "
         "network of this depth, 1 to 4, of a unet_plus_plus")
-    add("--flips", **on_off, help="with --test-only: average the probabilities over the four flips of each image")
+    add("--flips", **ON, help="with --test-only: average the probabilities over the four flips of each image")
     add("--threshold", type=number(float, minimum=0, below=1), help="with --test-only: the chosen threshold on the "
         "probability of class 1 (default: the checkpoint's; of an ensemble the mean)")
     add("--report", default="", metavar="DIR", help="with --test-only: write report.html, a page that needs nothing but "
@@ -146,13 +132,12 @@ def get_parser(prog, description, datasets, models):
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
     add("--tensorboard", action=BOOL, default=False, help="also log scalars and pictures for TensorBoard")
 
-    add = parser.add_argument_group("several processes (torchrun train_multi_GPU.py)").add_argument
-    add("--sync-bn", **on_off, help="BatchNorm statistics over all GPUs")
-    add("--scale-lr", **on_off, help="multiply --lr by the number of processes")
+
+def add_process_flags(add):
+    add("--sync-bn", **ON, help="BatchNorm statistics over all GPUs")
+    add("--scale-lr", **ON, help="multiply --lr by the number of processes")
     add("--dist-timeout", type=number(float, above=0), default=600, metavar="SECONDS",
         help="longest that one process waits for another")
-    parser.set_defaults(**PRESETS[parser.get_default("preset")])
-    return parser
 
 
 def parse_args(argv, prog, description, datasets, models):
@@ -165,17 +150,7 @@ def parse_args(argv, prog, description, datasets, models):
     if args.demo:
         parser.set_defaults(**DEMO)
     resume = from_main(lambda: resume_path(args))
-    if resume:
-        saved = from_main(lambda: checkpoints.load_described(resume)["args"])
-        parser.set_defaults(output_dir=str(Path(resume).parent))
-    else:
-        saved = from_main(lambda: checkpoints.load(args.weights[0]).get("args", {})) if args.weights else {}
-    if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
-        wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
-        parser.set_defaults(**{name: saved[name] for name in wanted})
-    if resume or (args.test_only and args.weights):
-        split_file = Path(resume or args.weights[0]).parent / "split.json"
-        parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
+    saved = set_saved_defaults(parser, args, resume)
     args = parser.parse_args(argv)
     args.resume = resume
     if resume and args.preset != saved.get("preset", args.preset):
@@ -190,6 +165,22 @@ def parse_args(argv, prog, description, datasets, models):
     return args
 
 
+def set_saved_defaults(parser, args, resume):
+    """Makes the flags of the run that is resumed, judged or begun from the defaults, and returns them, {} for none."""
+    if resume:
+        saved = from_main(lambda: checkpoints.load_described(resume)["args"])
+        parser.set_defaults(output_dir=str(Path(resume).parent))
+    else:
+        saved = from_main(lambda: checkpoints.load(args.weights[0]).get("args", {})) if args.weights else {}
+    if isinstance(saved, dict):  # the tutorials' files hold a Namespace of other flags
+        wanted = saved.keys() - LOCAL_FLAGS if resume or args.test_only else saved.keys() & WEIGHTS_FLAGS
+        parser.set_defaults(**{name: saved[name] for name in wanted})
+    if resume or (args.test_only and args.weights):
+        split_file = Path(resume or args.weights[0]).parent / "split.json"
+        parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
+    return saved
+
+
 def resume_path(args):
     """The file to resume from, "" for none: `--resume auto` without a checkpoint starts a new run."""
     if args.resume != "auto":
@@ -199,30 +190,6 @@ def resume_path(args):
         return str(path)
     print(f"--resume auto: there is no {path}, so this is a new run", flush=True)
     return ""
-
-
-def check_model_flags(parser, args, explicit, min_side):
-    """Ends the script where an explicit flag is none of the model's; sets those that it does not have to None."""
-    options = default_options(args.model)
-    for option, flag in MODEL_FLAGS.items():
-        if option not in options:
-            if getattr(explicit, option) is not None:
-                own = [flag for option, flag in MODEL_FLAGS.items() if option in options]
-                parser.error(f"{flag}: --model {args.model} has no such option; it has {', '.join(own) or 'none'}")
-            setattr(args, option, None)
-    if explicit.pretrain_backbone and args.weights:
-        parser.error("--pretrained and --weights both say which weights to begin with; give one of them")
-    if args.crop_size < min_side and not args.test_only:
-        parser.error(f"--crop-size {args.crop_size}: {args.model} learns from crops of at least {min_side}, the border of "
-                     "which its valid convolutions take off")
-
-
-def describe_model(args):
-    """What build_model() needs, as a checkpoint keeps it: the model's options are the flags' or its own defaults."""
-    kwargs = default_options(args.model) | {"in_channels": args.in_channels, "num_classes": args.num_classes or 2}
-    kwargs |= {option: getattr(args, option) for option in MODEL_FLAGS if getattr(args, option) is not None}
-    kwargs.pop("pretrain_backbone", None)  # it says where weights began, not what the model is
-    return {"model_name": args.model, "model_kwargs": kwargs}
 
 
 def check_flags(parser, args):

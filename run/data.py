@@ -3,14 +3,13 @@
 import torch
 
 from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
+from readers import splits
+from readers.statistics import statistics
 from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import from_main, log
-from train_utils.flags import PRESETS
+from train_utils.presets import PRESETS
 from transforms import RandomAffineCrops, train_preset
-
-from . import splits
-from .statistics import statistics
 
 
 def class_table(args):

@@ -1,0 +1,106 @@
+"""The final judgement on the test images: one model or an ensemble, its scores, its report."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from my_dataset import DataError
+from src.inference import Flips
+from train_utils import checkpoint as checkpoints
+from train_utils import judge, report, results, summarize
+from train_utils.distributed_utils import from_main, is_main_process, log
+from train_utils.evidence import Evidence
+from train_utils.pictures import fill_colours
+from train_utils.preview import draw_predictions
+from transforms import eval_preset
+
+from .data import class_table, judge_loader, labelled_test_cases, make_dataset
+from .state import make_model
+
+# What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
+SELECTION = {
+    "holdout": "validation images, which take no part in the training",
+    "none": "nothing: the last weights, threshold 0.5",
+    "test": "the TEST images themselves, as the tutorials do: the test scores below are flattered by it",
+}
+
+
+def describe_origin(paths, members, flips=False):
+    """What test_scores.json says of the judged weights: files, epochs, what chose them, training images, flips."""
+    choices = [SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights"
+               for checkpoint in members]
+    each = {name: [checkpoint.get(name) for checkpoint in members] for name in ("epoch", "split")}
+    each = {name: values[0] if len(values) == 1 else values for name, values in each.items()}
+    return {"weights": [str(path) for path in paths], "flips": flips, "selection": "; ".join(dict.fromkeys(choices)), **each}
+
+
+def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin):
+    """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
+    dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
+    evidence = gather_evidence(args, dataset) if args.report else None
+    loader = judge_loader(args, dataset, device)
+    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance,
+                   observe=evidence)
+    scores = summarize(counts, checkpoint["threshold"])
+    scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
+    if is_main_process():
+        content = {**results.provenance(device, time.perf_counter() - begin), **origin, "threshold": checkpoint["threshold"],
+                   "scores": scores, "images": results.image_rows([case.name for case in cases], counts)}
+        results.write_json(Path(args.output_dir) / "test_scores.json", content)
+        if evidence:
+            report.save(args.report, f"{args.dataset}: test images", content, evidence, dataset.classes.names,
+                        lambda i: dataset.read(i)[0].permute(1, 2, 0).numpy())
+    log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
+    return dataset
+
+
+def gather_evidence(args, dataset):
+    """What judge() fills for the report: knows the labels without any ROI, and the second observer's, where there are."""
+    frames = dataset.with_cases([replace(case, roi=None) for case in dataset.cases])
+    seconds = dataset.with_cases([replace(case, label=case.second) for case in dataset.cases])
+    every = range(len(dataset))
+    return Evidence(args.num_classes, [dataset.read(i)[1] for i in every], [frames.read(i)[1] for i in every],
+                    [seconds.read(i)[1] if dataset.cases[i].second else None for i in every])
+
+
+def load_members(args, paths):
+    """[(model, checkpoint)] of the files: the first as the flags describe it, which took their defaults from it, the others
+    by their own description. Plain weights say nothing of themselves: they are of the flags' model, mean and std."""
+    members = [make_model(args, paths[0])]
+    for path in paths[1:]:
+        checkpoint = from_main(lambda: checkpoints.load(path))
+        if "format" in checkpoint:
+            members.append((checkpoints.model_of(checkpoint, path), checkpoint))
+        else:
+            members.append(make_model(args, path))
+    plain = {"class_names": list(class_table(args).names), "mean": args.mean, "std": args.std, "threshold": None}
+    return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
+
+
+def test_only(args, device, amp_dtype, begin):
+    """Scores --weights, one checkpoint or an ensemble, on the test split."""
+    paths = args.weights or [args.resume]
+    members = load_members(args, paths)
+    if not (args.mean and args.std):
+        raise DataError(f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std")
+    for path, (member, _) in zip(paths, members):
+        checkpoints.prune(member, args.prune, path)
+    model, checkpoint = checkpoints.combine(paths, members)
+    model = Flips(model) if args.flips else model
+    checkpoint |= {"mean": args.mean, "std": args.std}
+    if args.threshold is not None:
+        checkpoint["threshold"] = args.threshold
+    origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
+    cases = labelled_test_cases(args)
+    if not cases:
+        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
+                        "segments them")
+    for folder in filter(None, (args.output_dir, args.report)):
+        checkpoints.prepare_folder(folder)
+    model = model.to(device, memory_format=torch.channels_last)
+    dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
+    if is_main_process():
+        draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
+                         dataset.classes.names, fill_colours(dataset.classes.colours))
