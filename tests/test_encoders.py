@@ -67,6 +67,21 @@ def test_stages_have_the_tutorials_channels(build, channels, sides):
     assert [tuple(stage.shape[1:]) for stage in stages] == [(c, side, side) for c, side in zip(channels, sides)]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("build, indices", [(VGG16UNet, [5, 12, 22, 32, 42]), (MobileV3Unet, [1, 3, 6, 12, 15])])
+def test_the_decoder_gets_the_layers_that_the_tutorials_number(build, indices):
+    model, layers, skips = build(2).eval(), [], []
+    for layer in model.backbone:
+        layer.register_forward_hook(lambda module, args, output: layers.append(output))
+    for up in (model.up1, model.up2, model.up3, model.up4):
+        up.register_forward_pre_hook(lambda module, args: skips.append(args[1]))
+    model.up1.register_forward_pre_hook(lambda module, args: skips.append(args[0]))
+    model(torch.randn(1, 3, 32, 32))
+    deepest, skips = skips[1], [skips[0], *skips[2:]]
+    assert len(layers) == indices[-1] + 1
+    assert all(found is layers[index] for found, index in zip([deepest, *skips], reversed(indices), strict=True))
+
+
 def test_stages_are_the_outputs_of_the_numbered_layers():
     class Add(nn.Module):
         def forward(self, x):
