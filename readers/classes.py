@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import IGNORE, DataError, listing, numbers_of, open_image, packed_colours, read_binary
+from .files import IGNORE, DataError, list_values, numbers_of, open_image, packed_colours, read_binary
 
 UNKNOWN = 254  # in the look-up tables: no entry of the class table; so there are at most 254 classes
 MAX_CLASSES = 254
@@ -260,4 +260,4 @@ def unknown_values(path, table, numbers, colours, readings):
         remedy = (f"add {'them' if len(found) > 1 else 'it'} to the table (ignore = 1 for pixels that do not count) or "
                   "correct the label")
     return (f"{path}: holds {len(found)} {what}{'s' if len(found) > 1 else ''} outside the class table: "
-            f"{listing(found, counts)}; {remedy}")
+            f"{list_values(found, counts)}; {remedy}")

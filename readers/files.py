@@ -155,12 +155,12 @@ def read_binary(path, what, max_pixels=None):
     found, counts = np.unique(values, return_counts=True)
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
         raise DataError(f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds {len(found)}: "
-                        f"{listing(found, counts)}; redraw or threshold it, and save it as PNG, not as JPEG")
+                        f"{list_values(found, counts)}; redraw or threshold it, and save it as PNG, not as JPEG")
     mask = values == found[-1] if len(found) == 2 else values > 0
     return mask, found.tolist()
 
 
-def listing(found, counts, shown=8):
+def list_values(found, counts, shown=8):
     """"0 (30 pixels), 255 (15 pixels), …": the first of the values and how often each occurs."""
     words = [f"{value} ({count} pixels)" for value, count in zip(found[:shown], counts[:shown])]
     return ", ".join(words) + (", …" if len(found) > shown else "")

@@ -147,6 +147,14 @@ def test_greys_that_stand_for_classes_are_read_as_colours(tmp_path):
     assert np.array_equal(target, IDS) and found == "grey colours"
 
 
+def test_a_grey_picture_of_ids_is_read_by_them_though_its_greys_are_colours_of_the_table(tmp_path):
+    (tmp_path / "t.csv").write_text("id,name,colour\n0,a,#010101\n1,b,#020202\n2,c,#000000\n")
+    table = read_table(tmp_path / "t.csv")
+    assert np.array_equal(label(tmp_path, Image.fromarray(IDS), table)[0], IDS)
+    by_colour, found = label(tmp_path, Image.fromarray(IDS).convert("RGB"), table)
+    assert np.array_equal(by_colour, np.array([2, 0, 1])[IDS]) and found == "RGB colours"
+
+
 @pytest.mark.parametrize("make, named", [
     (lambda ids: Image.fromarray(np.where(ids == 2, 77, ids).astype(np.uint8)), r"1 value outside .*: 77 \(576 pixels\); add it"),
     (lambda ids: Image.fromarray(np.where(ids[..., None] == 2, 7, COLOURS[ids]).astype(np.uint8)),
