@@ -46,7 +46,7 @@ def test_gate_lets_all_or_nothing_through(bias, share):
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_with_open_gates_it_is_the_unet(bilinear):
     torch.manual_seed(0)
-    model, plain = AttentionUNet(3, 2, bilinear, base_c=4), UNet(3, 2, bilinear, base_c=4)  # training keeps the features large
+    model, plain = AttentionUNet(3, 2, bilinear, base_c=4), UNet(3, 2, bilinear, base_c=4)  # training: features stay large
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("gate")})
     image = torch.randn(1, 3, 37, 50)
     assert not torch.allclose(model(image)["out"], plain(image)["out"], atol=0.05)
@@ -74,7 +74,8 @@ def test_parameter_count(bilinear):
     # the skip, C_g = 256, 128, 64 of the scale below (half of it with bilinear upsampling).
     gates = sum(f * f + f * (f if bilinear else 2 * f) + 2 * f + 1 for f in (128, 64, 32))
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in model.parameters()) for model in (AttentionUNet(3, 2, bilinear), UNet(3, 2, bilinear, 16))]
+        models = AttentionUNet(3, 2, bilinear), UNet(3, 2, bilinear, base_c=16)
+    counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
     assert counts[0] - counts[1] == gates
     if not bilinear:
         assert counts[0] == 2_007_557

@@ -1,4 +1,4 @@
-"""The encoders are torchvision's, under the tutorials' names; ImageNet weights load from a file, and clearly not without it."""
+"""The encoders are torchvision's, under the tutorials' names; ImageNet weights load from a file or name it."""
 
 import urllib.error
 
@@ -12,8 +12,10 @@ from torchvision.models.vgg import cfgs, make_layers
 from src import MobileV3Unet, VGG16UNet
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD, Stages, for_channels
 
-BOTH = pytest.mark.parametrize("build, weights", [(VGG16UNet, VGG16_BN_Weights.IMAGENET1K_V1),
-                                                  (MobileV3Unet, MobileNet_V3_Large_Weights.IMAGENET1K_V1)], ids=["vgg", "mobile"])
+BOTH = pytest.mark.parametrize("build, weights", [
+    (VGG16UNet, VGG16_BN_Weights.IMAGENET1K_V1), (MobileV3Unet, MobileNet_V3_Large_Weights.IMAGENET1K_V1),
+], ids=["vgg", "mobile"])
+NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 
 
 def double_conv(a, m, b):
@@ -22,7 +24,7 @@ def double_conv(a, m, b):
 
 
 def decoder(channels, num_classes):
-    """Parameters of four bilinear Ups (as wide as the skip, half the input between their convolutions) and the 1×1 convolution."""
+    """Parameters of four bilinear Ups, as wide as the skip, with half the input inside, and of the 1×1 convolution."""
     ups = sum(double_conv(a + b, (a + b) // 2, b) for a, b in zip(channels[:0:-1], channels[-2::-1]))
     return ups + channels[0] * num_classes + num_classes
 
@@ -33,7 +35,7 @@ def count(build, num_classes=2):
 
 
 def test_parameter_count_of_vgg16_unet():
-    # torchvision states 138,365,992 parameters for vgg16_bn; its classifier has 25088·4096 + 4096·4096 + 4096·1000 and biases.
+    # torchvision states 138,365,992 for vgg16_bn; the classifier is 25088·4096 + 4096·4096 + 4096·1000 and biases.
     classifier = 25088 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
     assert VGG16_BN_Weights.IMAGENET1K_V1.meta["num_params"] == 138_365_992
     assert count(VGG16UNet) == 138_365_992 - classifier + decoder([64, 128, 256, 512, 512], 2) == 26_450_306
@@ -50,12 +52,11 @@ def test_parameter_count_of_mobilenetv3_unet():
 def test_names_of_the_weights_are_the_tutorials(build, weights):
     with torch.device("meta"):
         model = build(2)
-        features = (torchvision.models.vgg16_bn() if build is VGG16UNet else torchvision.models.mobilenet_v3_large()).features
+        classifier = torchvision.models.vgg16_bn() if build is VGG16UNet else torchvision.models.mobilenet_v3_large()
     last = 42 if build is VGG16UNet else 15
-    encoder = {f"backbone.{name}" for name in features.state_dict() if int(name.split(".")[0]) <= last}
-    ups = {f"up{i}.conv.{layer}.{name}" for i in range(1, 5) for layer, names in
-           ((0, ["weight"]), (3, ["weight"]), *((n, ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]) for n in (1, 4)))
-           for name in names}
+    encoder = {f"backbone.{name}" for name in classifier.features.state_dict() if int(name.split(".")[0]) <= last}
+    layers = {0: ["weight"], 1: NORM, 3: ["weight"], 4: NORM}
+    ups = {f"up{i}.conv.{layer}.{name}" for i in range(1, 5) for layer, names in layers.items() for name in names}
     assert model.state_dict().keys() == encoder | ups | {"conv.0.weight", "conv.0.bias"}
 
 

@@ -108,7 +108,7 @@ def test_mean_and_std_follow_the_weights():
 def test_a_checkpoint_from_before_an_option_had_its_default():
     old = {"model_name": "unet", "model_kwargs": {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 16}}
     check_description(old, describe_model(parse()), "old.pth")
-    with pytest.raises(CheckpointError, match=r"old.pth: is of a unet with \{'norm': True\}, but the flags ask for \{'norm': False\}"):
+    with pytest.raises(CheckpointError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"):
         check_description(old, describe_model(parse("--no-norm")), "old.pth")
     with pytest.raises(CheckpointError, match="of the model unet, but the flags ask for resunet; leave --model out"):
         check_description(old, describe_model(parse("--model", "resunet")), "old.pth")
@@ -130,7 +130,8 @@ def test_a_unet_plus_plus_trains_resumes_and_is_pruned(tiny_root, tmp_path, caps
     assert checkpoint["epoch"] == 1 and (model.base_c, model.depth) == (4, 4)
     weights, images, scores = folder / "best_model.pth", tiny_root / "DRIVE/test/images", []
     for level in (4, 1):
-        output = run_train(tiny_root, tmp_path / f"test{level}", "--test-only", "--weights", weights, "--prune", level, settings=())
+        output = run_train(tiny_root, tmp_path / f"test{level}", "--test-only", "--weights", weights, "--prune", level,
+                           settings=())
         scores.append(json.loads((output / "test_scores.json").read_text())["scores"])
     assert scores[0] == json.loads((folder / "test_scores.json").read_text())["scores"] and scores[0] != scores[1]
     whole, *pruned = (predicted(weights, images, tmp_path / f"out{i}", *more) for i, more in
@@ -139,9 +140,9 @@ def test_a_unet_plus_plus_trains_resumes_and_is_pruned(tiny_root, tmp_path, caps
 
 
 def test_pruning_something_else_names_the_file(tiny_root, tmp_path):
-    folder = run_train(tiny_root, tmp_path / "run", "--epochs", 1)
-    for judge in (lambda: predicted(folder / "best_model.pth", tiny_root / "DRIVE/test/images", tmp_path / "out", "--prune", 2),
-                  lambda: run_train(tiny_root, tmp_path / "t", "--test-only", "--weights", folder / "best_model.pth", "--prune", 2)):
+    weights = run_train(tiny_root, tmp_path / "run", "--epochs", 1) / "best_model.pth"
+    for judge in (lambda: predicted(weights, tiny_root / "DRIVE/test/images", tmp_path / "out", "--prune", 2),
+                  lambda: run_train(tiny_root, tmp_path / "t", "--test-only", "--weights", weights, "--prune", 2)):
         with pytest.raises(CheckpointError, match="best_model.pth: is a UNet, which has no levels"):
             judge()
     assert not (tmp_path / "out").exists()
@@ -173,8 +174,8 @@ def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_agai
     file.unlink()
     run_train(tiny_root, folder, "--resume", "auto", "--epochs", 2, settings=())
     assert load(folder / "last_model.pth")["epoch"] == 1 and load(folder / "last_model.pth")["mean"] == IMAGENET_MEAN
-    run_train(tiny_root, tmp_path / "tuned", "--weights", folder / "best_model.pth", "--epochs", 1, "--crop-size", 64, "--crops", 1,
-              "--device", "cpu", settings=())
+    run_train(tiny_root, tmp_path / "tuned", "--weights", folder / "best_model.pth", "--epochs", 1, "--crop-size", 64,
+              "--crops", 1, "--device", "cpu", settings=())
     assert load(tmp_path / "tuned/last_model.pth")["mean"] == IMAGENET_MEAN
     with pytest.raises(SystemExit):
         parse("--model", "mobilenetv3_unet", "--pretrained", "--weights", folder / "best_model.pth")

@@ -21,7 +21,8 @@ def test_sizes_of_table_1():
     with torch.device("meta"):
         model, seen = ResUNet(3, 1), []
         for conv in convolutions(model):
-            conv.register_forward_hook(lambda conv, args, output: seen.append((len(conv.weight), conv.stride[0], *output.shape[-2:])))
+            conv.register_forward_hook(
+                lambda conv, args, output: seen.append((len(conv.weight), conv.stride[0], *output.shape[-2:])))
         model(torch.empty(1, 3, 224, 224))
     assert seen == [(*row, row[-1]) for row in TABLE_1]
     assert {conv.kernel_size for conv in convolutions(model)[:-1]} == {(3, 3)}
@@ -35,7 +36,7 @@ def test_parameter_count():
     ins = [3, 64, 64, 128, 128, 256, 256, 512, 768, 256, 384, 128, 192, 64]
     by_hand = sum(9 * a * row[0] for a, row in zip(ins, TABLE_1)) + 65
     assert sum(parameter.numel() for conv in convolutions(model) for parameter in conv.parameters()) == by_hand == 7_780_097
-    # Beside them the 1×1 shortcuts, in·out, and BatchNorm's scale and shift for what goes into each but the first and the last.
+    # Beside them the 1×1 shortcuts, in·out, and BatchNorm's scale and shift for what goes into all but the first and last.
     shortcuts = sum(ins[i] * TABLE_1[i][0] for i in range(0, 14, 2))
     norms = 2 * sum(ins[1:])
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -45,7 +46,7 @@ def test_parameter_count():
 def test_unit_is_pre_activation_and_adds_its_input():
     torch.manual_seed(0)
     unit, x = ResidualUnit(4, 4).eval(), torch.randn(2, 4, 5, 6)
-    assert [type(layer) for layer in unit.residual] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
+    assert [type(layer) for layer in unit.residual] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d] * 2
     assert [type(layer) for layer in ResidualUnit(3, 4, first=True).residual][:2] == [nn.Conv2d, nn.BatchNorm2d]
     before = x.clone()
     norm1, _, conv1, norm2, _, conv2 = unit.residual

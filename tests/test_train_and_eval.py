@@ -98,7 +98,7 @@ def test_loss_is_the_mean_over_images_with_a_smaller_last_batch():
 
 
 class Valid(nn.Module):
-    """As with valid convolutions: no output for a border, of 2 pixels at the top and left and of 3 below and at the right."""
+    """As with valid convolutions: no output for a border, of 2 pixels above and at the left and 3 below and at the right."""
 
     def __init__(self):
         super().__init__()

@@ -123,10 +123,11 @@ def test_without_norm_the_convolutions_have_a_bias(bilinear):
     assert model.eval()(torch.randn(1, 3, 17, 31))["out"].shape == (1, 2, 17, 31)
 
 
-# With a bias in place of BatchNorm's scale and shift a convolution has as many parameters less as it has outputs; beside them, more.
-# Transposed, base 64: 2 · (64 + 128 + 256 + 512) on the way down, the same on the way up, 2 · 1024 at the bottom.
-@pytest.mark.parametrize("options, more", [({"norm": False}, -5888), ({"bias": True}, 5888), ({"norm": False, "bias": False}, -11776),
-                                           ({"bias": False}, 0)], ids=str)
+# A bias in place of BatchNorm's scale and shift is a parameter less for each output of a convolution; beside them, one more.
+# Outputs, base 64: 2 · (64 + 128 + 256 + 512) on the way down, the same on the way up, 2 · 1024 at the bottom: 5,888.
+@pytest.mark.parametrize("options, more", [
+    ({"norm": False}, -5888), ({"bias": True}, 5888), ({"norm": False, "bias": False}, -11776), ({"bias": False}, 0),
+], ids=str)
 def test_parameter_count_with_other_norm_and_bias(options, more):
     with torch.device("meta"):
         model = UNet(3, 2, bilinear=False, **options)

@@ -53,7 +53,7 @@ def test_sizes_of_figure_1_layer_by_layer():
         layer.register_forward_hook(lambda layer, args, output: seen.append(tuple(output.shape[1:])))
     assert model(image)["out"].shape == (1, 2, 388, 388)
     assert seen == [(width, side, side) for width, side in zip(WIDTHS, FIGURE_1, strict=True)]
-    assert sum(not isinstance(layer, nn.MaxPool2d) for layer in layers) == 23  # "In total the network has 23 convolutional layers"
+    assert sum(not isinstance(layer, nn.MaxPool2d) for layer in layers) == 23  # as section 2 of the paper counts them
 
 
 def test_layers_are_convolution_and_relu_and_nothing_else():

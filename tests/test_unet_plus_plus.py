@@ -31,8 +31,8 @@ def test_parameter_count_is_that_of_the_paper(deep_supervision):
 
 
 def test_parameter_count_with_batch_norm():
-    # The 9,042,276 of the paper's network, an output more for each of four heads (33 each), and for each of 15 nodes two BatchNorms
-    # with scale and shift in place of two biases: 2 · width more. The nodes are 5, 4, 3, 2, 1 of widths 32, 64, …, 512.
+    # The 9,042,276 of the paper's network, an output more for each of four heads (33 each), and for each of 15 nodes two
+    # BatchNorms with scale and shift in place of two biases: 2 · width more. 5, 4, 3, 2, 1 nodes have widths 32, 64, …, 512.
     norms = 2 * sum(nodes * width for nodes, width in zip((5, 4, 3, 2, 1), (32, 64, 128, 256, 512)))
     assert parameters(in_channels=3) == 9_042_276 + 4 * 33 + norms == 9_046_056
 
@@ -56,7 +56,8 @@ def test_every_depth_is_the_papers_recursion():
     def node(i, j):
         if j == 0:
             return model.nodes[f"{i}_0"](F.max_pool2d(node(i - 1, 0), 2) if i else image)
-        return model.nodes[f"{i}_{j}"](torch.cat([*(node(i, k) for k in range(j)), model.ups[f"{i}_{j}"](node(i + 1, j - 1))], 1))
+        deeper = model.ups[f"{i}_{j}"](node(i + 1, j - 1))
+        return model.nodes[f"{i}_{j}"](torch.cat([*(node(i, k) for k in range(j)), deeper], 1))
 
     outputs = model(image)
     assert list(outputs) == ["out", "aux1", "aux2", "aux3"]
