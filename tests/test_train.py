@@ -154,10 +154,14 @@ def test_members_of_different_normalisation_or_classes_are_refused(finished, tin
 
 
 def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):
-    judged = []
-    for module in (train, judging):
-        monkeypatch.setattr(module, "judge", lambda model, loader, *args, judge=train.judge, **kwargs: judged.append(
-            [case.name for case in loader.dataset.cases]) or judge(model, loader, *args, **kwargs))
+    judged, original = [], train.judge
+
+    def watched(model, loader, *args, **kwargs):
+        judged.append([case.name for case in loader.dataset.cases])
+        return original(model, loader, *args, **kwargs)
+
+    monkeypatch.setattr(train, "judge", watched)
+    monkeypatch.setattr(judging, "judge", watched)
     run_train(tiny_root, tmp_path, "--epochs", 2)
     assert judged == [["25_training"], ["25_training"], ["01_test", "02_test"]]
 
