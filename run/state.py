@@ -1,4 +1,4 @@
-"""What a run carries from epoch to epoch: model, optimiser, place in the schedule, random states; new or from a checkpoint."""
+"""What a run carries from epoch to epoch: model, optimiser, place in the schedule, random states; new or restored."""
 
 import math
 import time
@@ -50,7 +50,8 @@ def make_optimizer(args, model):
 def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
     """Where the run stands, new or as the checkpoint left it, as a dict that the next checkpoint keeps.
 
-    `steps` are the optimiser steps of an epoch, `split` the names of the images by purpose. Restores the optimiser and the scaler; settings come from the flags.
+    `steps` are the optimiser steps of an epoch, `split` the names of the images by purpose. Restores the optimiser and
+    the scaler; settings come from the flags.
     """
     if not checkpoint:
         epoch = args.start_epoch or 0

@@ -10,6 +10,7 @@ from PIL import Image
 
 import train
 from my_dataset import DATASETS, DataError, DriveDataset
+from run import judging
 from src import MODELS
 from src.inference import predict_probs
 from tests.tiny import run_train

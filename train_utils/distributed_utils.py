@@ -156,9 +156,9 @@ def share_buffers(model):
 class EpochBatches:
     """Batch sampler whose order is a pure function of the seed and the epoch, so that a resumed run repeats it.
 
-    Each epoch is a new permutation of `size` items, each `repeats` times; rank r of `ranks` takes every ranks-th of it. If
-    the items do not divide evenly, the permutation's first items come once more, so that all ranks have equally many batches, and never
-    none. In a single process nothing is repeated and the last batch may be smaller.
+    Each epoch is a new permutation of `size` items, each `repeats` times; rank r of `ranks` takes every ranks-th of it.
+    If the items do not divide evenly, the permutation's first items come once more, so that all ranks have equally many
+    batches, and never none. In a single process nothing is repeated and the last batch may be smaller.
     """
 
     def __init__(self, size, batch_size, seed, rank=0, ranks=1, repeats=1):

@@ -80,16 +80,19 @@ def add_data_flags(add, datasets):
 
 
 def add_crop_flags(add):
-    add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one resampling with "
-        "random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
+    add("--augment", choices=["affine", "resize"], help="affine: crops are cut on the training device, each by one "
+        "resampling with random scale, rotation, flips and colours; resize: the loader resizes, flips and crops image by image")
     add("--base-size", type=number(int, minimum=0), help="shorter side, in px, that --scale multiplies; 0: each image's own")
-    add("--scale", type=number(float, above=0), nargs=2, metavar=("MIN", "MAX"), help="range of the random resize, times --base-size")
+    add("--scale", type=number(float, above=0), nargs=2, metavar=("MIN", "MAX"),
+        help="range of the random resize, times --base-size")
     add("--crop-size", type=number(int, minimum=32), help="side of the training crops in px, at least 32")
     add("--crops", type=number(int, minimum=1), help="crops of each image an epoch")
-    add("--rotate", type=number(float, minimum=0, maximum=180), help="largest angle, in degrees, of the half that is rotated")
+    add("--rotate", type=number(float, minimum=0, maximum=180),
+        help="largest angle, in degrees, of the half that is rotated")
     add("--mirror", default="both", choices=["both", "horizontal", "none"],
         help="flips of the training crops; horizontal: left and right alone, for pictures that have an up and a down")
-    add("--jitter", type=number(float, minimum=0, below=1), help="brightness, contrast and saturation change by up to this share")
+    add("--jitter", type=number(float, minimum=0, below=1),
+        help="brightness, contrast and saturation change by up to this share")
 
 def add_training_flags(add):
     add("--preset", default="best", choices=sorted(PRESETS), help="the recipe: defaults of the flags that say how to train")
@@ -99,12 +102,14 @@ def add_training_flags(add):
     add("--optimizer", choices=["sgd", "adamw"], help="which optimiser")
     add("--lr", type=number(float, above=0), help="highest learning rate")
     add("--momentum", type=number(float, minimum=0, below=1), default=0.9, help="of SGD")
-    add("--wd", "--weight-decay", type=number(float, minimum=0), dest="weight_decay", help="L2 (SGD) or decoupled (AdamW) decay of the weights")
+    add("--wd", "--weight-decay", type=number(float, minimum=0), dest="weight_decay",
+        help="L2 (SGD) or decoupled (AdamW) decay of the weights")
     add("--warmup-epochs", type=number(float, minimum=0), help="of linear warm-up; then (1 - progress)^0.9")
     add("--clip-grad", type=number(float, minimum=0), metavar="NORM", help="largest gradient norm; 0: any")
     add("--class-weights", type=class_weights, metavar="none|auto|LIST",
         help="of the cross entropy; auto: median frequency balancing (default: the recipe's for two classes, else none)")
-    add("--batch-dice", action=BOOL, help="Dice loss over the batch's foreground; --no-batch-dice: mean over images and classes")
+    add("--batch-dice", action=BOOL,
+        help="Dice loss over the batch's foreground; --no-batch-dice: mean over images and classes")
     add("--seed", type=number(int, minimum=0, maximum=2**32 - 1), default=0, help="of weights, order and augmentation")
     add("--amp", action=BOOL, default=True, help="mixed precision where the device has it (default: on)")
     add("--compile", action=BOOL, default=False, help="torch.compile the model")
@@ -128,7 +133,8 @@ def add_output_flags(add):
     add("--report", default="", metavar="DIR", help="with --test-only: write report.html, a page that needs nothing but "
         "itself, and images.csv to this folder")
     add("--output-dir", default="save_weights", help="folder for all that the run leaves")
-    add("--save-best", action=BOOL, default=True, help="keep the best and the last weights; --no-save-best: every epoch's too")
+    add("--save-best", action=BOOL, default=True,
+        help="keep the best and the last weights; --no-save-best: every epoch's too")
     add("--print-freq", type=number(int, minimum=1), default=10, help="steps between two looks at the loss")
     add("--tensorboard", action=BOOL, default=False, help="also log scalars and pictures for TensorBoard")
 
