@@ -43,7 +43,7 @@ def add_data_flags(add, datasets):
     add("--data-path", default="./", help="folder that holds the data set, such as DRIVE/ (default: here); for list: a text "
         "file")
     add("--dataset", default="drive", choices=sorted(datasets), help="name of a row of DATASETS in my_dataset.py")
-    add("--demo", **ON, help="draw a small synthetic set into demo_data/ and train on it for about two minutes")
+    add("--demo", **ON, help="draw a small synthetic set into demo_data/ and train on it for about a minute")
     add("--classes", default="", metavar="FILE", help="class table, .csv or .json: id, name, colour, ignore (default: "
         "classes.csv or .json in --data-path, else the data set's own)")
     add("--num-classes", type=number(int, minimum=2, maximum=254), help="classes, the background included; to be checked "

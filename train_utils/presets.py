@@ -15,4 +15,4 @@ BEST = {
 PRESETS = {"best": BEST, "classic": CLASSIC, "fast": {**BEST, "epochs": 6, "warmup_epochs": 0.6}}
 
 # What --demo changes of them: well under two minutes on two CPU cores.
-DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 16, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
+DEMO = {"data_path": "demo_data", "epochs": 10, "crops": 8, "crop_size": 192, "batch_size": 4, "lr": 3e-3, "warmup_epochs": 1.0}
