@@ -31,7 +31,8 @@ def main(args):
     for kind, (mean, std) in found.items():
         flags[kind] = [" ".join(f"{value:.3f}" for value in values.tolist()) for values in (mean, std)]
     channels = {1: "grey", 3: "channels R G B"}.get(args.in_channels, f"{args.in_channels} channels")
-    print(f"{len(cases)} training images, pixels inside the ROI, scaled to 0-1, {channels}")
+    kind = "training images" if args.split_file or "all" not in splits else "images, not split yet (--split-file does)"
+    print(f"{len(cases)} {kind}, pixels inside the ROI, scaled to 0-1, {channels}")
     print("pooled over all pixels:       mean {}   std {}".format(*flags["pooled"]))
     print("mean over images of each's:   mean {}   std {}".format(*flags["per image"]))
     print("use them:  python train.py --mean {} --std {}".format(*flags["pooled"]))

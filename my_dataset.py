@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from readers import listing
-from readers.classes import BINARY, CAMVID, ClassTable, find_table, read_label, two_classes
+from readers.classes import BINARY, CAMVID, ClassTable, contradiction, find_table, read_label, two_classes
 from readers.files import (IGNORE, IMAGE_SUFFIXES, DataError, image_files, read_binary, read_image, resize_image,
                            resize_target)
 from readers.listing import Case
@@ -92,7 +92,10 @@ class SegmentationDataset(Dataset):
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts those that are not judged.
         """
-        return sum(torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self)))
+        pixels = sum(torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self)))
+        if self.classes.any_pair and contradiction(self.encodings):
+            raise DataError(contradiction(self.encodings))
+        return pixels
 
     def describe(self, pixels):
         """What count_pixels() found, in words: how many images, the classes' shares, and how the labels say them."""
@@ -104,6 +107,8 @@ class SegmentationDataset(Dataset):
             lines.append(f"  {count} labels are read as {encoding}, such as {path}")
             if self.classes.any_pair and encoding.count("/") and encoding not in ("0/255", "0/1"):
                 lines[-1] += ": the larger value is read as class 1"
+        if len(self.encodings) > 1 and not self.classes.any_pair:
+            lines.append("  warning: labels of several encodings; see whether each is meant (python my_dataset.py check)")
         return "\n".join(lines)
 
     def fits_in_memory(self):

@@ -134,7 +134,8 @@ def main(args):
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:
-        raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; name another")
+        raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; "
+                        "name another")
     channels = len(checkpoint["mean"])
     for path, roi_path in zip(images, rois):  # a broken file at the end must not cost the others' time
         read_inputs(path, roi_path, channels, args.max_pixels)
@@ -143,6 +144,8 @@ def main(args):
     preset = eval_preset(checkpoint["mean"], checkpoint["std"])
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     class_names = checkpoint["class_names"]
+    if args.threshold is not None and len(class_names) > 2:
+        raise DataError(f"--threshold: the model has {len(class_names)} classes; each pixel gets the most probable one")
     colours = checkpoint.get("class_colours") or default_colours(len(class_names))
     if len(class_names) > 2:
         save_legend(Path(args.output) / "legend.png", class_names, colours)
@@ -156,7 +159,7 @@ def main(args):
         seconds.append(time.perf_counter() - start)
         mask = decide(probs[None], threshold)[0].numpy()
         stem = Path(args.output) / path.stem
-        save_mask(f"{stem}_mask.png", mask, colours)
+        save_mask(f"{stem}_mask.png", mask, colours, checkpoint.get("class_ids"))
         if args.save_prob:
             save_probabilities(stem, probs)
         if args.overlay:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import IGNORE, DataError, list_values, numbers_of, open_image, packed_colours, read_binary
+from .files import IGNORE, MANY_CLASSES, DataError, list_values, numbers_of, open_image, packed_colours, read_binary
 
 UNKNOWN = 254  # in the look-up tables: no entry of the class table; so there are at most 254 classes
 MAX_CLASSES = 254
@@ -33,6 +33,11 @@ class ClassTable:
     numbers: dict
     palette: dict = field(default_factory=dict)
     any_pair: bool = False
+
+    @property
+    def ids(self):
+        """The stored id of each class, a list."""
+        return sorted(value for value, index in self.numbers.items() if index != IGNORE)
 
     @cached_property
     def of_number(self):
@@ -209,6 +214,20 @@ def read_label(path, table, max_pixels=None):
         if readings[kind] is not None and not (readings[kind] == UNKNOWN).any():
             return readings[kind], encoding_name(image.mode, kind, numbers, table)
     raise DataError(unknown_values(path, table, numbers, colours, readings))
+
+
+def contradiction(encodings):
+    """What is wrong with labels read as any pair of values, from {"0/255": [count, example path], …}; "" if nothing is.
+
+    Each file names its own background and foreground, so a value may be both in two files, or stand for two classes.
+    """
+    pairs = {name: tuple(map(int, name.split("/"))) for name in encodings if "/" in name}
+    for name, (low, high) in pairs.items():
+        for other, (other_low, other_high) in pairs.items():
+            if high == other_low or (high != other_high and max(high, other_high) < 32):  # small ones are class ids
+                return (f"{encodings[name][1]} holds {low} and {high}, {encodings[other][1]} holds {other_low} and "
+                        f"{other_high}: a value would mean two things; {MANY_CLASSES}, or save masks as 0 and 255")
+    return ""
 
 
 def by_number(numbers, table):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from train_utils.dice_coefficient_loss import median_frequency_weights
 
-from .classes import read_label
+from .classes import contradiction, read_label
 from .files import IGNORE, DataError, numbers_of, open_image, packed_colours, read_binary, read_image, stem_of, stored_mode
 from .statistics import channel_sums, mean_and_std
 
@@ -232,6 +232,9 @@ class Seen:
             if len(group) > 1 and not {stem_of(path) for _, path in group} <= {stem_of(path) for path in doubled}:
                 warnings.append("the same label for different pictures, one of which must be wrong: "
                                 + ", ".join(str(path) for _, path in group[:NAMED]))
+        pairs = {name: [count, f"a label of {split}"] for split, found in self.encodings.items() for name, count in found.items()}
+        if contradiction(pairs):
+            errors.append(contradiction(pairs))
         training = self.pixels["train"] + self.pixels["all"]
         for split, pixels in self.pixels.items():
             if len(self.encodings[split]) > 1:

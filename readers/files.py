@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 IGNORE = 255  # a target pixel that no loss, metric or statistic counts
+MANY_CLASSES = "for class ids put a classes.csv beside the data (rows id,name such as 0,background and 1,road)"
+PNM = {".pgm", ".pnm", ".ppm"}  # of these Pillow scales every depth above 8 bits to 16
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif",
                   ".tiff", ".webp"}
 MAX_PIXELS = 89_478_485  # Pillow's own limit: beyond it a small file may be a bomb that unpacks to gigabytes
@@ -105,7 +108,7 @@ def eight_bits(path, image):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits")
-    if image.mode == "I" and values.max() <= 255:  # 8 bits in a 32-bit file
+    if image.mode == "I" and values.max() <= 255 and Path(path).suffix.lower() not in PNM:  # 8 bits in a 32-bit file
         values = values * 257
     return (values // 257).astype(np.uint8)
 
@@ -154,8 +157,10 @@ def read_binary(path, what, max_pixels=None):
     values = read_values(path, max_pixels)
     found, counts = np.unique(values, return_counts=True)
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
+        ids = what == "label" and len(found) > 2 and found[-1] < 32
+        remedy = MANY_CLASSES if ids else "redraw or threshold it, and save it as PNG, not as JPEG"
         raise DataError(f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds {len(found)}: "
-                        f"{list_values(found, counts)}; redraw or threshold it, and save it as PNG, not as JPEG")
+                        f"{list_values(found, counts)}; {remedy}")
     mask = values == found[-1] if len(found) == 2 else values > 0
     return mask, found.tolist()
 

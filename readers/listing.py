@@ -185,6 +185,8 @@ def folder(root):
             rois = image_files(place["rois"]) if place["rois"] else []
             listing.add(split, *pair(images, image_files(wanted), rois, wanted, place["rois"],
                                      judged=split != "test" or place["labels"] is not None))
+    if "all" in listing.splits and len(listing.splits) > 1:  # beside a test or validation of its own it is for training
+        listing.splits["train"] = listing.splits.pop("all")
     if not listing.splits.keys() & {"all", "train"}:
         raise DataError(f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and "
                         "roi/ where not every pixel counts), or with train/images/, train/masks/ and so for val and test")

@@ -62,16 +62,17 @@ def split_cases(splits, ordered, val="holdout", folds=None, k=None, val_fraction
 
 
 def test_cases(splits, names=None, val="holdout", test_fraction=0.2, seed=0):
-    """The test cases alone, for judging a finished run; `names`: the split that it wrote down.
+    """The test cases alone, for judging a finished run: those of `names`, the split that it wrote down, if there are any.
 
-    A set that comes in one piece: the cases that the run had drawn, or with test_fraction 1 all of them.
+    Else those of the layout, or of a set that comes in one piece the drawn ones, or with test_fraction 1 all of it.
     """
+    written = labelled(by_names(splits, names)[2]) if names and test_fraction != 1 else []
+    if written:
+        return written
     if "all" not in splits:
         return labelled(splits.get("test", [])) or (labelled(splits.get("val", [])) if val == "none" else [])
     if test_fraction == 1:
         return labelled(splits["all"])
-    if names:
-        return labelled(by_names(splits, names)[2])
     return labelled(draw(splits["all"], test_fraction, seed, "test")[1]) if test_fraction else []
 
 
@@ -92,7 +93,8 @@ def by_names(splits, names):
         missing = [name for name in names.get(part, []) if name not in cases and name not in there]
         if missing:
             raise DataError("the split that was written down has images that are not there any more: "
-                            f"{', '.join(missing[:8])}; bring them back, or start a new run")
+                            f"{', '.join(missing[:8])}; bring them back, start a new run, or judge other data with "
+                            "--test-fraction 1 (all of it) or another --split-file")
         chosen.append([cases[name] if name in cases else there[name][0] for name in names.get(part, [])])
     return tuple(chosen)
 

@@ -4,6 +4,7 @@ import torch
 
 from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
 from readers import splits
+from readers.files import MANY_CLASSES
 from readers.statistics import statistics
 from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.dice_coefficient_loss import median_frequency_weights
@@ -21,7 +22,8 @@ def settle_classes(args):
     """Sets --num-classes, which the class table says, and --class-weights; DataError if the flags say otherwise."""
     count = len(class_table(args).names)
     if args.num_classes not in (None, count):
-        raise DataError(f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included")
+        raise DataError(f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included; "
+                        f"{MANY_CLASSES}")
     if args.class_weights is PRESETS[args.preset]["class_weights"] and count != 2:
         args.class_weights = "none"  # the recipe's are for two classes
     if isinstance(args.class_weights, list) and len(args.class_weights) != count:
@@ -43,6 +45,8 @@ def split_cases(args):
 def labelled_test_cases(args):
     """The test cases that can be scored, of a run that is done."""
     names = from_main(lambda: splits.read_split(args.split_file)) if args.split_file else None
+    if names:
+        log(f"the test images are those of {args.split_file}")
     return splits.test_cases(list_cases(args.dataset, args.data_path), names, args.val, args.test_fraction, args.split_seed)
 
 

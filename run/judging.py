@@ -12,12 +12,12 @@ from train_utils import checkpoint as checkpoints
 from train_utils import judge, report, results, summarize
 from train_utils.distributed_utils import from_main, is_main_process, log
 from train_utils.evidence import Evidence
-from train_utils.pictures import fill_colours
+from train_utils.pictures import as_colours, fill_colours
 from train_utils.preview import draw_predictions
 from transforms import eval_preset
 
 from .data import class_table, judge_loader, labelled_test_cases, make_dataset
-from .state import make_model
+from .state import check_classes, make_model
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
@@ -51,7 +51,7 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
         results.write_json(Path(args.output_dir) / "test_scores.json", content)
         if evidence:
             report.save(args.report, f"{args.dataset}: test images", content, evidence, dataset.classes.names,
-                        lambda i: dataset.read(i)[0].permute(1, 2, 0).numpy())
+                        lambda i: as_colours(dataset.read(i)[0]))
     log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
     return dataset
 
@@ -75,6 +75,8 @@ def load_members(args, paths):
             members.append((checkpoints.model_of(checkpoint, path), checkpoint))
         else:
             members.append(make_model(args, path))
+    for path, (_, checkpoint) in zip(paths, members):
+        check_classes(args, checkpoint, path)
     plain = {"class_names": list(class_table(args).names), "mean": args.mean, "std": args.std, "threshold": None}
     return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
 

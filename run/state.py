@@ -63,10 +63,7 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
             f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
             "(--weights begins from this one's weights)")
-    if checkpoint["class_names"] != list(class_table(args).names):
-        raise checkpoints.CheckpointError(
-            f"{args.resume}: has the classes {', '.join(checkpoint['class_names'])}, the data's class table "
-            f"{', '.join(class_table(args).names)}; bring back the run's own table")
+    check_classes(args, checkpoint, args.resume)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
@@ -91,6 +88,14 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
     return run
 
 
+def check_classes(args, checkpoint, path):
+    """CheckpointError if the checkpoint read from `path` has other classes than the data; plain weights have none."""
+    names = list(class_table(args).names)
+    if checkpoint.get("class_names", names) != names:
+        raise checkpoints.CheckpointError(f"{path}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
+                                          f"table {', '.join(names)}; bring back the run's own table (--classes FILE)")
+
+
 def restore_randomness(args, checkpoint):
     """Goes on with this rank's random states; a rank that the checkpoint does not know gets a stream of its own."""
     states = checkpoint.get("random_states", [])
@@ -108,7 +113,7 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
     classes = class_table(args)
     content = {
         **describe_model(args), "model": model.state_dict(), "class_names": list(classes.names),
-        "class_colours": fill_colours(classes.colours).tolist(), "resize": args.resize, "mean": args.mean,
+        "class_colours": fill_colours(classes.colours).tolist(), "class_ids": classes.ids, "resize": args.resize, "mean": args.mean,
         "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
         "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
         **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),

@@ -252,3 +252,93 @@ def test_a_prediction_is_a_label_that_can_be_learned_from(learned, three, tmp_pa
     (tmp_path / "set/classes.csv").write_text(TABLE)
     folder = run(tmp_path / "set", tmp_path / "again", "--epochs", 1)
     assert (folder / "split.json").exists()
+
+
+# --- what must not pass unseen ------------------------------------------------------------------------------------------
+
+def test_flat_images_beside_a_test_folder_are_for_training(tmp_path):
+    """The test that was set apart by hand is the test; nothing is drawn."""
+    write_folder(tmp_path / "data", count=6)
+    write_folder(tmp_path / "data", count=2, first=6, below="test")
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
+    split = json.loads((tmp_path / "out/split.json").read_text())
+    assert split["test"] == ["p06", "p07"] and len(split["train"]) == 5 and len(split["val"]) == 1
+
+
+def test_test_only_scores_the_images_that_the_run_set_apart(tmp_path):
+    """--split-file moved an image of the folder test/ to the training: it must not be scored as a test."""
+    for below, first, count in (("train", 0, 4), ("val", 4, 1), ("test", 5, 2)):
+        write_folder(tmp_path / "data", count=count, first=first, below=below)
+    split = {"train": ["p00", "p01", "p05"], "val": ["p04"], "test": ["p02", "p03"]}
+    (tmp_path / "mine.json").write_text(json.dumps(split))
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--split-file", tmp_path / "mine.json")
+    run(tmp_path / "data", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", settings=())
+    for folder in ("out", "judged"):
+        images = json.loads((tmp_path / folder / "test_scores.json").read_text())["images"]
+        assert [row["name"] for row in images] == ["p02", "p03"]
+
+
+@pytest.mark.parametrize("others", [(1, 2), (0, 2)], ids=["a value is both", "two foregrounds"])
+def test_class_ids_without_a_table_are_refused_though_each_file_has_two_values(tmp_path, others):
+    write_folder(tmp_path, count=4, label=Image.fromarray)
+    write_folder(tmp_path, count=4, first=4, label=lambda ids: Image.fromarray(np.array(others, np.uint8)[ids]))
+    with pytest.raises(DataError, match="would mean two things.*classes.csv"):
+        run(tmp_path, tmp_path / "out", "--epochs", 1, "--val", "none", "--test-fraction", 0)
+
+
+def test_pairs_that_agree_may_be_mixed(tmp_path):
+    for first, high in ((0, 255), (4, 1), (8, 254)):
+        write_folder(tmp_path / "data", count=4, first=first, label=lambda ids: Image.fromarray(ids * np.uint8(high)))
+    assert run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
+
+
+def test_three_ids_without_a_table_lead_to_the_table(tmp_path):
+    write_folder(tmp_path, count=5, classes=3, label=Image.fromarray)
+    with pytest.raises(DataError, match="put a classes.csv beside the data"):
+        run(tmp_path, tmp_path / "out", "--epochs", 1)
+
+
+def test_judging_with_another_class_table_is_refused(learned, three, tmp_path):
+    (tmp_path / "other.csv").write_text(TABLE.replace("brick", "stone"))
+    with pytest.raises(CheckpointError, match="ground, brick, water.*ground, stone, water"):
+        run(three, tmp_path / "out", "--test-only", "--weights", learned / "best_model.pth", "--classes", tmp_path / "other.csv",
+            settings=())
+
+
+def test_labels_of_several_encodings_are_told(tmp_path, capsys):
+    write_three_classes(tmp_path / "data", count=5)
+    write_folder(tmp_path / "data", classes=3, count=5, first=5, label=Image.fromarray)
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
+    assert "warning: labels of several encodings" in capsys.readouterr().out
+
+
+def test_masks_hold_the_ids_of_the_table(tmp_path):
+    """Classes 0, 1, 2 are stored as 0, 7 and 11: what predict.py writes is read again as what it predicted."""
+    write_folder(tmp_path / "data", count=6, classes=3, label=lambda ids: Image.fromarray(np.array([0, 7, 11], np.uint8)[ids]))
+    (tmp_path / "data/classes.csv").write_text("id,name,colour\n0,ground,#14283c\n7,brick,#c8501e\n11,water,60 160 220\n")
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 6, "--lr", 0.01, "--crops", 6, "--jitter", 0, "--val", "none")
+    predict.main(predict.parse_args(["--weights", str(tmp_path / "out/best_model.pth"), "--device", "cpu", "--input",
+                                     str(tmp_path / "data/images"), "--output", str(tmp_path / "masks")]))
+    masks = [Image.open(path) for path in sorted((tmp_path / "masks").glob("*_mask.png"))]
+    found = {value for mask in masks for value in np.unique(np.asarray(mask)).tolist()}
+    assert found <= {0, 7, 11} and found & {7, 11}
+    assert masks[0].getpalette()[21:24] == [200, 80, 30]
+
+
+def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
+    with pytest.raises(DataError, match="--threshold.*3 classes"):
+        predict.main(predict.parse_args(["--weights", str(learned / "best_model.pth"), "--device", "cpu", "--threshold", "0.4",
+                                         "--input", str(three / "images"), "--output", str(tmp_path)]))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_report_of_any_number_of_channels(tmp_path, channels):
+    write_folder(tmp_path / "data", count=5)
+    if channels == 4:
+        for path in (tmp_path / "data/images").iterdir():
+            Image.open(path).convert("CMYK").save(path.with_suffix(".tif"))
+            path.unlink()
+    run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--in-channels", channels)
+    run(tmp_path / "data", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", "--report",
+        tmp_path / "report", settings=())
+    assert "<img" in (tmp_path / "report/report.html").read_text()

@@ -6,7 +6,8 @@ A checkpoint is a dict of plain types and tensors, so torch.load reads it with w
     model                       state_dict
     model_name, model_kwargs    what build_model() needs
     class_names, mean, std      of the data it was trained on; mean and std of pixels in 0–1
-    class_colours, resize       what pictures are drawn in; size that images are read at (files of before have neither)
+    class_colours, class_ids, resize    what pictures are drawn in; what masks hold; size that images are read at (files of
+                                before have none)
     threshold                   on the probability of class 1, as validation chose it (0.5 without validation)
     args                        the run's flags
   and, to go on exactly:

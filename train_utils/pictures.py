@@ -67,18 +67,22 @@ def draw_legend(draw, corner, class_names, colours, font, pitch):
         draw.text((left + 38, y + (pitch - 8) / 2), name, fill="black", font=font, anchor="lm")
 
 
-def save_mask(path, mask, colours):
-    """Save mask [H, W] of class ids so that a person sees something; colours is [K, 3] uint8.
+def save_mask(path, mask, colours, ids=None):
+    """Save mask [H, W] of classes 0..K-1 so that a person sees something; colours is [K, 3] uint8.
 
-    K = 2 gives a greyscale PNG of 0 and 255, larger K an indexed PNG: pixels are the class ids,
-    the palette is `colours`. ValueError for an id outside 0..K-1, OSError if not writable.
+    K = 2 gives a greyscale PNG of 0 and 255, larger K an indexed PNG: pixels are the `ids` of the classes (default, and
+    where one exceeds 255: 0..K-1), the palette holds `colours` there. ValueError for a class outside 0..K-1, OSError if
+    not writable.
     """
     mask = check_class_ids(mask, len(colours))
     if len(colours) == 2:
         picture = Image.fromarray(mask * np.uint8(255))
     else:
-        picture = Image.fromarray(mask)
-        picture.putpalette(np.asarray(colours, np.uint8).tobytes())
+        ids = np.arange(len(colours)) if ids is None or max(ids) > 255 else np.asarray(ids)
+        palette = np.zeros((max(ids) + 1, 3), np.uint8)
+        palette[ids] = colours
+        picture = Image.fromarray(ids.astype(np.uint8)[mask])
+        picture.putpalette(palette.tobytes())
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
 
