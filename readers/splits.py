@@ -66,7 +66,7 @@ def test_cases(splits, names=None, val="holdout", test_fraction=0.2, seed=0):
 
     Else those of the layout, or of a set that comes in one piece the drawn ones, or with test_fraction 1 all of it.
     """
-    written = labelled(by_names(splits, names)[2]) if names and test_fraction != 1 else []
+    written = labelled(by_names(splits, {"test": names["test"]})[2]) if names and test_fraction != 1 else []
     if written:
         return written
     if "all" not in splits:

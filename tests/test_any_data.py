@@ -342,3 +342,13 @@ def test_a_report_of_any_number_of_channels(tmp_path, channels):
     run(tmp_path / "data", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", "--report",
         tmp_path / "report", settings=())
     assert "<img" in (tmp_path / "report/report.html").read_text()
+
+
+def test_the_split_of_a_run_is_not_that_of_other_data(two, tmp_path):
+    """Images of another folder that happen to have the same names are judged by their own split."""
+    run(two, tmp_path / "out", "--epochs", 1)
+    for below, first, count in (("train", 0, 3), ("test", 3, 7)):
+        write_folder(tmp_path / "other", count=count, first=first, below=below)
+    run(tmp_path / "other", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", settings=())
+    images = json.loads((tmp_path / "judged/test_scores.json").read_text())["images"]
+    assert [row["name"] for row in images] == [f"p{n:02d}" for n in range(3, 10)]

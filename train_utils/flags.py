@@ -163,7 +163,9 @@ def parse_args(argv, prog, description, datasets, models):
         parser.error(f"--resume goes on with the recipe of its run, --preset {saved['preset']}")
     row = datasets[args.dataset]
     check_flags(parser, args)
-    explicit = parser.parse_args(argv, Namespace(**dict.fromkeys(MODEL_FLAGS)))
+    explicit = parser.parse_args(argv, Namespace(split_file="", **dict.fromkeys(MODEL_FLAGS)))
+    if args.test_only and not same_data(args, saved):
+        args.split_file = explicit.split_file  # the run's own split is of other images
     check_model_flags(parser, args, explicit, getattr(models[args.model], "min_training_side", 0))
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if args.pretrain_backbone else (row["mean"], row["std"])
     if args.in_channels == len(mean or []):
@@ -184,7 +186,13 @@ def set_saved_defaults(parser, args, resume):
     if resume or (args.test_only and args.weights):
         split_file = Path(resume or args.weights[0]).parent / "split.json"
         parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
-    return saved
+    return saved if isinstance(saved, dict) else {}
+
+
+def same_data(args, saved):
+    """Whether the flags name the data that the run with the flags `saved` had."""
+    place = Path(saved.get("data_path", args.data_path))
+    return saved.get("dataset", args.dataset) == args.dataset and place.resolve() == Path(args.data_path).resolve()
 
 
 def resume_path(args):
