@@ -184,3 +184,10 @@ def test_the_real_cracks_have_one_label_twice(drive_root):
     report = doctor.check(listing, DATASETS["folder"]["classes"])
     assert report.errors == [] and len(report.warnings) == 1
     assert "042.png" in report.warnings[0] and "065.png" in report.warnings[0]
+
+
+def test_class_ids_that_pass_for_pairs_are_an_error(tmp_path):
+    """Each file has two values, but 1 is the foreground of some and the background of others."""
+    write_folder(tmp_path, count=3, label=Image.fromarray)
+    write_folder(tmp_path, count=3, first=3, label=lambda ids: Image.fromarray(ids + np.uint8(1)))
+    assert any("would mean two things" in error for error in report_on(tmp_path).errors)

@@ -198,3 +198,10 @@ def test_the_limit_without_a_flag_is_pillows_and_reads_no_pixel(tmp_path, monkey
 def test_what_is_stored_is_named(tmp_path):
     assert stored_mode(save(Image.fromarray(DEEP))(tmp_path / "deep.png")) == "I;16"
     assert stored_mode(turned(Image.fromarray(RGB), 6)(tmp_path / "turned.png")) == "RGB turned by EXIF"
+
+
+@pytest.mark.parametrize("brightest, read", [(200, 0), (300, 1), (65535, 255)])
+def test_16_bit_pnm_is_scaled_the_same_however_dark_it_is(tmp_path, brightest, read):
+    values = np.full((4, 5), brightest, ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 5 4 65535\n" + values.tobytes())
+    assert read_image(tmp_path / "a.pgm", 1).unique().tolist() == [read]
