@@ -23,10 +23,12 @@ class MobileV3Unet(nn.Module):
         in_channels: channels of the image. Other than 3: the first convolution is a new one, with ImageNet weights only
             for 1 channel; see for_channels.
 
-    Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, for any H, W ≥ 1 in eval mode.
+    Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, for any H, W ≥ 1 in eval mode. In training
+    a single image must have a side of at least 33, since BatchNorm needs more than one value a channel.
     """
 
     paper = "encoder: Howard et al. 2019, arXiv:1905.02244"
+    min_training_side = 33
 
     def __init__(self, num_classes, pretrain_backbone=False, in_channels=3):
         super().__init__()

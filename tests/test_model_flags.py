@@ -68,6 +68,8 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
     (["--pretrained"], "--pretrained: --model unet has no such option; it has --base-c, --bilinear, --norm, --bias"),
     (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
     (["--model", "unet_original", "--crop-size", 187], "--crop-size 187: unet_original learns from crops of at least 188"),
+    (["--model", "mobilenetv3_unet", "--crop-size", 32], "--crop-size 32: mobilenetv3_unet learns from crops of at least 33"),
+    (["--model", "vgg16_unet", "--pretrained", "--in-channels", 4], "--pretrained: .*3 channels or of 1, not --in-channels 4"),
     (["--prune", 2], "--prune belongs to --test-only"),
     (["--prune", 5, "--test-only"], "--prune.*at most 4"),
 ])
@@ -104,6 +106,19 @@ def test_mean_and_std_follow_the_weights():
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
+
+def test_what_a_checkpoint_asks_for_and_this_version_or_machine_has_not(tmp_path, capsys):
+    path = tmp_path / "run.pth"
+    torch.save({"args": {"model": "transformer"}}, path)
+    assert "--model transformer, as the checkpoint says: this version has only" in refusal(
+        capsys, "--test-only", "--weights", path)
+    torch.save(dict.fromkeys(("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold"))
+               | {"format": 1, "args": {"sync_bn": True}}, path)
+    assert parse("--test-only", "--weights", path, "--device", "cpu").sync_bn  # judging needs no SyncBatchNorm
+    assert "CUDA only, not on cpu; give --no-sync-bn" in refusal(capsys, "--resume", path, "--device", "cpu")
+    assert not parse("--resume", path, "--device", "cpu", "--no-sync-bn").sync_bn
+
+
 
 def test_a_checkpoint_from_before_an_option_had_its_default():
     old = {"model_name": "unet", "model_kwargs": {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 16}}

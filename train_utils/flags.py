@@ -140,7 +140,7 @@ def add_output_flags(add):
 
 
 def add_process_flags(add):
-    add("--sync-bn", **ON, help="BatchNorm statistics over all GPUs")
+    add("--sync-bn", action=BOOL, default=False, help="BatchNorm statistics over all GPUs")
     add("--scale-lr", **ON, help="multiply --lr by the number of processes")
     add("--dist-timeout", type=number(float, above=0), default=600, metavar="SECONDS",
         help="longest that one process waits for another")
@@ -161,6 +161,10 @@ def parse_args(argv, prog, description, datasets, models):
     args.resume = resume
     if resume and args.preset != saved.get("preset", args.preset):
         parser.error(f"--resume goes on with the recipe of its run, --preset {saved['preset']}")
+    for name, table in (("model", models), ("dataset", datasets)):  # argparse does not check what a checkpoint says
+        if getattr(args, name) not in table:
+            parser.error(f"--{name} {getattr(args, name)}, as the checkpoint says: this version has only "
+                         f"{', '.join(sorted(table))}")
     row = datasets[args.dataset]
     check_flags(parser, args)
     explicit = parser.parse_args(argv, Namespace(split_file="", **dict.fromkeys(MODEL_FLAGS)))
@@ -239,5 +243,5 @@ def check_flags(parser, args):
         device = pick_device(args.device)
     except ValueError as error:
         parser.error(f"--device: {error}")
-    if args.sync_bn and device.type != "cuda":
-        parser.error(f"--sync-bn: PyTorch's SyncBatchNorm works on CUDA only, not on {device}; leave it out")
+    if args.sync_bn and device.type != "cuda" and not args.test_only:  # a run on GPUs may be judged anywhere
+        parser.error(f"--sync-bn: PyTorch's SyncBatchNorm works on CUDA only, not on {device}; give --no-sync-bn")
