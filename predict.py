@@ -19,6 +19,7 @@ from src.inference import Flips, decide, predict_probs
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
 from train_utils.cli import Parser, number, run_script
+from train_utils.metrics import check_finite
 from train_utils.pictures import as_colours, default_colours, overlay, save_legend, save_mask
 from transforms import eval_preset
 
@@ -101,6 +102,7 @@ def segment(model, image, roi, preset, device, amp_dtype, size=None):
     seen = resize_image(image, size) if size else image
     normalised, _ = preset(seen, torch.zeros(seen.shape[1:]))
     probs = predict_probs(model, normalised[None].to(device), amp_dtype).cpu()
+    check_finite(probs)
     if size:
         probs = torch.nn.functional.interpolate(probs, image.shape[1:], mode="bilinear")
     probs = probs[0]

@@ -14,8 +14,8 @@ from readers.splits import names_of
 from run.data import (judge_loader, make_dataset, make_train_loader, pick_class_weights, settle_classes,
                       settle_statistics, split_cases)
 from run.judging import SELECTION, describe_origin, score_test, test_only
-from run.state import (keep_if_best, list_models, make_model, make_optimizer, measure, restore_randomness, save_epoch,
-                       start_or_resume)
+from run.state import (describe_recipe, keep_if_best, list_models, make_model, make_optimizer, measure, restore_randomness,
+                       save_epoch, start_or_resume)
 from src import MODELS
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from train_utils import NonFiniteLossError, judge, plotting, results, summarize, train_one_epoch
@@ -60,6 +60,7 @@ def main(args):
     train_loader = make_train_loader(args, train_set, batches, device)
     val_loader = judge_loader(args, val_set, device) if val_cases else None
 
+    log(describe_recipe(args))
     torch.manual_seed(args.seed)
     model, checkpoint = make_model(args, args.resume or next(iter(args.weights), ""))
     checkpoint = checkpoint if args.resume else {}

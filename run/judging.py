@@ -12,6 +12,7 @@ from train_utils import checkpoint as checkpoints
 from train_utils import judge, report, results, summarize
 from train_utils.distributed_utils import from_main, is_main_process, log
 from train_utils.evidence import Evidence
+from train_utils.model_flags import describe_model
 from train_utils.pictures import as_colours, fill_colours
 from train_utils.preview import draw_predictions
 from transforms import eval_preset
@@ -28,10 +29,12 @@ SELECTION = {
 
 
 def describe_origin(paths, members, flips=False):
-    """What test_scores.json says of the judged weights: files, epochs, what chose them, training images, flips."""
+    """What test_scores.json says of the judged weights: files, models, epochs, what chose them, training images and flags,
+    flips."""
     choices = [SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights"
                for checkpoint in members]
-    each = {name: [checkpoint.get(name) for checkpoint in members] for name in ("epoch", "split")}
+    each = {name: [checkpoint.get(name) for checkpoint in members]
+            for name in ("model_name", "model_kwargs", "epoch", "split", "args")}
     each = {name: values[0] if len(values) == 1 else values for name, values in each.items()}
     return {"weights": [str(path) for path in paths], "flips": flips, "selection": "; ".join(dict.fromkeys(choices)), **each}
 
@@ -77,7 +80,8 @@ def load_members(args, paths):
             members.append(make_model(args, path))
     for path, (_, checkpoint) in zip(paths, members):
         check_classes(args, checkpoint, path)
-    plain = {"class_names": list(class_table(args).names), "mean": args.mean, "std": args.std, "threshold": None}
+    plain = {**describe_model(args), "class_names": list(class_table(args).names), "mean": args.mean, "std": args.std,
+             "resize": args.resize, "threshold": None}
     return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
 
 
@@ -92,6 +96,8 @@ def test_only(args, device, amp_dtype, begin):
     model, checkpoint = checkpoints.combine(paths, members)
     model = Flips(model) if args.flips else model
     checkpoint |= {"mean": args.mean, "std": args.std}
+    if args.threshold is not None and args.num_classes > 2:
+        raise DataError(f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one")
     if args.threshold is not None:
         checkpoint["threshold"] = args.threshold
     origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)

@@ -14,9 +14,10 @@ from train_utils import results
 from train_utils.distributed_utils import from_main, gather_objects, is_main_process, log, rank, world_size
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor
-from train_utils.model_flags import describe_model
+from train_utils.model_flags import MODEL_FLAGS, describe_model
 from train_utils.model_table import model_table
 from train_utils.pictures import fill_colours
+from train_utils.presets import PRESETS
 
 from .data import class_table
 
@@ -33,6 +34,14 @@ def make_model(args, path=""):
     elif args.pretrain_backbone:  # the file with the ImageNet weights need only be on the first machine
         model.load_state_dict(from_main(lambda: build(pretrain_backbone=True).state_dict()))
     return model, checkpoint
+
+
+def describe_recipe(args):
+    """What runs, in a line: the model, and the settings of the preset as the flags left them."""
+    model = describe_model(args)["model_kwargs"]
+    recipe = {name: getattr(args, name) for name in PRESETS[args.preset] if name not in MODEL_FLAGS}
+    model, recipe = (", ".join(f"{name} {value}" for name, value in part.items()) for part in (model, recipe))
+    return f"model {args.model}: {model}\nrecipe {args.preset}: {recipe}"
 
 
 def list_models():

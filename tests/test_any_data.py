@@ -329,6 +329,9 @@ def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
     with pytest.raises(DataError, match="--threshold.*3 classes"):
         predict.main(predict.parse_args(["--weights", str(learned / "best_model.pth"), "--device", "cpu", "--threshold", "0.4",
                                          "--input", str(three / "images"), "--output", str(tmp_path)]))
+    with pytest.raises(DataError, match="--threshold.*3 classes"):
+        run(three, tmp_path, "--test-only", "--weights", learned / "best_model.pth", "--threshold", "0.4", "--device", "cpu",
+            settings=())
 
 
 @pytest.mark.parametrize("channels", [1, 4])

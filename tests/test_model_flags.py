@@ -13,6 +13,7 @@ from torchvision.models import MobileNet_V3_Large_Weights
 import predict
 import train
 from my_dataset import DATASETS
+from run.state import describe_recipe
 from src import MODELS, build_model
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from tests.tiny import TINY, run_train
@@ -76,6 +77,12 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
 def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
     message = refusal(capsys, *argv)
     assert all(part in message for part in named.split(".*"))
+
+
+def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
+    said = describe_recipe(parse("--preset", "classic", "--lr", 0.02, "--model", "resunet"))
+    assert "model resunet: in_channels 3, num_classes 2, base_c 64\nrecipe classic: augment resize" in said
+    assert "lr 0.02" in said and "class_weights [1.0, 2.0]" in said
 
 
 def test_every_option_of_every_class_has_a_flag():

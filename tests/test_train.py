@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import predict
 import train
 from my_dataset import DATASETS, DataError, DriveDataset
 from run import judging
@@ -16,6 +17,7 @@ from src.inference import predict_probs
 from tests.tiny import run_train
 from train_utils import NonFiniteLossError, flags
 from train_utils.checkpoint import CheckpointError, load, load_model
+from train_utils.cli import run_script
 from transforms import eval_preset
 
 BLOCK = ["[epoch: 0]", "train_loss: ", "lr: ", "dice coefficient: ", "global correct: ", "average row correct: [",
@@ -118,6 +120,8 @@ def test_an_ensemble_with_flips_scores_the_mean_of_all_probabilities(finished, o
     assert found["weights"] == [str(path) for path in paths] and found["flips"] is True
     assert found["threshold"] == pytest.approx((checkpoints[0]["threshold"] + 0.25) / 2)
     assert found["epoch"] == [checkpoint["epoch"] for checkpoint in checkpoints] and len(found["split"]) == 2
+    assert [kwargs["base_c"] for kwargs in found["model_kwargs"]] == [4, 5] and found["model_name"] == ["unet"] * 2
+    assert [flags["seed"] for flags in found["args"]] == [0, 1]  # how each was trained
 
 
 def test_an_ensemble_of_one_file_twice_scores_like_the_file(finished, tiny_root, tmp_path):
@@ -146,12 +150,26 @@ def test_a_threshold_of_ones_own_goes_before_the_checkpoints(finished, tiny_root
 @pytest.mark.parametrize("change, named", [
     ({"mean": [0.5, 0.5, 0.5]}, "other.pth.*mean .0.5, 0.5, 0.5.*best_model.pth with"),
     ({"class_names": ["background", "crack"]}, "other.pth: has the classes background, crack"),
+    ({"resize": [48, 48]}, r"other.pth: was trained with resize \[48, 48\], but .*best_model.pth with None"),
 ])
 def test_members_of_different_normalisation_or_classes_are_refused(finished, tiny_root, tmp_path, change, named):
     torch.save(load(finished / "best_model.pth") | change, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=named):
         judged(tiny_root, tmp_path / "out", "--weights", finished / "best_model.pth", tmp_path / "other.pth")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_a_run_that_diverged_are_refused_in_one_sentence(finished, tiny_root, tmp_path, capsys):
+    """Compared with the threshold, their NaN would pass for background."""
+    checkpoint = load(finished / "best_model.pth")
+    checkpoint["model"]["out_conv.0.bias"].fill_(float("nan"))
+    torch.save(checkpoint, tmp_path / "nan.pth")
+    argv = ["--weights", tmp_path / "nan.pth", "--input", tiny_root / "DRIVE/test/images", "--output", tmp_path / "out"]
+    for script in (lambda: judged(tiny_root, tmp_path / "judged", "--weights", tmp_path / "nan.pth"),
+                   lambda: predict.main(predict.parse_args([*map(str, argv), "--device", "cpu"]))):
+        with pytest.raises(SystemExit) as stop:
+            run_script(script, "script")
+        assert stop.value.code == 2 and "script: error: the model's probabilities are not" in capsys.readouterr().err
 
 
 def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):

@@ -114,17 +114,18 @@ def combine(paths, members):
     """One (model, checkpoint) of the [(model, checkpoint), …] read from `paths`: the ensemble of several models.
 
     The checkpoint is the first member's, with the mean of the members' thresholds. CheckpointError for a member of other
-    classes, or of another mean or std: all members are handed one normalised image.
+    classes, or of another mean, std or size: all members are handed one normalised image.
     """
     model, first = members[0]
     if len(members) == 1:
         return model, first
     for path, (_, checkpoint) in zip(paths[1:], members[1:]):
-        for name in ("class_names", "mean", "std"):
-            if checkpoint[name] != first[name]:
+        for name in ("class_names", "mean", "std", "resize"):
+            own, wanted = checkpoint.get(name), first.get(name)  # files of before --resize have none
+            if own != wanted:
                 raise CheckpointError(
-                    f"{path}: was trained with {name} {checkpoint[name]}, but {paths[0]} with {first[name]}; the members of "
-                    "an ensemble are shown one image and must share it: leave one of them out")
+                    f"{path}: was trained with {name} {own}, but {paths[0]} with {wanted}; the members of an "
+                    "ensemble are shown one image and must share it: leave one of them out")
     thresholds = [checkpoint["threshold"] for _, checkpoint in members]
     mean = None if None in thresholds else sum(thresholds) / len(thresholds)
     return Ensemble([model for model, _ in members]), {**first, "threshold": mean}

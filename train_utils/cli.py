@@ -9,6 +9,7 @@ import sys
 import torch
 
 from .checkpoint import CheckpointError
+from .metrics import NonFiniteProbsError
 from .train_and_eval import NonFiniteLossError
 
 
@@ -55,8 +56,8 @@ def class_weights(text):
 
 
 def run_script(main, prog, errors=()):
-    """Calls main(). What a user can mend (CheckpointError, NonFiniteLossError, `errors`, files, no memory) ends the script with
-    one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143."""
+    """Calls main(). What a user can mend (CheckpointError, NaN in loss or weights, `errors`, files, no memory) ends the
+    script with one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143."""
     def stop(signum, frame):
         raise KeyboardInterrupt(128 + signum)
 
@@ -65,7 +66,7 @@ def run_script(main, prog, errors=()):
         prog = f"{prog} (rank {os.environ['RANK']})"
     try:
         main()
-    except (CheckpointError, NonFiniteLossError, *errors) as error:
+    except (CheckpointError, NonFiniteLossError, NonFiniteProbsError, *errors) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder without permission: says the file and the reason

@@ -14,6 +14,17 @@ import torch.nn.functional as F
 BINS = 65536  # histogram bins over probabilities 0–1; 2^16 keeps AUC within 1e-5 of the exact rank statistic
 
 
+class NonFiniteProbsError(ValueError):
+    """A model's probabilities are NaN or infinite: compared with a threshold, NaN would pass for background."""
+
+
+def check_finite(probs):
+    """NonFiniteProbsError if a probability is not finite."""
+    if not probs.isfinite().all():
+        raise NonFiniteProbsError("the model's probabilities are not finite: its weights hold NaN or infinite values; go "
+                                  "back to earlier weights, or train anew with a lower --lr")
+
+
 def confusion_counts(target, pred, num_classes, ignore_index=255):
     """int64 [num_classes, num_classes]: pixels of true class (row) by predicted class (column).
 
@@ -88,10 +99,9 @@ class SegmentationCounts:
     def update(self, target, pred, probs):
         """Counts one more image: target and pred [H, W] class ids, probs float [K, H, W].
 
-        ValueError if a probability is not finite: compared with a threshold, NaN would pass for background.
+        NonFiniteProbsError if a probability is not finite.
         """
-        if not probs.isfinite().all():
-            raise ValueError("the model's probabilities are not finite: its weights hold NaN or infinite values")
+        check_finite(probs)
         matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()
         self.confusion = torch.cat([self.confusion, matrix[None]])
         if self.tolerance:
