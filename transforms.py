@@ -149,11 +149,14 @@ class RandomAffineCrops:
         jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
         flip_prob: chance of mirroring left and right, and of mirroring top and bottom.
         upside_down: False: never top and bottom, for pictures that have an up and a down.
+        margin: px on each side of a crop that are context alone, since valid convolutions take them off. By as much crops
+            reach beyond the image and see its mirror image there, as overlap_tile() shows it: else what lies within the
+            margin of the image's border would teach nothing.
     """
 
     def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5,
-                 upside_down=True):
-        self.size, self.base_size, self.scale, self.rotate = size, base_size, scale, rotate
+                 upside_down=True, margin=0):
+        self.size, self.base_size, self.scale, self.rotate, self.margin = size, base_size, scale, rotate, margin
         self.jitter, self.flip_probs = jitter, (flip_prob, flip_prob * upside_down)
         self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
 
@@ -165,7 +168,8 @@ class RandomAffineCrops:
         crop = self.draw_crops(sizes, images.shape[-2:], generator).to(images.device, non_blocking=True)
         jitter = self.draw_jitter(len(images), generator).to(images.device, non_blocking=True)
         grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
-        image = nnF.grid_sample(images.float() / 255, grid, mode="bilinear", align_corners=False)
+        seen = mirrored(grid, sizes.to(grid), images.shape[-2:]) if self.margin else grid
+        image = nnF.grid_sample(images.float() / 255, seen, mode="bilinear", align_corners=False)
         # grid_sample fills with 0; of 255 − target that is the 255 wanted around the target.
         rest = nnF.grid_sample(TARGET_FILL - targets[:, None].float(), grid, mode="nearest", align_corners=False)
         image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
@@ -184,9 +188,10 @@ class RandomAffineCrops:
         factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
         shorter = sizes.amin(1)
         window = self.size / factor * (shorter / (self.base_size or shorter))  # the crop's side in px of the image
-        free = sizes - window[:, None]
+        judged = window[:, None] * (1 - 2 * self.margin / self.size)  # what lies in the image: all but the margin
+        free = sizes - judged
         corner = torch.where(free > 0, free * torch.rand(n, 2, generator=generator, dtype=torch.float64), free / 2)
-        centre = corner.round() + window[:, None] / 2  # a whole corner: a crop of factor 1 copies pixels, blurring none
+        centre = corner.round() + judged / 2  # a whole corner: a crop of factor 1 copies pixels, blurring none
         flips = torch.stack([torch.where(mirror, -1.0, 1.0) for mirror in mirrored], dim=1)
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
         padded = torch.tensor([padded[1], padded[0]], dtype=torch.float64)
@@ -196,6 +201,16 @@ class RandomAffineCrops:
     def draw_jitter(self, n, generator):
         """float32 [N, 3]: factors of brightness, contrast and saturation."""
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
+
+
+def mirrored(grid, sizes, padded):
+    """A grid [N, h, w, 2] for grid_sample whose places beyond the images are mirrored at their border pixels.
+
+    sizes: [N, 2], height and width of each image. padded: (height, width) with their padding, which the grid spans.
+    """
+    padded, last = grid.new_tensor([padded[1], padded[0]]), sizes.flip(1)[:, None, None] - 1
+    place = (((grid + 1) * padded - 1) / 2).remainder(2 * last)
+    return (2 * torch.minimum(place, 2 * last - place) + 1) / padded - 1
 
 
 def change_colours(image, brightness, contrast, saturation):

@@ -6,6 +6,7 @@ from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_ta
 from readers import splits
 from readers.files import MANY_CLASSES
 from readers.statistics import statistics
+from src import MODELS
 from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
 from train_utils.dice_coefficient_loss import median_frequency_weights
 from train_utils.distributed_utils import from_main, log
@@ -83,7 +84,7 @@ def make_train_loader(args, dataset, batches, device):
         dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale, **mirror)
         return make_loader(dataset, device, **options, batch_sampler=batches)
     crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter,
-                              **mirror)
+                              **mirror, margin=getattr(MODELS[args.model], "margin", 0))
     if in_memory:
         source = StackedImages(*dataset.stack(), batches, device)
     else:

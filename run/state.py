@@ -9,6 +9,7 @@ import torch
 
 from my_dataset import DATASETS
 from src import MODELS, build_model
+from src.unet_original import legal_side
 from train_utils import checkpoint as checkpoints
 from train_utils import results
 from train_utils.distributed_utils import from_main, gather_objects, is_main_process, log, rank, world_size
@@ -41,7 +42,9 @@ def describe_recipe(args):
     model = describe_model(args)["model_kwargs"]
     recipe = {name: getattr(args, name) for name in PRESETS[args.preset] if name not in MODEL_FLAGS}
     model, recipe = (", ".join(f"{name} {value}" for name, value in part.items()) for part in (model, recipe))
-    return f"model {args.model}: {model}\nrecipe {args.preset}: {recipe}"
+    margin = getattr(MODELS[args.model], "margin", 0)
+    centre = f"; of each crop it learns from the central {legal_side(args.crop_size) - 2 * margin} px" if margin else ""
+    return f"model {args.model}: {model}{centre}\nrecipe {args.preset}: {recipe}"
 
 
 def list_models():

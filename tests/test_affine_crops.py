@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnF
 from torchvision.transforms.v2 import functional as F
 
 from my_dataset import pad_and_stack
@@ -135,6 +136,25 @@ def test_padding_of_the_stack_is_never_cut_from_where_the_image_has_room():
         assert (target == 0).all() and (image[:, 2] - 100).abs().max() < 0.05
         corners.update(image[:, 1, 0, 0].round().int().tolist())
     assert max(corners) > 50 and min(corners) == 0  # all of the tall image is used
+
+
+def test_with_a_margin_the_centres_reach_every_border_and_see_the_mirror_image():
+    """Of two sizes in one stack: each image is mirrored at its own border, not at that of the padding."""
+    sizes = [(60, 45), (50, 70)]
+    images = pad_and_stack([coordinates(*size) for size in sizes], 0)
+    targets = pad_and_stack([torch.zeros(size, dtype=torch.uint8) for size in sizes], 255)
+    corners = [[], []]
+    for seed in range(200):
+        image, target = cut(images, targets, seed, size=40, sizes=torch.tensor(sizes), margin=12)
+        for n, size in enumerate(sizes):
+            left, top = image[n, :2, 12, 12].round().int().tolist()  # of the centre, 16 × 16 px
+            corners[n].append((top, left))
+            around = nnF.pad(coordinates(*size).float(), [12] * 4, mode="reflect")[:, top:top + 40, left:left + 40]
+            torch.testing.assert_close(image[n], around, atol=0.02, rtol=0)
+            inside = nnF.pad(torch.zeros(size), [12] * 4, value=255)[top:top + 40, left:left + 40]
+            assert torch.equal(target[n], inside.long()) and (target[n, 12:-12, 12:-12] == 0).all()
+    for found, size in zip(np.array(corners), sizes):
+        assert (found.min(0) <= 1).all() and (found.max(0) >= np.array(size) - 16 - 1).all()
 
 
 def test_colours_change_as_torchvision_changes_them():

@@ -12,12 +12,14 @@ from torchvision.models import MobileNet_V3_Large_Weights
 
 import predict
 import train
-from my_dataset import DATASETS
+from my_dataset import DATASETS, DriveDataset
+from run.data import make_train_loader
 from run.state import describe_recipe
 from src import MODELS, build_model
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from tests.tiny import TINY, run_train
 from train_utils.checkpoint import CheckpointError, check_description, load, load_model
+from train_utils.distributed_utils import EpochBatches
 from train_utils.flags import parse_args
 from train_utils.model_flags import MODEL_FLAGS, describe_model
 
@@ -69,8 +71,8 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
     (["--pretrained"], "--pretrained: --model unet has no such option; it has --base-c, --bilinear, --norm, --bias"),
     (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
     (["--model", "unet_original", "--crop-size", 187], "--crop-size 187: unet_original learns from crops of at least 188"),
-    (["--model", "mobilenetv3_unet", "--crop-size", 32], "--crop-size 32: mobilenetv3_unet learns from crops of at least 33"),
-    (["--model", "vgg16_unet", "--pretrained", "--in-channels", 4], "--pretrained: .*3 channels or of 1, not --in-channels 4"),
+    (["--model", "mobilenetv3_unet", "--crop-size", 32], "--crop-size 32: mobilenetv3_unet.*of at least 33"),
+    (["--model", "vgg16_unet", "--pretrained", "--in-channels", 4], "--pretrained: .*not --in-channels 4"),
     (["--prune", 2], "--prune belongs to --test-only"),
     (["--prune", 5, "--test-only"], "--prune.*at most 4"),
 ])
@@ -83,6 +85,7 @@ def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
     said = describe_recipe(parse("--preset", "classic", "--lr", 0.02, "--model", "resunet"))
     assert "model resunet: in_channels 3, num_classes 2, base_c 64\nrecipe classic: augment resize" in said
     assert "lr 0.02" in said and "class_weights [1.0, 2.0]" in said
+    assert "central 4 px" in describe_recipe(parse("--preset", "fast", "--model", "unet_original"))  # of 192: a poor choice
 
 
 def test_every_option_of_every_class_has_a_flag():
@@ -176,6 +179,14 @@ def test_the_original_unet_trains_on_centres_and_predicts_whole_images(tiny_root
     assert load(folder / "last_model.pth")["history"][0]["train_loss"] > 0
     size = Image.open(tiny_root / "DRIVE/test/images/01_test.tif").size
     assert predicted(folder / "best_model.pth", tiny_root / "DRIVE/test/images", tmp_path / "out").shape == size[::-1]
+
+
+def test_crops_reach_over_the_border_by_what_valid_convolutions_take_off(tiny_root):
+    dataset = DriveDataset(tiny_root, train=True)
+    dataset.count_pixels()
+    for argv, margin in ((["--model", "unet_original"], 92), ([], 0)):
+        loader = make_train_loader(parse(*argv), dataset, EpochBatches(len(dataset), 1, 0), torch.device("cpu"))
+        assert loader.crops.margin == margin
 
 
 def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_again(tiny_root, tmp_path, monkeypatch):

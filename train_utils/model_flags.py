@@ -38,7 +38,7 @@ def check_model_flags(parser, args, explicit, min_side):
     if args.crop_size < min_side and not args.test_only:
         parser.error(f"--crop-size {args.crop_size}: {args.model} learns from crops of at least {min_side} px")
     if explicit.pretrain_backbone and args.in_channels not in (1, 3):
-        parser.error(f"--pretrained: ImageNet weights fit images of 3 channels or of 1, not --in-channels {args.in_channels}")
+        parser.error(f"--pretrained: ImageNet weights fit images of 3 channels or 1, not --in-channels {args.in_channels}")
 
 
 def describe_model(args):
