@@ -57,7 +57,8 @@ def class_weights(text):
 
 def run_script(main, prog, errors=()):
     """Calls main(). What a user can mend (CheckpointError, NaN in loss or weights, `errors`, files, no memory) ends the
-    script with one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143."""
+    script with one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143.
+    """
     def stop(signum, frame):
         raise KeyboardInterrupt(128 + signum)
 
