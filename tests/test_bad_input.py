@@ -62,6 +62,7 @@ def weights(tiny_root, tmp_path_factory):
     (["--mean", "300", "0", "0"], "--mean"),
     (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
     (["--start-epoch", "300"], "--start-epoch"),
+    (["--resume", "a.pth", "--weights", "b.pth"], "--resume FILE.*leave --weights out"),
     (["--wd", "-1"], "--weight-decay.*at least 0"),
     (["--momentum", "1"], "--momentum.*below 1"),
     (["--batch-size", "zero"], "'zero' is not an integer"),

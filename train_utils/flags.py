@@ -155,6 +155,8 @@ def parse_args(argv, prog, description, datasets, models):
         parser.set_defaults(**dict.fromkeys(MODEL_FLAGS))
     if args.demo:
         parser.set_defaults(**DEMO)
+    if args.weights and args.resume not in ("", "auto"):
+        parser.error("--resume FILE goes on with the weights of that file; leave --weights out")
     resume = from_main(lambda: resume_path(args))
     saved = set_saved_defaults(parser, args, resume)
     args = parser.parse_args(argv)

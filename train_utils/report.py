@@ -1,7 +1,7 @@
 """The report of a judgement: one HTML page that needs nothing but itself, and images.csv.
 
 Every function here turns data into text; save() alone writes files. What has a meaning for two classes only (threshold,
-thin and thick vessels, second observer) is left out for more.
+thin and thick structures, second observer) is left out for more.
 """
 
 import base64
@@ -10,6 +10,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from .atomic import replacing
@@ -96,7 +97,7 @@ def page(title, content, evidence, class_names, image_of):
         headline(content["scores"], content["threshold"], evidence, class_names),
         conventions(evidence),
         curves(content["scores"], content["threshold"], evidence, class_names),
-        vessels(content["scores"], evidence),
+        widths(content["scores"], evidence, class_names),
         classes(content["scores"], class_names),
         extremes(content["images"], evidence, class_names, image_of),
         images(content["images"], evidence),
@@ -223,7 +224,7 @@ def curves(scores, threshold, evidence, class_names):
     if points and evidence.observer.images:
         points.append(("second observer", "D", summarize(evidence.observer.counts)))
     roc = rank_curve_svg(f"ROC, AUC {number(scores['auc'])}", "1 − specificity", "sensitivity",
-                         [(name, colour, false, true) for name, colour, false, true, _ in lines],
+                         [(name, colour, np.r_[0, false], np.r_[0, true]) for name, colour, false, true, _ in lines],
                          [(name, marker, 1 - at["specificity"], at["sensitivity"]) for name, marker, at in points],
                          diagonal=True)
     pr = rank_curve_svg(f"Precision and recall, AP {number(scores['average_precision'])}", "recall", "precision",
@@ -235,10 +236,11 @@ def curves(scores, threshold, evidence, class_names):
             "<p class=\"note\">Pooled over all pixels inside the ROI.</p>")
 
 
-def vessels(scores, evidence):
-    """Recall on thin and thick vessels, and the second observer beside the model; for two classes only."""
+def widths(scores, evidence, class_names):
+    """Recall on thin and thick structures, and the second observer beside the model; for two classes only."""
     if not evidence.binary:
         return ""
+    foreground = class_names[1]
     columns = {"model, p > 0.5": (scores, evidence.found)}
     if evidence.observer.images:
         columns[f"second observer, {len(evidence.observer.images)} images"] = (summarize(evidence.observer.counts),
@@ -248,14 +250,14 @@ def vessels(scores, evidence):
     rows = [[titles.get(name, SCORES[name]), *(number(pooled[name]) for pooled, _ in columns.values())] for name in names]
     for row, kind in enumerate(("thin", "thick")):
         shares = [found[row, 0] / found[row, 1] for _, found in columns.values()]  # NaN if there are none
-        rows.append([f"recall, {kind} vessels", *(number(share.item()) for share in shares)])
+        rows.append([f"recall, {kind} {foreground}", *(number(share.item()) for share in shares)])
     thin, thick = evidence.found[:, 1].tolist()
     note = (f"Inside the ROI. A label pixel is thick if some {THICK} × {THICK} square of label pixels holds it "
-            f"(morphological opening), else thin: a vessel of {THICK - 1} px or less is thin. {thin:,} pixels are thin, "
+            f"(morphological opening), else thin: all of what is {THICK - 1} px wide or less is thin. {thin:,} pixels are thin, "
             f"{thick:,} thick.")
     if evidence.observer.images:
         note += " The second observer’s label is scored as a prediction against the first’s, by the same functions."
-    title = "A second observer, thin and thick vessels" if evidence.observer.images else "Thin and thick vessels"
+    title = ("A second observer, t" if evidence.observer.images else "T") + f"hin and thick {html.escape(foreground)}"
     return f"<h2>{title}</h2>\n" + table(["", *columns], rows, note)
 
 
