@@ -1,5 +1,6 @@
-"""The README says what is there: every flag, every source file."""
+"""The README says what is there: every flag, every source file, every published score."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from train_utils.model_table import cost
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / ".github/results/README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_has_every_flag_and_its_default():
@@ -25,7 +27,6 @@ def test_the_table_has_every_flag_and_its_default():
         assert action.help
         if isinstance(action.default, (int, float)) and not isinstance(action.default, bool):
             assert f"| {action.default} |" in rows[flag]
-
 
 
 def test_the_table_of_architectures_has_what_list_models_counts():
@@ -46,3 +47,15 @@ def test_the_tree_has_every_file(folder):
 def test_pictures_exist():
     for link in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/results").glob("*.json")), ids=lambda path: path.stem)
+def test_published_scores_are_those_of_their_counts_and_are_quoted(path):
+    """Pooled F1 (two classes) or mean IoU counted anew from the rows of the images, and found in a page."""
+    published = json.loads(path.read_text(encoding="utf-8"))
+    quoted = published["scores"]["mean_iou"]
+    if len(published["scores"]["dice_per_class"]) == 2:
+        true_pos, false_pos, false_neg = (sum(row[name] for row in published["images"]) for name in ("tp", "fp", "fn"))
+        quoted = 2 * true_pos / (2 * true_pos + false_pos + false_neg)
+        assert published["scores"]["f1"] == pytest.approx(quoted, abs=1e-9)
+    assert re.search(rf"`{path.stem}\.json` .*\| {quoted:.4f} \|".replace(" 0.", r" \."), RESULTS)
