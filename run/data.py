@@ -51,6 +51,16 @@ def labelled_test_cases(args):
     return splits.test_cases(list_cases(args.dataset, args.data_path), names, args.val, args.test_fraction, args.split_seed)
 
 
+def held_out_cases(args, checkpoint, path):
+    """The validation cases of the run that left `checkpoint` in the file `path`; DataError if it had none of its own."""
+    if not checkpoint.get("split", {}).get("val"):
+        raise DataError(f"{path}: its run held out no images; --held-out judges runs with --folds or --val holdout")
+    if checkpoint["args"]["val"] == "test":
+        raise DataError(f"{path}: its run (--val test) chose by the test images; --held-out is for what is chosen without them")
+    listed = list_cases(args.dataset, args.data_path)
+    return splits.by_names(listed, {"val": checkpoint["split"]["val"]})[1]
+
+
 def make_dataset(args, cases, transforms, title):
     """The data set, read once in full, so that a bad file is found before training; says what it found."""
     dataset = SegmentationDataset(cases, class_table(args), transforms, args.cache_limit * 1e9 * args.cache,

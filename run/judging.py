@@ -1,4 +1,4 @@
-"""The final judgement on the test images: one model or an ensemble, its scores, its report."""
+"""The final judgement on the test images, of one model or an ensemble; or, before it, on what the runs held out."""
 
 import time
 from dataclasses import replace
@@ -12,12 +12,13 @@ from train_utils import checkpoint as checkpoints
 from train_utils import judge, report, results, summarize
 from train_utils.distributed_utils import from_main, is_main_process, log
 from train_utils.evidence import Evidence
+from train_utils.metrics import SegmentationCounts
 from train_utils.model_flags import describe_model
 from train_utils.pictures import as_colours, fill_colours
 from train_utils.preview import draw_predictions
 from transforms import eval_preset
 
-from .data import class_table, judge_loader, labelled_test_cases, make_dataset
+from .data import class_table, held_out_cases, judge_loader, labelled_test_cases, make_dataset
 from .state import check_classes, make_model
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
@@ -93,6 +94,8 @@ def test_only(args, device, amp_dtype, begin):
         raise DataError(f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std")
     for path, (member, _) in zip(paths, members):
         checkpoints.prune(member, args.prune, path)
+    if args.held_out:
+        return score_held_out(args, paths, members, device, amp_dtype, begin)
     model, checkpoint = checkpoints.combine(paths, members)
     model = Flips(model) if args.flips else model
     checkpoint |= {"mean": args.mean, "std": args.std}
@@ -112,3 +115,48 @@ def test_only(args, device, amp_dtype, begin):
     if is_main_process():
         draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
                          dataset.classes.names, fill_colours(dataset.classes.colours))
+
+
+def score_held_out(args, paths, members, device, amp_dtype, begin):
+    """Judges each model on the images that its own run held out; together they are the scores of a cross-validation.
+
+    Writes held_out_scores.json, with the threshold that all these images choose.
+    """
+    parts = [held_out_cases(args, checkpoint, path) for path, (_, checkpoint) in zip(paths, members)]
+    check_one_set(paths, members, parts)
+    checkpoints.prepare_folder(args.output_dir)
+    counts = []
+    for path, (model, checkpoint), cases in zip(paths, members, parts):
+        dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), f"held out by {path}")
+        model = (Flips(model) if args.flips else model).to(device, memory_format=torch.channels_last)
+        counts.append(judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype,
+                            tolerance=args.tolerance))
+        log(f"{path}: F1 {summarize(counts[-1])['f1']:.4f}")
+    total = sum(counts[1:], counts[0])
+    scores = summarize(total, args.threshold)
+    if is_main_process():
+        origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
+        results.write_json(Path(args.output_dir) / "held_out_scores.json", {
+            **results.provenance(device, time.perf_counter() - begin), **origin, "scores": scores,
+            "parts": [{"weights": str(path), "scores": summarize(part)} for path, part in zip(paths, counts)],
+            "images": results.image_rows([case.name for cases in parts for case in cases], total)})
+    log(results.score_table(scores, class_table(args).names, args.threshold))
+    if "best_threshold" in scores:
+        log(f"threshold that these images choose {scores['best_threshold']:.3f}, F1 there {scores['best_f1']:.4f}")
+
+
+def check_one_set(paths, members, parts):
+    """DataError unless the held-out cases `parts` are different images, counted at one size; says which scores are flattered."""
+    seen = set()
+    for path, (_, checkpoint), cases in zip(paths, members, parts):
+        names = {case.name for case in cases}
+        if names & seen:
+            raise DataError(f"{path}: {', '.join(sorted(names & seen))} is held out by a file before it, too; give one file for "
+                            "each fold")
+        seen |= names
+        sizes = [member.get("resize") for member in (checkpoint, members[0][1])]  # files of before --resize have none
+        if sizes[0] != sizes[1]:
+            raise DataError(f"{path}: was trained with resize {sizes[0]}, {paths[0]} with {sizes[1]}; pixels of two sizes are "
+                            "not counted together")
+        if checkpoint["epoch"] + 1 < checkpoint["args"]["epochs"]:
+            log(f"note: {path} is of the epoch that its held-out images chose, which flatters it; last_model.pth is not")

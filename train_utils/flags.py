@@ -17,9 +17,9 @@ from .model_flags import MODEL_FLAGS, add_model_flags, check_model_flags
 from .presets import DEMO, PRESETS
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
-LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "flips", "list_models", "output_dir", "pin_memory",
-               "prefetch", "print_freq", "prune", "report", "resume", "split_file", "start_epoch", "tensorboard", "test_only",
-               "threshold", "weights", "workers"}
+LOCAL_FLAGS = {"cache", "cache_limit", "demo", "device", "dist_timeout", "flips", "held_out", "list_models", "output_dir",
+               "pin_memory", "prefetch", "print_freq", "prune", "report", "resume", "split_file", "start_epoch", "tensorboard",
+               "test_only", "threshold", "weights", "workers"}
 # What a new run takes from the weights it starts from.
 WEIGHTS_FLAGS = {"model", "in_channels", "mean", "std", *MODEL_FLAGS} - {"pretrain_backbone"}
 
@@ -125,6 +125,8 @@ def add_output_flags(add):
     add("--tolerance", type=number(int, minimum=0), default=0, metavar="PX",
         help="also report F1 with this tolerance in px, for thin structures; 0: off")
     add("--test-only", **ON, help="score --weights on the test split and write test_scores.json")
+    add("--held-out", **ON, help="with --test-only: judge each file of --weights on the images that its own run held out, such "
+        "as the folds of a cross-validation, and choose a threshold by them; the test split is not touched")
     add("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="with --test-only: judge with the nested "
         "network of this depth, 1 to 4, of a unet_plus_plus")
     add("--flips", **ON, help="with --test-only: average the probabilities over the four flips of each image")
@@ -237,8 +239,10 @@ def check_flags(parser, args):
         parser.error("--prune belongs to --test-only: training always takes the whole network")
     if len(args.weights) > 1 and not args.test_only:
         parser.error(f"--weights {' '.join(args.weights)}: a run starts from one file; several are judged with --test-only")
-    if not args.test_only and (args.flips or args.report or args.threshold is not None):
-        parser.error("--flips, --report and --threshold belong to --test-only")
+    if not args.test_only and (args.flips or args.held_out or args.report or args.threshold is not None):
+        parser.error("--flips, --held-out, --report and --threshold belong to --test-only")
+    if args.held_out and args.report:
+        parser.error("--report is made of the test images, which --held-out leaves alone")
     if args.report and world_size() > 1:
         parser.error("--report is made by a single process, which sees all images; run train.py without torchrun")
     try:

@@ -114,6 +114,13 @@ class SegmentationCounts:
             codes = bins + BINS * (target == c)
             self.histograms[c - 1] += torch.bincount(codes, minlength=2 * BINS).view(2, BINS).cpu()
 
+    def __add__(self, other):
+        """The counts of these images and then the other's, of the same classes, as of one judgement."""
+        total = SegmentationCounts(self.num_classes, self.ignore_index, self.tolerance)
+        total.confusion = torch.cat([self.confusion, other.confusion])
+        total.histograms, total.near = self.histograms + other.histograms, self.near + other.near
+        return total
+
     def confmat(self):
         """The ConfusionMatrix over all images."""
         matrix = ConfusionMatrix(self.num_classes, self.ignore_index)

@@ -1,0 +1,113 @@
+"""`--test-only --held-out`: the runs of a cross-validation, each judged on the images that it did not learn from."""
+
+import json
+
+import pytest
+import torch
+
+from my_dataset import DataError, DriveDataset
+from run import judging
+from src.inference import predict_probs
+from tests.tiny import run_train
+from train_utils.checkpoint import load, load_model
+from train_utils.cli import run_script
+from transforms import eval_preset
+
+EXACT = ("--no-amp", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def folds(tiny_root, tmp_path_factory):
+    """last_model.pth of each of the two runs of a 2-fold cross-validation: 21, 23, 25 are held out, then 22, 24."""
+    folders = [run_train(tiny_root, tmp_path_factory.mktemp("fold"), "--epochs", 1, "--folds", 2, "--fold", k) for k in (0, 1)]
+    return [folder / "last_model.pth" for folder in folders]
+
+
+def judged(tiny_root, folder, *options):
+    run_train(tiny_root, folder, "--test-only", "--held-out", *options, settings=EXACT)
+    return json.loads((folder / "held_out_scores.json").read_text())
+
+
+def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, capsys):
+    found = judged(tiny_root, tmp_path, "--weights", *folds, "--flips")
+    models = [load_model(path) for path in folds]
+    dataset = DriveDataset(tiny_root, train=True, transforms=eval_preset(models[0][1]["mean"], models[0][1]["std"]))
+    named = {case.name: item for case, item in zip(dataset.cases, dataset, strict=True)}
+    rows = iter(found["images"])
+    every, truth = [], []
+    for names, (model, _) in zip((("21", "23", "25"), ("22", "24")), models):
+        for name in names:
+            image, target = named[f"{name}_training"]
+            row = next(rows)
+            probs = torch.stack([predict_probs(model, image[None].flip(axes)).flip(axes)
+                                 for axes in ([], [2], [3], [2, 3])]).mean(0)[0, 1]
+            assert row["name"] == f"{name}_training"
+            assert (row["tp"], row["fp"]) == (int(((probs > 0.5) & (target == 1)).sum()), int(((probs > 0.5) & (target == 0)).sum()))
+            every.append(probs[target != 255]), truth.append(target[target != 255] == 1)
+    assert next(rows, None) is None
+
+    every, truth = torch.cat(every), torch.cat(truth)  # over all images the chosen threshold is better than any other
+    f1 = {t: 2 * (truth & (every > t)).sum().item() / ((every > t).sum() + truth.sum()).item()
+          for t in (found["scores"]["best_threshold"], *torch.linspace(0.01, 0.99, 50).tolist())}
+    assert f1[found["scores"]["best_threshold"]] == pytest.approx(found["scores"]["best_f1"], abs=1e-4)
+    assert max(f1.values()) <= found["scores"]["best_f1"] + 1e-4
+    assert f"choose {found['scores']['best_threshold']:.3f}, F1 there {found['scores']['best_f1']:.4f}" in capsys.readouterr().out
+
+
+def test_each_part_has_the_scores_of_its_run(folds, tiny_root, tmp_path):
+    found = judged(tiny_root, tmp_path, "--weights", *folds)
+    for path, part in zip(folds, found["parts"], strict=True):
+        row = load(path)["history"][-1]
+        assert part["weights"] == str(path) and part["scores"]["f1"] == pytest.approx(row["val_f1"])
+        assert part["scores"]["best_threshold"] == pytest.approx(row["val_best_threshold"], abs=1e-3)
+    assert found["scores"]["images"] == 5 and [split["val"][0] for split in found["split"]] == ["21_training", "22_training"]
+    assert found["flips"] is False and found["weights"] == [str(path) for path in folds]
+
+
+def test_the_test_images_are_left_alone(folds, tiny_root, tmp_path, monkeypatch):
+    seen, original = [], judging.judge
+    monkeypatch.setattr(judging, "judge", lambda model, loader, *args, **kwargs: (
+        seen.extend(case.name for case in loader.dataset.cases) or original(model, loader, *args, **kwargs)))
+    judged(tiny_root, tmp_path, "--weights", *folds)
+    assert sorted(seen) == [f"{n}_training" for n in range(21, 26)]
+    assert not (tmp_path / "test_scores.json").exists()
+
+
+def test_weights_that_their_own_images_chose_are_named(folds, tiny_root, tmp_path, capsys):
+    path = tmp_path / "best_model.pth"
+    checkpoint = load(folds[0])
+    torch.save(checkpoint | {"args": checkpoint["args"] | {"epochs": 2}}, path)
+    judged(tiny_root, tmp_path, "--weights", path, folds[1])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert len(notes) == 1 and str(path) in notes[0] and "flatters" in notes[0]
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"split": {"train": ["21_training"], "val": []}}, "changed.pth: its run held out no images; .*--folds"),
+    ({"split": {"train": [], "val": ["23_training"]}}, "changed.pth: 23_training is held out by a file before it"),
+    ({"split": {"train": [], "val": ["99_training"]}}, "not there any more: 99_training"),
+    ({"resize": [48, 48]}, r"changed.pth: was trained with resize \[48, 48\], .*with None"),
+    ({"args": "val test"}, "changed.pth: its run .--val test. chose by the test images"),
+])
+def test_what_cannot_be_counted_together_is_refused_before_judging(folds, tiny_root, tmp_path, change, named, monkeypatch):
+    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
+    checkpoint = load(folds[1])
+    if "args" in change:
+        change = {"args": checkpoint["args"] | {"val": "test"}}
+    torch.save(checkpoint | change, tmp_path / "changed.pth")
+    with pytest.raises(DataError, match=named):
+        judged(tiny_root, tmp_path / "out", "--weights", folds[0], tmp_path / "changed.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_plain_weights_do_not_know_what_they_held_out(folds, tiny_root, tmp_path):
+    torch.save(load(folds[0])["model"], tmp_path / "plain.pth")
+    with pytest.raises(DataError, match="plain.pth: its run held out no images"):
+        judged(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
+
+
+@pytest.mark.parametrize("flags, named", [((), "belong to --test-only"), (("--test-only", "--report", "x"), "leaves alone")])
+def test_flags_that_do_not_go_together(folds, tiny_root, tmp_path, capsys, flags, named):
+    with pytest.raises(SystemExit):
+        run_script(lambda: run_train(tiny_root, tmp_path, "--weights", folds[0], "--held-out", *flags, settings=EXACT), "train.py")
+    assert named in capsys.readouterr().err
