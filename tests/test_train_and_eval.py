@@ -205,6 +205,15 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(print_freq, accumulate, b
     assert caught.value.step == bad_step and f"step {bad_step}" in str(caught.value)
 
 
+def test_weights_that_the_last_step_spoiled_are_found():
+    """An infinite gradient behind a finite loss: nothing but the weights shows it."""
+    model = Linear()
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in step 0"):
+        run_epoch(model, make_loader(make_items(1), 1))
+
+
 def test_a_loader_without_batches_is_refused_in_words():
     loader = DataLoader(make_items(3), batch_size=4, drop_last=True)
     with pytest.raises(ValueError, match="batch"):

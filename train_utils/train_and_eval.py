@@ -15,10 +15,10 @@ from .progress import Progress
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite in step `step` (counted from 0) of the epoch."""
+    """The loss, or after an epoch's last step the weights, became NaN or infinite in step `step` (counted from 0)."""
 
-    def __init__(self, step, loss):
-        super().__init__(f"the loss became {loss} in step {step}")
+    def __init__(self, step, what):
+        super().__init__(f"{what} in step {step}")
         self.step = step
 
 
@@ -39,7 +39,7 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
         clip_grad: largest gradient norm, or None.
 
     Returns (loss averaged over the images of all ranks, learning rate of the last step). NonFiniteLossError at the next
-    look after a loss that is NaN or infinite.
+    look after a loss that is NaN or infinite, and at the end if the weights are.
     """
     model.train()
     device = torch.device(device)
@@ -71,6 +71,7 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
                 mean = mean_if_finite(losses, looked, step + 1)
                 looked = step + 1
             progress.update(len(image), f"loss {mean:.4f}  lr {lr:.6f}" if look else None)
+    check_weights(model, steps - 1)
     return mean_over_images(losses, sizes), lr
 
 
@@ -94,8 +95,14 @@ def mean_if_finite(losses, start, stop):
     values = losses[start:stop].tolist()
     for step, value in enumerate(values, start):
         if not math.isfinite(value):
-            raise NonFiniteLossError(step, value)
+            raise NonFiniteLossError(step, f"the loss became {value}")
     return sum(values) / len(values)
+
+
+def check_weights(model, step):
+    """NonFiniteLossError if `step`, the epoch's last, left weights or statistics NaN or infinite: no loss shows it any more."""
+    if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
+        raise NonFiniteLossError(step, "the weights became NaN or infinite")
 
 
 def mean_over_images(losses, sizes):
