@@ -57,8 +57,9 @@ def held_out_cases(args, checkpoint, path):
         raise DataError(f"{path}: its run held out no images; --held-out judges runs with --folds or --val holdout")
     if checkpoint["args"]["val"] == "test":
         raise DataError(f"{path}: its run (--val test) chose by the test images; --held-out is for what is chosen without them")
-    listed = list_cases(args.dataset, args.data_path)
-    return splits.by_names(listed, {"val": checkpoint["split"]["val"]})[1]
+    part = "train" if checkpoint["args"].get("folds") else "val"  # folds are cut from the training images
+    chosen = splits.by_names(list_cases(args.dataset, args.data_path), {part: checkpoint["split"]["val"]})
+    return [case for cases in chosen for case in cases]
 
 
 def make_dataset(args, cases, transforms, title):

@@ -94,13 +94,13 @@ def test_only(args, device, amp_dtype, begin):
         raise DataError(f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std")
     for path, (member, _) in zip(paths, members):
         checkpoints.prune(member, args.prune, path)
+    if args.threshold is not None and args.num_classes > 2:
+        raise DataError(f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one")
     if args.held_out:
         return score_held_out(args, paths, members, device, amp_dtype, begin)
     model, checkpoint = checkpoints.combine(paths, members)
     model = Flips(model) if args.flips else model
     checkpoint |= {"mean": args.mean, "std": args.std}
-    if args.threshold is not None and args.num_classes > 2:
-        raise DataError(f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one")
     if args.threshold is not None:
         checkpoint["threshold"] = args.threshold
     origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
@@ -137,7 +137,8 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
     if is_main_process():
         origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
         results.write_json(Path(args.output_dir) / "held_out_scores.json", {
-            **results.provenance(device, time.perf_counter() - begin), **origin, "scores": scores,
+            **results.provenance(device, time.perf_counter() - begin), **origin,
+            "selection": "the held-out images choose best_threshold", "threshold": args.threshold, "scores": scores,
             "parts": [{"weights": str(path), "scores": summarize(part)} for path, part in zip(paths, counts)],
             "images": results.image_rows([case.name for cases in parts for case in cases], total)})
     log(results.score_table(scores, class_table(args).names, args.threshold))
@@ -146,17 +147,27 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
 
 
 def check_one_set(paths, members, parts):
-    """DataError unless the held-out cases `parts` are different images, counted at one size; says which scores are flattered."""
-    seen = set()
+    """DataError unless the held-out cases `parts` are different images that are read alike; says which scores are flattered,
+    and what is held out by none."""
+    seen, known = set(), set()
     for path, (_, checkpoint), cases in zip(paths, members, parts):
-        names = {case.name for case in cases}
+        names, first = {case.name for case in cases}, members[0][1]
         if names & seen:
-            raise DataError(f"{path}: {', '.join(sorted(names & seen))} is held out by a file before it, too; give one file for "
+            raise DataError(f"{path}: a file before it has held out {', '.join(sorted(names & seen))}, too; give one file for "
                             "each fold")
         seen |= names
-        sizes = [member.get("resize") for member in (checkpoint, members[0][1])]  # files of before --resize have none
-        if sizes[0] != sizes[1]:
-            raise DataError(f"{path}: was trained with resize {sizes[0]}, {paths[0]} with {sizes[1]}; pixels of two sizes are "
-                            "not counted together")
-        if checkpoint["epoch"] + 1 < checkpoint["args"]["epochs"]:
-            log(f"note: {path} is of the epoch that its held-out images chose, which flatters it; last_model.pth is not")
+        known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
+        for what, own, wanted in (("resize", checkpoint.get("resize"), first.get("resize")),  # older files have none
+                                  ("in_channels", *(each["model_kwargs"]["in_channels"] for each in (checkpoint, first)))):
+            if own != wanted:
+                raise DataError(f"{path}: was trained with {what} {own}, {paths[0]} with {wanted}; images that are read in two "
+                                "ways are not counted together")
+        args = checkpoint["args"]
+        if checkpoint["epoch"] + 1 < args["epochs"]:
+            log(f"note: {path} is of epoch {checkpoint['epoch']} of 0 to {args['epochs'] - 1}: the images that it held out chose "
+                "it, which flatters it, or its run has not ended")
+        if args.get("weights"):
+            log(f"note: {path} began from other weights; if those had learned from the images held out here, it is flattered")
+    if known - seen:
+        log(f"note: {len(known - seen)} of the {len(known)} images are held out by none of these files: "
+            f"{', '.join(sorted(known - seen)[:8])}{' …' if len(known - seen) > 8 else ''}")

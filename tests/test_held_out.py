@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from my_dataset import DataError, DriveDataset
 from run import judging
@@ -78,23 +79,80 @@ def test_weights_that_their_own_images_chose_are_named(folds, tiny_root, tmp_pat
     checkpoint = load(folds[0])
     torch.save(checkpoint | {"args": checkpoint["args"] | {"epochs": 2}}, path)
     judged(tiny_root, tmp_path, "--weights", path, folds[1])
-    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
-    assert len(notes) == 1 and str(path) in notes[0] and "flatters" in notes[0]
+    notes = notes_of(capsys)
+    assert len(notes) == 1 and str(path) in notes[0] and "epoch 0 of 0 to 1" in notes[0] and "flatters" in notes[0]
+
+
+def notes_of(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+
+
+def test_runs_that_began_from_other_weights_are_named(folds, tiny_root, tmp_path, capsys):
+    checkpoint = load(folds[0])
+    torch.save(checkpoint | {"args": checkpoint["args"] | {"weights": ["a.pth"]}}, tmp_path / "tuned.pth")
+    judged(tiny_root, tmp_path, "--weights", tmp_path / "tuned.pth", folds[1])
+    notes = notes_of(capsys)
+    assert len(notes) == 1 and "tuned.pth began from other weights" in notes[0]
+
+
+def test_a_fold_that_is_missing_is_named(folds, tiny_root, tmp_path, capsys):
+    assert judged(tiny_root, tmp_path, "--weights", folds[1])["scores"]["images"] == 2
+    assert notes_of(capsys) == ["note: 3 of the 5 images are held out by none of these files: 21_training, 23_training, 25_training"]
+
+
+def test_files_are_normalised_each_by_its_own_mean_and_std(folds, tiny_root, tmp_path):
+    """Other sets than DRIVE count them from the images of each fold."""
+    torch.save(load(folds[1]) | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}, tmp_path / "other.pth")
+    alone = judged(tiny_root, tmp_path / "alone", "--weights", tmp_path / "other.pth")
+    same = judged(tiny_root, tmp_path / "same", "--weights", folds[1])
+    both = judged(tiny_root, tmp_path / "both", "--weights", folds[0], tmp_path / "other.pth")
+    assert both["images"][3:] == alone["images"] != same["images"]
+
+
+def test_tolerance_and_threshold_count_all_images(folds, tiny_root, tmp_path):
+    """The parts' images, once as one judgement of two files, once as those of each file."""
+    options = ("--tolerance", 1, "--threshold", 0.3)
+    both = judged(tiny_root, tmp_path / "both", "--weights", *folds, *options)
+    each = [judged(tiny_root, tmp_path / f"{i}", "--weights", path, *options) for i, path in enumerate(folds)]
+    assert both["threshold"] == 0.3 and both["images"] == each[0]["images"] + each[1]["images"]
+    assert [part["scores"]["f1_tolerant"] for part in both["parts"]] == [one["scores"]["f1_tolerant"] for one in each]
+    for score in ("f1", "f1_tolerant", "f1_at_threshold"):
+        low, high = sorted(one["scores"][score] for one in each)
+        assert low <= both["scores"][score] <= high and low < high
+
+
+def test_folds_are_of_the_training_images_even_if_validation_images_have_their_names(tmp_path):
+    torch.manual_seed(0)
+    for part, value in (("train", 60), ("val", 200)):
+        for kind in ("images", "masks"):
+            (tmp_path / "mine" / part / kind).mkdir(parents=True)
+        for i in range(4):
+            pixels = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(pixels).save(tmp_path / f"mine/{part}/images/{i}.png")
+            Image.fromarray(pixels[..., 0] > value).convert("L").save(tmp_path / f"mine/{part}/masks/{i}.png")
+    data = tmp_path / "mine"
+    run = run_train(data, tmp_path / "run", "--dataset", "folder", "--epochs", 1, "--folds", 2, "--fold", 0)
+    found = judged(data, tmp_path, "--dataset", "folder", "--weights", run / "last_model.pth")
+    assert found["scores"]["f1"] == pytest.approx(load(run / "last_model.pth")["history"][-1]["val_f1"])
 
 
 @pytest.mark.parametrize("change, named", [
     ({"split": {"train": ["21_training"], "val": []}}, "changed.pth: its run held out no images; .*--folds"),
-    ({"split": {"train": [], "val": ["23_training"]}}, "changed.pth: 23_training is held out by a file before it"),
+    ({"split": {"train": [], "val": ["23_training"]}}, "changed.pth: a file before it has held out 23_training, too"),
     ({"split": {"train": [], "val": ["99_training"]}}, "not there any more: 99_training"),
     ({"resize": [48, 48]}, r"changed.pth: was trained with resize \[48, 48\], .*with None"),
+    ({"in_channels": 1}, "changed.pth: was trained with in_channels 1, .*with 3"),
     ({"args": "val test"}, "changed.pth: its run .--val test. chose by the test images"),
 ])
 def test_what_cannot_be_counted_together_is_refused_before_judging(folds, tiny_root, tmp_path, change, named, monkeypatch):
-    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
     checkpoint = load(folds[1])
     if "args" in change:
         change = {"args": checkpoint["args"] | {"val": "test"}}
+    if "in_channels" in change:
+        folder = run_train(tiny_root, tmp_path / "grey", "--epochs", 1, "--folds", 2, "--fold", 1, "--in-channels", 1)
+        checkpoint, change = load(folder / "last_model.pth"), {}
     torch.save(checkpoint | change, tmp_path / "changed.pth")
+    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
     with pytest.raises(DataError, match=named):
         judged(tiny_root, tmp_path / "out", "--weights", folds[0], tmp_path / "changed.pth")
     assert not (tmp_path / "out").exists()
@@ -106,7 +164,10 @@ def test_plain_weights_do_not_know_what_they_held_out(folds, tiny_root, tmp_path
         judged(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
 
 
-@pytest.mark.parametrize("flags, named", [((), "belong to --test-only"), (("--test-only", "--report", "x"), "leaves alone")])
+@pytest.mark.parametrize("flags, named", [
+    ((), "belong to --test-only"), (("--test-only", "--report", "x"), "leaves alone"),
+    (("--test-only", "--split-file", "split.json"), "--split-file: --held-out judges what the checkpoints say"),
+])
 def test_flags_that_do_not_go_together(folds, tiny_root, tmp_path, capsys, flags, named):
     with pytest.raises(SystemExit):
         run_script(lambda: run_train(tiny_root, tmp_path, "--weights", folds[0], "--held-out", *flags, settings=EXACT), "train.py")

@@ -370,6 +370,17 @@ def test_the_summary_pools_them_over_images():
     assert "f1_tolerant" not in summarize(count((TARGET, PRED.float())))
 
 
+def test_the_sum_of_two_counts_is_that_of_one_judgement():
+    first, second, both = (SegmentationCounts(2, ignore_index=7, tolerance=1) for _ in range(3))
+    ignored = torch.where(torch.arange(LINE.shape[1]) < 2, 7, LINE)
+    for part, target, pred in ((first, ignored, shifted(0, 2)), (second, LINE, torch.ones_like(LINE))):
+        for counts in (part, both):
+            counts.update(target, pred, of_vessel(pred.float()))
+    total = first + second
+    assert summarize(total, 0.3) == summarize(both, 0.3) and summarize(total)["tolerance"] == 1
+    assert total.ignore_index == 7 and torch.equal(total.confusion, both.confusion)
+
+
 @pytest.mark.parametrize("target, pred, f1", [(LINE, 0 * LINE, 0.0), (0 * LINE, LINE, 0.0), (0 * LINE, 0 * LINE, math.nan)])
 def test_nothing_true_or_nothing_predicted(target, pred, f1):
     counts = SegmentationCounts(2, tolerance=1)

@@ -207,11 +207,22 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(print_freq, accumulate, b
 
 def test_weights_that_the_last_step_spoiled_are_found():
     """An infinite gradient behind a finite loss: nothing but the weights shows it."""
-    model = Linear()
-    for parameter in model.parameters():
-        parameter.register_hook(lambda gradient: gradient * math.inf)
+    model, seen = Linear(), []
+
+    def spoil_the_second(gradient):
+        seen.append(gradient)
+        return gradient * (math.inf if len(seen) == 2 else 1)
+
+    next(model.parameters()).register_hook(spoil_the_second)
+    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in step 1"):
+        run_epoch(model, make_loader(make_items(2), 1))
+
+
+def test_spoiled_statistics_are_found_too():
+    model = UNet(3, 2, base_c=2)
+    model.in_conv[1].running_var.fill_(math.inf)
     with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in step 0"):
-        run_epoch(model, make_loader(make_items(1), 1))
+        run_epoch(model, make_loader(make_items(1, (32, 32)), 1))
 
 
 def test_a_loader_without_batches_is_refused_in_words():

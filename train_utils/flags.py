@@ -172,6 +172,8 @@ def parse_args(argv, prog, description, datasets, models):
     row = datasets[args.dataset]
     check_flags(parser, args)
     explicit = parser.parse_args(argv, Namespace(split_file="", **dict.fromkeys(MODEL_FLAGS)))
+    if args.held_out and explicit.split_file:
+        parser.error("--split-file: --held-out judges what the checkpoints say that their runs held out")
     if args.test_only and not same_data(args, saved):
         args.split_file = explicit.split_file  # the run's own split is of other images
     check_model_flags(parser, args, explicit, getattr(models[args.model], "min_training_side", 0))
