@@ -12,7 +12,6 @@ from train_utils import checkpoint as checkpoints
 from train_utils import judge, report, results, summarize
 from train_utils.distributed_utils import from_main, is_main_process, log
 from train_utils.evidence import Evidence
-from train_utils.metrics import SegmentationCounts
 from train_utils.model_flags import describe_model
 from train_utils.pictures import as_colours, fill_colours
 from train_utils.preview import draw_predictions

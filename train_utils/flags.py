@@ -94,6 +94,7 @@ def add_crop_flags(add):
     add("--jitter", type=number(float, minimum=0, below=1),
         help="brightness, contrast and saturation change by up to this share")
 
+
 def add_training_flags(add):
     add("--preset", default="best", choices=sorted(PRESETS), help="the recipe: defaults of the flags that say how to train")
     add("--epochs", type=number(int, minimum=1), help="passes over the training images")
