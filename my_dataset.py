@@ -11,15 +11,49 @@ import torch
 from torch.utils.data import Dataset
 
 from readers import listing
-from readers.classes import BINARY, CAMVID, ClassTable, contradiction, find_table, read_label, two_classes
-from readers.files import (IGNORE, IMAGE_SUFFIXES, DataError, image_files, read_binary, read_image, resize_image,
-                           resize_target)
+from readers.classes import (
+    BINARY,
+    CAMVID,
+    ClassTable,
+    contradiction,
+    find_table,
+    read_label,
+    two_classes,
+)
+from readers.files import (
+    IGNORE,
+    IMAGE_SUFFIXES,
+    DataError,
+    image_files,
+    read_binary,
+    read_image,
+    resize_image,
+    resize_target,
+)
 from readers.listing import Case
 from readers.splits import fold, hold_out
 
-__all__ = ["BINARY", "CAMVID", "DATASETS", "IGNORE", "IMAGE_SUFFIXES", "Case", "ClassTable", "DataError", "DriveDataset",
-           "SegmentationDataset", "find_table", "fold", "hold_out", "image_files", "list_cases", "list_drive", "read_binary",
-           "read_image", "resize_image"]
+__all__ = [
+    "BINARY",
+    "CAMVID",
+    "DATASETS",
+    "IGNORE",
+    "IMAGE_SUFFIXES",
+    "Case",
+    "ClassTable",
+    "DataError",
+    "DriveDataset",
+    "SegmentationDataset",
+    "find_table",
+    "fold",
+    "hold_out",
+    "image_files",
+    "list_cases",
+    "list_drive",
+    "read_binary",
+    "read_image",
+    "resize_image",
+]
 
 
 class SegmentationDataset(Dataset):
@@ -36,7 +70,16 @@ class SegmentationDataset(Dataset):
         max_pixels: largest image that is decoded; None: Pillow's limit.
     """
 
-    def __init__(self, cases, classes=BINARY, transforms=None, cache=True, channels=3, size=None, max_pixels=None):
+    def __init__(
+        self,
+        cases,
+        classes=BINARY,
+        transforms=None,
+        cache=True,
+        channels=3,
+        size=None,
+        max_pixels=None,
+    ):
         self.cases, self.classes, self.transforms = list(cases), classes, transforms
         self.channels, self.size, self.max_pixels = channels, size, max_pixels
         self.cache_limit = float("inf") if cache is True else int(cache)
@@ -46,13 +89,17 @@ class SegmentationDataset(Dataset):
 
     def with_cases(self, cases):
         """Other cases, read in the same way, as they are and without memory."""
-        return SegmentationDataset(cases, self.classes, None, False, self.channels, self.size, self.max_pixels)
+        return SegmentationDataset(
+            cases, self.classes, None, False, self.channels, self.size, self.max_pixels
+        )
 
     def __len__(self):
         return len(self.cases)
 
     def __getitem__(self, index):
-        image, target = (tensor.clone() for tensor in self.read(index))  # the cached ones must not change
+        image, target = (
+            tensor.clone() for tensor in self.read(index)
+        )  # the cached ones must not change
         return self.transforms(image, target) if self.transforms else (image, target)
 
     def read(self, index):
@@ -72,13 +119,21 @@ class SegmentationDataset(Dataset):
             raise DataError(f"{case.image}: has no label to learn from or to judge by")
         image = read_image(case.image, self.channels, self.max_pixels)
         label, encoding = read_label(case.label, self.classes, self.max_pixels)
-        roi = read_binary(case.roi, "ROI mask", self.max_pixels)[0] if case.roi else np.ones_like(label)
+        roi = (
+            read_binary(case.roi, "ROI mask", self.max_pixels)[0]
+            if case.roi
+            else np.ones_like(label)
+        )
         for path, mask in ((case.label, label), (case.roi, roi)):
             if mask.shape != tuple(image.shape[1:]):
-                raise DataError(f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {case.image} is "
-                                f"{image.shape[2]}×{image.shape[1]}; they must be equal (check the EXIF orientation)")
+                raise DataError(
+                    f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {case.image} is "
+                    f"{image.shape[2]}×{image.shape[1]}; they must be equal (check the EXIF orientation)"
+                )
         if not roi.any():
-            raise DataError(f"{case.roi}: the ROI mask is empty, so no pixel of {case.image} would count; redraw it")
+            raise DataError(
+                f"{case.roi}: the ROI mask is empty, so no pixel of {case.image} would count; redraw it"
+            )
         if index not in self.sizes:
             self.encodings.setdefault(encoding, [0, case.label])[0] += 1
         target = torch.from_numpy(np.where(roi, label, IGNORE).astype(np.uint8))
@@ -92,7 +147,9 @@ class SegmentationDataset(Dataset):
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts those that are not judged.
         """
-        pixels = sum(torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self)))
+        pixels = sum(
+            torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self))
+        )
         if self.classes.any_pair and contradiction(self.encodings):
             raise DataError(contradiction(self.encodings))
         return pixels
@@ -100,21 +157,31 @@ class SegmentationDataset(Dataset):
     def describe(self, pixels):
         """What count_pixels() found, in words: how many images, the classes' shares, and how the labels say them."""
         judged = max(1, int(pixels[:IGNORE].sum()))
-        shares = ", ".join(f"{100 * int(count) / judged:.1f} % {name}" for count, name in zip(pixels, self.classes.names))
+        shares = ", ".join(
+            f"{100 * int(count) / judged:.1f} % {name}"
+            for count, name in zip(pixels, self.classes.names)
+        )
         names = self.cases[0].name + (f" to {self.cases[-1].name}" if len(self) > 1 else "")
-        lines = [f"{len(self)} images ({names}), {int(pixels[:IGNORE].sum()):,} pixels inside the ROI: {shares}"]
+        lines = [
+            f"{len(self)} images ({names}), {int(pixels[:IGNORE].sum()):,} pixels inside the ROI: {shares}"
+        ]
         for encoding, (count, path) in self.encodings.items():
             lines.append(f"  {count} labels are read as {encoding}, such as {path}")
             if self.classes.any_pair and encoding.count("/") and encoding not in ("0/255", "0/1"):
                 lines[-1] += ": the larger value is read as class 1"
         if len(self.encodings) > 1 and not self.classes.any_pair:
-            lines.append("  warning: labels of several encodings; see whether each is meant (python my_dataset.py check)")
+            lines.append(
+                "  warning: labels of several encodings; see whether each is meant (python my_dataset.py check)"
+            )
         return "\n".join(lines)
 
     def fits_in_memory(self):
         """Whether all cases, which must have been read, are in memory and would keep the limit when padded to one size."""
         height, width = (max(size[axis] for size in self.sizes.values()) for axis in (0, 1))
-        return len(self._cache) == len(self) and len(self) * (self.channels + 1) * height * width <= self.cache_limit
+        return (
+            len(self._cache) == len(self)
+            and len(self) * (self.channels + 1) * height * width <= self.cache_limit
+        )
 
     def stack(self):
         """All cases before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does)
@@ -133,7 +200,9 @@ class SegmentationDataset(Dataset):
     @staticmethod
     def collate_with_sizes(batch):
         """collate_fn's images and targets, and int64 [N, 2], the height and width of each without the padding."""
-        return *SegmentationDataset.collate_fn(batch), torch.tensor([target.shape for _, target in batch])
+        return *SegmentationDataset.collate_fn(batch), torch.tensor(
+            [target.shape for _, target in batch]
+        )
 
 
 def pad_and_stack(tensors, fill):
@@ -141,7 +210,7 @@ def pad_and_stack(tensors, fill):
     height, width = max(t.shape[-2] for t in tensors), max(t.shape[-1] for t in tensors)
     batch = tensors[0].new_full((len(tensors), *tensors[0].shape[:-2], height, width), fill)
     for row, tensor in zip(batch, tensors):
-        row[..., :tensor.shape[-2], :tensor.shape[-1]] = tensor
+        row[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
     return batch
 
 
@@ -169,8 +238,11 @@ def list_cases(dataset, root):
 def refuse_problems(found, problems, shown=12):
     if problems:
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
-        raise DataError("files that do not fit together (add what is missing, or take the file away): "
-                        + "; ".join(problems[:shown]) + more)
+        raise DataError(
+            "files that do not fit together (add what is missing, or take the file away): "
+            + "; ".join(problems[:shown])
+            + more
+        )
     return found
 
 
@@ -181,12 +253,22 @@ def refuse_problems(found, problems, shown=12):
 # them. compute_mean_std.py prints these and the pooled ones.
 COUNTED = {"mean": None, "std": None}
 DATASETS = {
-    "drive": {"list": listing.drive, "classes": two_classes("vessel"), "ordered": True,
-              "mean": [0.709, 0.381, 0.224], "std": [0.127, 0.079, 0.043]},
+    "drive": {
+        "list": listing.drive,
+        "classes": two_classes("vessel"),
+        "ordered": True,
+        "mean": [0.709, 0.381, 0.224],
+        "std": [0.127, 0.079, 0.043],
+    },
     "camvid": {"list": listing.camvid, "classes": CAMVID, "ordered": False, **COUNTED},
     "folder": {"list": listing.folder, "classes": BINARY, "ordered": False, **COUNTED},
     "list": {"list": listing.from_list, "classes": BINARY, "ordered": False, **COUNTED},
-    "chase_db1": {"list": listing.chase_db1, "classes": two_classes("vessel"), "ordered": True, **COUNTED},
+    "chase_db1": {
+        "list": listing.chase_db1,
+        "classes": two_classes("vessel"),
+        "ordered": True,
+        **COUNTED,
+    },
     "stare": {"list": listing.stare, "classes": two_classes("vessel"), "ordered": False, **COUNTED},
     "hrf": {"list": listing.hrf, "classes": two_classes("vessel"), "ordered": True, **COUNTED},
 }
@@ -194,4 +276,5 @@ DATASETS = {
 
 if __name__ == "__main__":
     from readers.check import main  # needs train_utils, which a data set does not
+
     main(DATASETS)

@@ -25,26 +25,74 @@ from transforms import eval_preset
 
 
 def parse_args(argv=None):
-    parser = Parser(prog="predict.py", usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB [flags]",
-                    description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", required=True, nargs="+", metavar="FILE", help="a checkpoint of train.py, which knows "
-                        "its architecture and data; of several files the probabilities are averaged")
-    parser.add_argument("--flips", action="store_true", help="average the probabilities over the four flips of each image")
-    parser.add_argument("--input", required=True, help="an image, a folder of images, or a quoted pattern such as 'a/*.tif'")
-    parser.add_argument("--output", default="predictions", help="folder to write to (default: predictions)")
-    parser.add_argument("--roi-mask", default="", metavar="FILE|DIR", help="mask(s) of what to segment: outside it all is "
-                        "background; in a folder, x_mask.* belongs to image x")
-    parser.add_argument("--save-prob", action="store_true", help="also write x_prob.png, 16-bit, 65535 for p = 1 (with "
-                        "more than two classes x_prob.npy, float16 [classes, height, width])")
-    parser.add_argument("--overlay", action="store_true", help="also write x_overlay.png, the prediction over the image")
-    parser.add_argument("--threshold", type=number(float, minimum=0, below=1), help="on the probability of class 1 "
-                        "(default: the checkpoint's)")
-    parser.add_argument("--prune", type=number(int, minimum=1, maximum=4), metavar="LEVEL", help="of a UNet++: compute only "
-                        "the nested network of this depth, 1 to 4, which is faster (default: 4, all of it)")
-    parser.add_argument("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px (default: "
-                        "Pillow's limit, 89 million)")
+    parser = Parser(
+        prog="predict.py",
+        usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB [flags]",
+        description=__doc__.splitlines()[0],
+    )
+    parser.add_argument(
+        "--weights",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="a checkpoint of train.py, which knows "
+        "its architecture and data; of several files the probabilities are averaged",
+    )
+    parser.add_argument(
+        "--flips",
+        action="store_true",
+        help="average the probabilities over the four flips of each image",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="an image, a folder of images, or a quoted pattern such as 'a/*.tif'",
+    )
+    parser.add_argument(
+        "--output", default="predictions", help="folder to write to (default: predictions)"
+    )
+    parser.add_argument(
+        "--roi-mask",
+        default="",
+        metavar="FILE|DIR",
+        help="mask(s) of what to segment: outside it all is "
+        "background; in a folder, x_mask.* belongs to image x",
+    )
+    parser.add_argument(
+        "--save-prob",
+        action="store_true",
+        help="also write x_prob.png, 16-bit, 65535 for p = 1 (with "
+        "more than two classes x_prob.npy, float16 [classes, height, width])",
+    )
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="also write x_overlay.png, the prediction over the image",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=number(float, minimum=0, below=1),
+        help="on the probability of class 1 (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--prune",
+        type=number(int, minimum=1, maximum=4),
+        metavar="LEVEL",
+        help="of a UNet++: compute only "
+        "the nested network of this depth, 1 to 4, which is faster (default: 4, all of it)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=number(int, minimum=1),
+        help="largest image that is decoded, in px (default: Pillow's limit, 89 million)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
-    parser.add_argument("--amp", action=BooleanOptionalAction, default=True, help="mixed precision where the device has it")
+    parser.add_argument(
+        "--amp",
+        action=BooleanOptionalAction,
+        default=True,
+        help="mixed precision where the device has it",
+    )
     args = parser.parse_args(argv)
     try:
         pick_device(args.device)
@@ -59,15 +107,23 @@ def find_images(pattern):
     if path.is_dir():
         paths = image_files(path)
     else:
-        paths = [path] if path.exists() else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+        paths = (
+            [path]
+            if path.exists()
+            else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+        )
     if not paths:
-        raise DataError(f"--input {pattern}: no images there (a file, a folder of {', '.join(sorted(IMAGE_SUFFIXES))}, or a "
-                        "pattern in quotes)")
+        raise DataError(
+            f"--input {pattern}: no images there (a file, a folder of {', '.join(sorted(IMAGE_SUFFIXES))}, or a "
+            "pattern in quotes)"
+        )
     by_name = {}
     for path in sorted(paths):
         if path.stem in by_name:
-            raise DataError(f"{path} and {by_name[path.stem]} would both be written as {path.stem}_mask.png; "
-                            "give them to separate calls with separate --output folders")
+            raise DataError(
+                f"{path} and {by_name[path.stem]} would both be written as {path.stem}_mask.png; "
+                "give them to separate calls with separate --output folders"
+            )
         by_name[path.stem] = path
     return list(by_name.values())
 
@@ -76,9 +132,13 @@ def find_roi(roi_mask, image):
     """The ROI mask file of an image: `roi_mask` itself, or in that folder the file with the image's name or name_mask."""
     if not roi_mask or not Path(roi_mask).is_dir():
         return roi_mask or None
-    found = [p for p in sorted(Path(roi_mask).iterdir()) if p.stem in (image.stem, f"{image.stem}_mask")]
+    found = [
+        p for p in sorted(Path(roi_mask).iterdir()) if p.stem in (image.stem, f"{image.stem}_mask")
+    ]
     if len(found) != 1:
-        raise DataError(f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; one {image.stem}_mask.* is needed")
+        raise DataError(
+            f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; one {image.stem}_mask.* is needed"
+        )
     return found[0]
 
 
@@ -89,8 +149,10 @@ def read_inputs(path, roi_path, in_channels, max_pixels):
         return image, None
     roi, _ = read_binary(roi_path, "ROI mask", max_pixels)
     if roi.shape != tuple(image.shape[1:]):
-        raise DataError(f"{roi_path}: is {roi.shape[1]}×{roi.shape[0]} pixels, its image {path} is "
-                        f"{image.shape[2]}×{image.shape[1]}")
+        raise DataError(
+            f"{roi_path}: is {roi.shape[1]}×{roi.shape[0]} pixels, its image {path} is "
+            f"{image.shape[2]}×{image.shape[1]}"
+        )
     return image, torch.from_numpy(roi)
 
 
@@ -136,10 +198,14 @@ def main(args):
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:
-        raise DataError(f"--output {args.output}: is the folder of the inputs, where masks would pass for images; "
-                        "name another")
+        raise DataError(
+            f"--output {args.output}: is the folder of the inputs, where masks would pass for images; "
+            "name another"
+        )
     channels = len(checkpoint["mean"])
-    for path, roi_path in zip(images, rois):  # a broken file at the end must not cost the others' time
+    for path, roi_path in zip(
+        images, rois
+    ):  # a broken file at the end must not cost the others' time
         read_inputs(path, roi_path, channels, args.max_pixels)
     checkpoints.prepare_folder(args.output)
     model = model.to(device, memory_format=torch.channels_last)
@@ -147,7 +213,9 @@ def main(args):
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     class_names = checkpoint["class_names"]
     if args.threshold is not None and len(class_names) > 2:
-        raise DataError(f"--threshold: the model has {len(class_names)} classes; each pixel gets the most probable one")
+        raise DataError(
+            f"--threshold: the model has {len(class_names)} classes; each pixel gets the most probable one"
+        )
     colours = checkpoint.get("class_colours") or default_colours(len(class_names))
     if len(class_names) > 2:
         save_legend(Path(args.output) / "legend.png", class_names, colours)
@@ -171,13 +239,20 @@ def main(args):
         if mask.min() == mask.max():
             uniform.append(f"{path.name} (all {class_names[mask.min()]})")
         shares = np.bincount(mask.ravel(), minlength=len(class_names)) / mask.size
-        print(f"{path} -> {stem}_mask.png  {mask.shape[1]}x{mask.shape[0]}  {seconds[-1]:.3f} s  "
-              + ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(class_names, shares)), flush=True)
+        print(
+            f"{path} -> {stem}_mask.png  {mask.shape[1]}x{mask.shape[0]}  {seconds[-1]:.3f} s  "
+            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(class_names, shares)),
+            flush=True,
+        )
     if uniform:
-        print(f"warning: only one class was predicted in {len(uniform)} of {len(images)} images: {', '.join(uniform)}; are "
-              "these images like those of the training, and was the training long enough?")
+        print(
+            f"warning: only one class was predicted in {len(uniform)} of {len(images)} images: {', '.join(uniform)}; are "
+            "these images like those of the training, and was the training long enough?"
+        )
     rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
-    print(f"{len(images)} images, {sum(seconds) / len(seconds):.3f} s each, {rule}; written to {args.output}/")
+    print(
+        f"{len(images)} images, {sum(seconds) / len(seconds):.3f} s each, {rule}; written to {args.output}/"
+    )
 
 
 if __name__ == "__main__":

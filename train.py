@@ -11,11 +11,27 @@ import torch
 
 from my_dataset import DATASETS, DataError
 from readers.splits import names_of
-from run.data import (judge_loader, make_dataset, make_train_loader, pick_class_weights, settle_classes,
-                      settle_statistics, split_cases)
+from run.data import (
+    judge_loader,
+    make_dataset,
+    make_train_loader,
+    pick_class_weights,
+    settle_classes,
+    settle_statistics,
+    split_cases,
+)
 from run.judging import SELECTION, describe_origin, score_test, test_only
-from run.state import (describe_recipe, keep_if_best, list_models, make_model, make_optimizer, measure, restore_randomness,
-                       save_epoch, start_or_resume)
+from run.state import (
+    describe_recipe,
+    keep_if_best,
+    list_models,
+    make_model,
+    make_optimizer,
+    measure,
+    restore_randomness,
+    save_epoch,
+    start_or_resume,
+)
 from src import MODELS
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from train_utils import NonFiniteLossError, judge, plotting, results, summarize, train_one_epoch
@@ -24,8 +40,16 @@ from train_utils.atomic import replacing
 from train_utils.board import Board
 from train_utils.cli import run_script
 from train_utils.demo_data import write_demo_drive
-from train_utils.distributed_utils import (EpochBatches, from_main, is_main_process, log, rank, share_buffers,
-                                           share_model, world_size)
+from train_utils.distributed_utils import (
+    EpochBatches,
+    from_main,
+    is_main_process,
+    log,
+    rank,
+    share_buffers,
+    share_model,
+    world_size,
+)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import schedule_from_plan
 from train_utils.pictures import fill_colours
@@ -55,8 +79,14 @@ def main(args):
     log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
     train_set, pixels = make_dataset(args, train_cases, None, "training")
     settle_statistics(args, train_set)
-    val_set = make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0] if val_cases else None
-    batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops)
+    val_set = (
+        make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0]
+        if val_cases
+        else None
+    )
+    batches = EpochBatches(
+        len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops
+    )
     train_loader = make_train_loader(args, train_set, batches, device)
     val_loader = judge_loader(args, val_set, device) if val_cases else None
 
@@ -72,17 +102,40 @@ def main(args):
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     split = names_of(train_cases, val_cases)
-    run = start_or_resume(args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split)
+    run = start_or_resume(
+        args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split
+    )
     if is_main_process():  # not before: a refused resume leaves the run's own split
-        results.write_json(Path(args.output_dir) / "split.json", {
-            "dataset": args.dataset, "split_seed": args.split_seed, **split, **names_of(test=test_cases)})
+        results.write_json(
+            Path(args.output_dir) / "split.json",
+            {
+                "dataset": args.dataset,
+                "split_seed": args.split_seed,
+                **split,
+                **names_of(test=test_cases),
+            },
+        )
     scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
-    weights = pick_class_weights(args.class_weights, pixels[:args.num_classes])
-    train = partial(train_one_epoch, parallel, optimizer, train_loader, device, num_classes=args.num_classes,
-                    lr_scheduler=scheduler, print_freq=args.print_freq, scaler=scaler, amp_dtype=amp_dtype,
-                    loss_weight=None if weights is None else weights.to(device), batch_dice=args.batch_dice,
-                    accumulate=args.accumulate, clip_grad=args.clip_grad or None)
-    board = Board(Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None)
+    weights = pick_class_weights(args.class_weights, pixels[: args.num_classes])
+    train = partial(
+        train_one_epoch,
+        parallel,
+        optimizer,
+        train_loader,
+        device,
+        num_classes=args.num_classes,
+        lr_scheduler=scheduler,
+        print_freq=args.print_freq,
+        scaler=scaler,
+        amp_dtype=amp_dtype,
+        loss_weight=None if weights is None else weights.to(device),
+        batch_dice=args.batch_dice,
+        accumulate=args.accumulate,
+        clip_grad=args.clip_grad or None,
+    )
+    board = Board(
+        Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None
+    )
     restore_randomness(args, checkpoint)
 
     kept = (args.resume, run["epoch"] - 1)
@@ -90,8 +143,17 @@ def main(args):
         for epoch in range(run["epoch"], args.epochs):
             row = train_epoch(train, epoch, batches, train_cases)
             share_buffers(model)
-            if val_cases:  # not "if val_loader": a rank without an image of its own still has to take part
-                counts = judge(model, val_loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance)
+            if (
+                val_cases
+            ):  # not "if val_loader": a rank without an image of its own still has to take part
+                counts = judge(
+                    model,
+                    val_loader,
+                    device,
+                    args.num_classes,
+                    amp_dtype=amp_dtype,
+                    tolerance=args.tolerance,
+                )
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = keep_if_best(run, row, measure(args))
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
@@ -104,7 +166,9 @@ def main(args):
     finally:
         if is_main_process() and run["history"]:
             results.write_history(args.output_dir, run["results_name"], run["history"])
-            plotting.save_curves(Path(args.output_dir) / "curves.png", run["history"], measure(args))
+            plotting.save_curves(
+                Path(args.output_dir) / "curves.png", run["history"], measure(args)
+            )
     finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
 
 
@@ -115,7 +179,9 @@ def prepare_device(args):
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     reuse_freed_memory(device)
-    log(f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}")
+    log(
+        f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}"
+    )
     return device, amp_dtype
 
 
@@ -132,9 +198,13 @@ def prepare_output(args, model):
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     states = {"sgd": 1, "adamw": 2}[args.optimizer]
     folder = Path(args.output_dir)
-    checkpoints.prepare_folder(folder, 3 * (1 + states) * weights + 20e6)  # best, last, the one being written
+    checkpoints.prepare_folder(
+        folder, 3 * (1 + states) * weights + 20e6
+    )  # best, last, the one being written
     if args.resume and Path(args.resume).resolve().parent != folder.resolve():
-        best = Path(args.resume).with_name("best_model.pth")  # it stays the best until an epoch beats it
+        best = Path(args.resume).with_name(
+            "best_model.pth"
+        )  # it stays the best until an epoch beats it
         with replacing(folder / "best_model.pth") as temporary:
             shutil.copyfile(best if best.exists() else args.resume, temporary)
     elif not args.resume and (folder / "last_model.pth").exists():
@@ -149,56 +219,91 @@ def train_epoch(train, epoch, batches, cases):
         loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
         names = ", ".join(str(cases[i].image) for i in batches.batches()[error.step])
-        error.args = (f"{error} of epoch {epoch}, on the images {names}. The weights of the last whole epoch are kept; "
-                      "lower --lr, set --clip-grad 1, or try --no-amp",)
+        error.args = (
+            f"{error} of epoch {epoch}, on the images {names}. The weights of the last whole epoch are kept; "
+            "lower --lr, set --clip-grad 1, or try --no-amp",
+        )
         raise
     seconds = time.perf_counter() - start
     speed = batches.size * batches.repeats / seconds
-    return {"epoch": epoch, "train_loss": loss, "lr": lr, "seconds": seconds, "images_per_second": speed}
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "lr": lr,
+        "seconds": seconds,
+        "images_per_second": speed,
+    }
 
 
 def say_how_to_resume(args, path, epoch):
     """Prints the command that goes on from the checkpoint `path`, written at the end of `epoch`; "" if there is none."""
     if not path:
-        log("\nstopped before the end of the first epoch: there is nothing to go on from; the same command starts anew")
+        log(
+            "\nstopped before the end of the first epoch: there is nothing to go on from; the same command starts anew"
+        )
         return
     folder = [] if Path(path).parent == Path(args.output_dir) else ["--output-dir", args.output_dir]
     start = "torchrun, with its flags," if world_size() > 1 else "python"
-    log(f"\nstopped. {path} holds the run up to the end of epoch {epoch}; go on with\n"
-        f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}")
+    log(
+        f"\nstopped. {path} holds the run up to the end of epoch {epoch}; go on with\n"
+        f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}"
+    )
 
 
 def report_validation(checkpoint):
     """Prints the validation scores of the kept weights, which stand for nothing else: they chose the epoch."""
     row = next(row for row in checkpoint["history"] if row["epoch"] == checkpoint["epoch"])
-    scores = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+    scores = {
+        name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")
+    }
     if scores:
-        log(f"epoch {row['epoch']} on the validation images, which chose it:\n"
-            + results.score_table(scores, checkpoint["class_names"], checkpoint["threshold"]))
+        log(
+            f"epoch {row['epoch']} on the validation images, which chose it:\n"
+            + results.score_table(scores, checkpoint["class_names"], checkpoint["threshold"])
+        )
 
 
 def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
     """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
     folder = Path(args.output_dir)
     checkpoint = from_main(lambda: checkpoints.load_described(folder / "best_model.pth"))
-    model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(device, memory_format=torch.channels_last)
+    model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(
+        device, memory_format=torch.channels_last
+    )
     if test_cases:
         origin = describe_origin([folder / "best_model.pth"], [checkpoint])
-        other_set = score_test(args, model, checkpoint, origin, test_cases, device, amp_dtype, begin)
+        other_set = score_test(
+            args, model, checkpoint, origin, test_cases, device, amp_dtype, begin
+        )
     else:
         report_validation(checkpoint)
         if not args.folds:
-            log("the test images have no labels, or there are none: nothing to score; predict.py segments them")
+            log(
+                "the test images have no labels, or there are none: nothing to score; predict.py segments them"
+            )
     if is_main_process():
-        draw_predictions(folder / "predictions.png", model, other_set, device, amp_dtype,
-                         other_set.classes.names, fill_colours(other_set.classes.colours))
+        draw_predictions(
+            folder / "predictions.png",
+            model,
+            other_set,
+            device,
+            amp_dtype,
+            other_set.classes.names,
+            fill_colours(other_set.classes.colours),
+        )
         for name in ("curves.png", "predictions.png"):
             board.picture(folder / name, args.epochs)
     board.close()
-    log(f"{time.perf_counter() - begin:.0f} s in all; weights, scores and pictures are in {folder}/")
+    log(
+        f"{time.perf_counter() - begin:.0f} s in all; weights, scores and pictures are in {folder}/"
+    )
     if args.demo:
         log(DEMO_FAREWELL.format(folder=folder, data=args.data_path))
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args(None, "train.py", __doc__, DATASETS, MODELS)), "train.py", (DataError,))
+    run_script(
+        lambda: main(parse_args(None, "train.py", __doc__, DATASETS, MODELS)),
+        "train.py",
+        (DataError,),
+    )

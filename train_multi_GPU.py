@@ -26,7 +26,9 @@ def own_device(name):
     if local_rank is None or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
-        raise ValueError(f"{name} would be shared by all processes; use auto, cuda or cpu under torchrun")
+        raise ValueError(
+            f"{name} would be shared by all processes; use auto, cuda or cpu under torchrun"
+        )
     return f"cuda:{local_rank}" if name == "cuda" or torch.cuda.is_available() else "cpu"
 
 
@@ -37,7 +39,9 @@ def main(argv):
         device = own_device(early.device)
         pick_device(device)
     except ValueError as error:
-        parser.error(f"--device: {error}; torchrun's --nproc_per_node is at most the number of GPUs")
+        parser.error(
+            f"--device: {error}; torchrun's --nproc_per_node is at most the number of GPUs"
+        )
     with process_group("nccl" if device.startswith("cuda") else "gloo", early.dist_timeout):
         train.main(parse_args([*argv, "--device", device], PROG, __doc__, DATASETS, MODELS))
 

@@ -62,8 +62,10 @@ class RandomResize:
     def __call__(self, image, target):
         size = int(torch.randint(self.min_size, self.max_size + 1, ()))
         # "nearest exact" takes the source pixel under the centre, as bilinear does; plain "nearest" is half a pixel off.
-        return (F.resize(image, [size], antialias=True),
-                on_target(F.resize, target, [size], interpolation=InterpolationMode.NEAREST_EXACT))
+        return (
+            F.resize(image, [size], antialias=True),
+            on_target(F.resize, target, [size], interpolation=InterpolationMode.NEAREST_EXACT),
+        )
 
 
 class RandomHorizontalFlip:
@@ -97,7 +99,10 @@ class RandomCrop:
         self.size = size
 
     def __call__(self, image, target):
-        image, target = pad_if_smaller(image, self.size), pad_if_smaller(target, self.size, fill=TARGET_FILL)
+        image, target = (
+            pad_if_smaller(image, self.size),
+            pad_if_smaller(target, self.size, fill=TARGET_FILL),
+        )
         height, width = size_of(image)
         top = int(torch.randint(height - self.size + 1, ()))
         left = int(torch.randint(width - self.size + 1, ()))
@@ -112,8 +117,13 @@ class CenterCrop:
         self.size = size
 
     def __call__(self, image, target):
-        image, target = pad_if_smaller(image, self.size), pad_if_smaller(target, self.size, fill=TARGET_FILL)
-        return F.center_crop(image, [self.size, self.size]), on_target(F.center_crop, target, [self.size, self.size])
+        image, target = (
+            pad_if_smaller(image, self.size),
+            pad_if_smaller(target, self.size, fill=TARGET_FILL),
+        )
+        return F.center_crop(image, [self.size, self.size]), on_target(
+            F.center_crop, target, [self.size, self.size]
+        )
 
 
 class ToTensor:
@@ -156,9 +166,26 @@ class RandomAffineCrops:
             margin of the image's border would teach nothing.
     """
 
-    def __init__(self, size, mean, std, base_size=None, scale=(0.85, 1.2), rotate=180.0, jitter=0.25, flip_prob=0.5,
-                 upside_down=True, margin=0):
-        self.size, self.base_size, self.scale, self.rotate, self.margin = size, base_size, scale, rotate, margin
+    def __init__(
+        self,
+        size,
+        mean,
+        std,
+        base_size=None,
+        scale=(0.85, 1.2),
+        rotate=180.0,
+        jitter=0.25,
+        flip_prob=0.5,
+        upside_down=True,
+        margin=0,
+    ):
+        self.size, self.base_size, self.scale, self.rotate, self.margin = (
+            size,
+            base_size,
+            scale,
+            rotate,
+            margin,
+        )
         self.jitter, self.flip_probs = jitter, (flip_prob, flip_prob * upside_down)
         self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
 
@@ -167,13 +194,17 @@ class RandomAffineCrops:
 
         sizes: int64 [N, 2], height and width that each image has without its padding. generator: of the CPU.
         """
-        crop = self.draw_crops(sizes, images.shape[-2:], generator).to(images.device, non_blocking=True)
+        crop = self.draw_crops(sizes, images.shape[-2:], generator).to(
+            images.device, non_blocking=True
+        )
         jitter = self.draw_jitter(len(images), generator).to(images.device, non_blocking=True)
         grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
         seen = mirrored(grid, sizes.to(grid), images.shape[-2:]) if self.margin else grid
         image = nnF.grid_sample(images.float() / 255, seen, mode="bilinear", align_corners=False)
         # grid_sample fills with 0; of 255 − target that is the 255 wanted around the target.
-        rest = nnF.grid_sample(TARGET_FILL - targets[:, None].float(), grid, mode="nearest", align_corners=False)
+        rest = nnF.grid_sample(
+            TARGET_FILL - targets[:, None].float(), grid, mode="nearest", align_corners=False
+        )
         image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
         return (image - self.mean.to(image)) / self.std.to(image), TARGET_FILL - rest[:, 0].long()
 
@@ -183,19 +214,31 @@ class RandomAffineCrops:
         padded: (height, width) of the images with their padding, which those coordinates span.
         """
         n, sizes = len(sizes), sizes.flip(1).double()  # (width, height), as (x, y)
-        rotated, scaled, *mirrored = (torch.rand(4, n, generator=generator, dtype=torch.float64)
-                                      < torch.tensor([0.5, 0.5, *self.flip_probs])[:, None])
+        rotated, scaled, *mirrored = (
+            torch.rand(4, n, generator=generator, dtype=torch.float64)
+            < torch.tensor([0.5, 0.5, *self.flip_probs])[:, None]
+        )
         angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
         angle = torch.deg2rad((2 * angle - 1) * self.rotate) * rotated
         factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
         shorter = sizes.amin(1)
-        window = self.size / factor * (shorter / (self.base_size or shorter))  # the crop's side in px of the image
-        judged = window[:, None] * (1 - 2 * self.margin / self.size)  # what lies in the image: all but the margin
+        window = (
+            self.size / factor * (shorter / (self.base_size or shorter))
+        )  # the crop's side in px of the image
+        judged = window[:, None] * (
+            1 - 2 * self.margin / self.size
+        )  # what lies in the image: all but the margin
         free = sizes - judged
-        corner = torch.where(free > 0, free * torch.rand(n, 2, generator=generator, dtype=torch.float64), free / 2)
-        centre = corner.round() + judged / 2  # a whole corner: a crop of factor 1 copies pixels, blurring none
+        corner = torch.where(
+            free > 0, free * torch.rand(n, 2, generator=generator, dtype=torch.float64), free / 2
+        )
+        centre = (
+            corner.round() + judged / 2
+        )  # a whole corner: a crop of factor 1 copies pixels, blurring none
         flips = torch.stack([torch.where(mirror, -1.0, 1.0) for mirror in mirrored], dim=1)
-        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
+        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(
+            n, 2, 2
+        )
         padded = torch.tensor([padded[1], padded[0]], dtype=torch.float64)
         matrix = turn * flips[:, None, :] * window[:, None, None] / padded[None, :, None]
         return torch.cat([matrix, (2 * centre / padded - 1)[:, :, None]], dim=2).float()
@@ -220,7 +263,9 @@ def change_colours(image, brightness, contrast, saturation):
 
     As torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with a factor for each image.
     """
-    brightness, contrast, saturation = (factor[:, None, None, None] for factor in (brightness, contrast, saturation))
+    brightness, contrast, saturation = (
+        factor[:, None, None, None] for factor in (brightness, contrast, saturation)
+    )
     image = (image * brightness).clamp(0, 1)
     image = torch.lerp(grey(image).mean((1, 2, 3), keepdim=True), image, contrast).clamp(0, 1)
     return torch.lerp(grey(image), image, saturation).clamp(0, 1)
@@ -233,16 +278,20 @@ def grey(image):
     return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
-def train_preset(mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5, upside_down=True):
+def train_preset(
+    mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5, upside_down=True
+):
     """The tutorials' training transforms: resize to scale[0]…scale[1] × base_size px, flips, crop, normalise."""
-    return Compose([
-        RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
-        RandomHorizontalFlip(flip_prob),
-        RandomVerticalFlip(flip_prob * upside_down),
-        RandomCrop(crop_size),
-        ToTensor(),
-        Normalize(mean, std),
-    ])
+    return Compose(
+        [
+            RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
+            RandomHorizontalFlip(flip_prob),
+            RandomVerticalFlip(flip_prob * upside_down),
+            RandomCrop(crop_size),
+            ToTensor(),
+            Normalize(mean, std),
+        ]
+    )
 
 
 def eval_preset(mean, std):

@@ -20,18 +20,36 @@ NOT_JUDGED = (80, 80, 80)
 
 
 def parse_args(argv, datasets):
-    parser = Parser(prog="my_dataset.py", usage="%(prog)s check --dataset NAME --data-path DIR [flags]",
-                    description="Looks at every file of a data set; exit code 1 if something is wrong with it.")
+    parser = Parser(
+        prog="my_dataset.py",
+        usage="%(prog)s check --dataset NAME --data-path DIR [flags]",
+        description="Looks at every file of a data set; exit code 1 if something is wrong with it.",
+    )
     parser.add_argument("command", choices=["check"])
     parser.add_argument("--dataset", default="drive", choices=sorted(datasets))
-    parser.add_argument("--data-path", default="./", help="folder that holds the data set (default: here)")
-    parser.add_argument("--classes", default="", metavar="FILE", help="class table of the labels, see train.py")
-    parser.add_argument("--split-file", default="", metavar="FILE", help="split.json of a run: check its splits")
-    parser.add_argument("--in-channels", type=number(int, minimum=1), default=3,
-                        help="1: grey, 3: colours, or the files' own number")
-    parser.add_argument("--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px")
-    parser.add_argument("--output-dir", default="data_check",
-                        help="folder for check.txt and check.png (default: data_check)")
+    parser.add_argument(
+        "--data-path", default="./", help="folder that holds the data set (default: here)"
+    )
+    parser.add_argument(
+        "--classes", default="", metavar="FILE", help="class table of the labels, see train.py"
+    )
+    parser.add_argument(
+        "--split-file", default="", metavar="FILE", help="split.json of a run: check its splits"
+    )
+    parser.add_argument(
+        "--in-channels",
+        type=number(int, minimum=1),
+        default=3,
+        help="1: grey, 3: colours, or the files' own number",
+    )
+    parser.add_argument(
+        "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px"
+    )
+    parser.add_argument(
+        "--output-dir",
+        default="data_check",
+        help="folder for check.txt and check.png (default: data_check)",
+    )
     return parser.parse_args(argv)
 
 
@@ -39,12 +57,14 @@ def save_sheet(path, samples, table):
     """The contact sheet: sampled images, each beside its label in the classes' colours, and the legend."""
     colours = fill_colours(table.colours)
     paint = np.full((256, 3), NOT_JUDGED, np.uint8)
-    paint[:len(colours)] = colours
+    paint[: len(colours)] = colours
     font, columns = ImageFont.load_default(size=14), 3
     rows = []
     for start in range(0, len(samples), columns):
-        pictures = [thumbnails(finding, paint) for finding in samples[start:start + columns]]
-        rows.append((samples[start:start + columns], pictures, max(pair[0].height for pair in pictures)))
+        pictures = [thumbnails(finding, paint) for finding in samples[start : start + columns]]
+        rows.append(
+            (samples[start : start + columns], pictures, max(pair[0].height for pair in pictures))
+        )
     legend = [*table.names, "not judged"]
     height = sum(tall + TEXT + 8 for _, _, tall in rows) + TEXT * len(legend) + 16
     sheet = Image.new("RGB", (columns * (2 * CELL + 16) + 8, height), "white")
@@ -52,7 +72,9 @@ def save_sheet(path, samples, table):
     for findings, pictures, tall in rows:
         for column, (finding, pair) in enumerate(zip(findings, pictures)):
             left = 8 + column * (2 * CELL + 16)
-            draw.text((left, top), f"{finding.split}: {finding.case.name}"[:60], fill="black", font=font)
+            draw.text(
+                (left, top), f"{finding.split}: {finding.case.name}"[:60], fill="black", font=font
+            )
             for i, picture in enumerate(pair):
                 sheet.paste(picture, (left + i * (CELL + 2), top + TEXT))
         top += tall + TEXT + 8
@@ -66,7 +88,9 @@ def thumbnails(finding, paint):
     image = Image.fromarray(as_colours(finding.image))
     label = Image.fromarray(paint[np.where(finding.target == IGNORE, IGNORE, finding.target)])
     size = (CELL, max(1, round(CELL * image.height / image.width)))
-    return image.resize(size, Image.Resampling.BILINEAR), label.resize(size, Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.BILINEAR), label.resize(
+        size, Image.Resampling.NEAREST
+    )
 
 
 def main(datasets, argv=None):
@@ -77,7 +101,9 @@ def main(datasets, argv=None):
         listing = datasets[args.dataset]["list"](args.data_path)
         table = find_table(args.data_path, args.classes, datasets[args.dataset]["classes"])
         if args.split_file:
-            listing.splits = dict(zip(("train", "val", "test"), by_names(listing.splits, read_split(args.split_file))))
+            listing.splits = dict(
+                zip(("train", "val", "test"), by_names(listing.splits, read_split(args.split_file)))
+            )
         report = check(listing, table, args.in_channels, args.max_pixels)
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import IGNORE, MANY_CLASSES, DataError, list_values, numbers_of, open_image, packed_colours, read_binary
+from .files import (
+    IGNORE,
+    MANY_CLASSES,
+    DataError,
+    list_values,
+    numbers_of,
+    open_image,
+    packed_colours,
+    read_binary,
+)
 
-UNKNOWN = 254  # in the look-up tables: no entry of the class table; so there are at most 254 classes
+UNKNOWN = (
+    254  # in the look-up tables: no entry of the class table; so there are at most 254 classes
+)
 MAX_CLASSES = 254
 TABLE_NAMES = ("classes.csv", "classes.json")
 TRUE, FALSE = {"1", "true", "yes", "y", "x"}, {"", "0", "false", "no", "n"}
@@ -60,13 +71,16 @@ class ClassTable:
         lines = []
         for index, name in [*enumerate(self.names), (IGNORE, "ignored")]:
             stored = [f"id {value}" for value, meant in self.numbers.items() if meant == index]
-            stored += [f"colour {colour}" for colour, meant in self.palette.items() if meant == index]
+            stored += [
+                f"colour {colour}" for colour, meant in self.palette.items() if meant == index
+            ]
             if stored:
                 lines.append(f"{index} {name}: {', '.join(stored)}")
         return lines
 
 
 # --- the built-in tables ----------------------------------------------------------------------------------------------
+
 
 def two_classes(foreground):
     """The table of data sets whose labels have two values."""
@@ -79,24 +93,52 @@ BINARY = two_classes("foreground")
 # original labels (Brostow et al. 2009), grouped into the 11 as Sturgess et al. 2009 and MathWorks' CamVid example do.
 CAMVID_CLASSES = {
     "sky": [(128, 128, 128)],
-    "building": [(128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # bridge, wall, tunnel, archway
+    "building": [
+        (128, 0, 0),
+        (0, 128, 64),
+        (64, 192, 0),
+        (64, 0, 64),
+        (192, 0, 128),
+    ],  # bridge, wall, tunnel, archway
     "pole": [(192, 192, 128), (0, 0, 64)],  # traffic cone
     "road": [(128, 64, 128), (128, 0, 192), (192, 0, 64)],  # lane markings
-    "pavement": [(60, 40, 222), (0, 0, 192), (64, 192, 128), (128, 128, 192)],  # sidewalk, parking block, road shoulder
+    "pavement": [
+        (60, 40, 222),
+        (0, 0, 192),
+        (64, 192, 128),
+        (128, 128, 192),
+    ],  # sidewalk, parking block, road shoulder
     "tree": [(128, 128, 0), (192, 192, 0)],  # other vegetation
     "sign": [(192, 128, 128), (128, 128, 64), (0, 64, 64)],  # text, traffic light
     "fence": [(64, 64, 128)],
-    "car": [(64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)],  # pick-up, lorry, train, other
-    "pedestrian": [(64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)],  # child, luggage, animal
+    "car": [
+        (64, 0, 128),
+        (64, 128, 192),
+        (192, 128, 192),
+        (192, 64, 128),
+        (128, 64, 64),
+    ],  # pick-up, lorry, train, other
+    "pedestrian": [
+        (64, 64, 0),
+        (192, 128, 64),
+        (64, 0, 192),
+        (64, 128, 64),
+    ],  # child, luggage, animal
     "bicyclist": [(0, 128, 192), (192, 0, 192)],  # motorcycle
 }
 CAMVID = ClassTable(
-    tuple(CAMVID_CLASSES), tuple(colours[0] for colours in CAMVID_CLASSES.values()),
+    tuple(CAMVID_CLASSES),
+    tuple(colours[0] for colours in CAMVID_CLASSES.values()),
     {**{i: i for i in range(11)}, 11: IGNORE, 255: IGNORE},
-    {**{colour: i for i, colours in enumerate(CAMVID_CLASSES.values()) for colour in colours}, (0, 0, 0): IGNORE})
+    {
+        **{colour: i for i, colours in enumerate(CAMVID_CLASSES.values()) for colour in colours},
+        (0, 0, 0): IGNORE,
+    },
+)
 
 
 # --- tables in files --------------------------------------------------------------------------------------------------
+
 
 def find_table(root, file, default):
     """The table of `file`, else of classes.csv or classes.json in the folder of the data, else `default`."""
@@ -105,7 +147,9 @@ def find_table(root, file, default):
     folder = Path(root) if Path(root).is_dir() else Path(root).parent
     found = [folder / name for name in TABLE_NAMES if (folder / name).is_file()]
     if len(found) > 1:
-        raise DataError(f"{found[0]} and {found[1]} are both there; keep one, or name one by --classes")
+        raise DataError(
+            f"{found[0]} and {found[1]} are both there; keep one, or name one by --classes"
+        )
     return read_table(found[0]) if found else default
 
 
@@ -124,16 +168,25 @@ def read_table(path):
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such class table") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a class table ({error}); it is like: {EXAMPLE}") from None
+        raise DataError(
+            f"{path}: cannot be read as a class table ({error}); it is like: {EXAMPLE}"
+        ) from None
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "id" in row for row in rows):
-        raise DataError(f"{path}: is no class table; it is a list of rows with an id each, like: {EXAMPLE}")
+    if (
+        not isinstance(rows, list)
+        or not rows
+        or not all(isinstance(row, dict) and "id" in row for row in rows)
+    ):
+        raise DataError(
+            f"{path}: is no class table; it is a list of rows with an id each, like: {EXAMPLE}"
+        )
     return build_table([read_row(path, number, row) for number, row in enumerate(rows, 1)], path)
 
 
 def read_row(path, number, row):
     """(id, name, colour or None, ignored) of one row; DataError if something in it cannot be."""
+
     def refuse(what):
         raise DataError(f"{path}: row {number}: {what}")
 
@@ -145,7 +198,9 @@ def read_row(path, number, row):
         refuse(f"the id {row['id']!r} is no number from 0 to 65535")
     ignored = str(row.get("ignore") or "").strip().lower()
     if ignored not in TRUE | FALSE:
-        refuse(f"ignore is {row['ignore']!r}; give 1 for a class that does not count, nothing for one that does")
+        refuse(
+            f"ignore is {row['ignore']!r}; give 1 for a class that does not count, nothing for one that does"
+        )
     text = row.get("colour") or row.get("color")
     if not text and {"r", "g", "b"} <= row.keys():
         text = [row["r"], row["g"], row["b"]]
@@ -160,7 +215,11 @@ def read_colour(text):
     if isinstance(text, str):
         text = text.strip()
         base = 16 if len(text) == 7 and text[0] == "#" else 10
-        text = [text[i:i + 2] for i in (1, 3, 5)] if base == 16 else text.strip("()[]").replace(",", " ").split()
+        text = (
+            [text[i : i + 2] for i in (1, 3, 5)]
+            if base == 16
+            else text.strip("()[]").replace(",", " ").split()
+        )
     else:
         base = 10
     try:
@@ -180,12 +239,18 @@ def build_table(rows, path):
     if ignored & counted.keys():
         raise DataError(f"{path}: the id {min(ignored & counted.keys())} is both ignored and not")
     if not 2 <= len(counted) <= MAX_CLASSES:
-        raise DataError(f"{path}: has {len(counted)} classes that count; it takes 2 to {MAX_CLASSES}, the background "
-                        "included")
+        raise DataError(
+            f"{path}: has {len(counted)} classes that count; it takes 2 to {MAX_CLASSES}, the background "
+            "included"
+        )
     names = [counted[value][0] for value in sorted(counted)]
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: two classes are called {max(names, key=names.count)!r}; rows of one class have one id")
-    numbers = {value: index for index, value in enumerate(sorted(counted))} | dict.fromkeys(sorted(ignored), IGNORE)
+        raise DataError(
+            f"{path}: two classes are called {max(names, key=names.count)!r}; rows of one class have one id"
+        )
+    numbers = {value: index for index, value in enumerate(sorted(counted))} | dict.fromkeys(
+        sorted(ignored), IGNORE
+    )
     palette = {}
     for value, _, colour, _ in rows:
         if colour is not None and palette.setdefault(colour, numbers[value]) != numbers[value]:
@@ -196,6 +261,7 @@ def build_table(rows, path):
 
 # --- labels -----------------------------------------------------------------------------------------------------------
 
+
 def read_label(path, table, max_pixels=None):
     """(target uint8 [H, W] of classes and IGNORE, the name of the encoding it was read by).
 
@@ -205,11 +271,15 @@ def read_label(path, table, max_pixels=None):
     """
     if table.any_pair:
         mask, found = read_binary(path, "label", max_pixels)
-        return mask.astype(np.uint8), f"{found[0]}/{found[1]}" if len(found) == 2 else f"{found[0]} alone"
+        return mask.astype(np.uint8), f"{found[0]}/{found[1]}" if len(
+            found
+        ) == 2 else f"{found[0]} alone"
     image = open_image(path, max_pixels)
     numbers, colours = numbers_of(path, image), packed_colours(image)
     readings = {"numbers": by_number(numbers, table), "colours": by_colour(colours, table)}
-    order = ("colours", "numbers") if image.mode.startswith(("P", "RGB")) else ("numbers", "colours")
+    order = (
+        ("colours", "numbers") if image.mode.startswith(("P", "RGB")) else ("numbers", "colours")
+    )
     for kind in order:
         if readings[kind] is not None and not (readings[kind] == UNKNOWN).any():
             return readings[kind], encoding_name(image.mode, kind, numbers, table)
@@ -224,9 +294,13 @@ def contradiction(encodings):
     pairs = {name: tuple(map(int, name.split("/"))) for name in encodings if "/" in name}
     for name, (low, high) in pairs.items():
         for other, (other_low, other_high) in pairs.items():
-            if high == other_low or (high != other_high and max(high, other_high) < 32):  # small ones are class ids
-                return (f"{encodings[name][1]} holds {low} and {high}, {encodings[other][1]} holds {other_low} and "
-                        f"{other_high}: a value would mean two things; {MANY_CLASSES}, or save masks as 0 and 255")
+            if high == other_low or (
+                high != other_high and max(high, other_high) < 32
+            ):  # small ones are class ids
+                return (
+                    f"{encodings[name][1]} holds {low} and {high}, {encodings[other][1]} holds {other_low} and "
+                    f"{other_high}: a value would mean two things; {MANY_CLASSES}, or save masks as 0 and 255"
+                )
     return ""
 
 
@@ -236,14 +310,20 @@ def by_number(numbers, table):
         return None
     if zero_255(numbers, table):
         return (numbers > 0).astype(np.uint8)
-    return np.where((numbers < 0) | (numbers > 65535), UNKNOWN, table.of_number[numbers.clip(0, 65535)]).astype(np.uint8)
+    return np.where(
+        (numbers < 0) | (numbers > 65535), UNKNOWN, table.of_number[numbers.clip(0, 65535)]
+    ).astype(np.uint8)
 
 
 def zero_255(numbers, table):
     """Whether numbers are the 0 and 255 of a mask: two classes stored as 0 and 1, 255 not being in the table."""
     counted = [value for value, index in table.numbers.items() if index != IGNORE]
-    return (counted == [0, 1] and 255 not in table.numbers and (numbers == 255).any()
-            and bool(((numbers == 0) | (numbers == 255)).all()))
+    return (
+        counted == [0, 1]
+        and 255 not in table.numbers
+        and (numbers == 255).any()
+        and bool(((numbers == 0) | (numbers == 255)).all())
+    )
 
 
 def by_colour(colours, table):
@@ -261,11 +341,15 @@ def encoding_name(mode, kind, numbers, table):
 
 def unknown_values(path, table, numbers, colours, readings):
     """The sentence about a label that neither its numbers nor its colours explain, about the likelier of the two."""
-    coloured = numbers is None or (readings["colours"] is not None
-                                   and (readings["colours"] == UNKNOWN).sum() < (readings["numbers"] == UNKNOWN).sum())
+    coloured = numbers is None or (
+        readings["colours"] is not None
+        and (readings["colours"] == UNKNOWN).sum() < (readings["numbers"] == UNKNOWN).sum()
+    )
     if coloured and not table.palette:
-        return (f"{path}: is a colour picture, but the class table has no colours; give one with a colour for each class "
-                f"({EXAMPLE})")
+        return (
+            f"{path}: is a colour picture, but the class table has no colours; give one with a colour for each class "
+            f"({EXAMPLE})"
+        )
     values, reading = (colours, readings["colours"]) if coloured else (numbers, readings["numbers"])
     found, counts = np.unique(values[reading == UNKNOWN], return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -276,7 +360,11 @@ def unknown_values(path, table, numbers, colours, readings):
     if len(found) > 8:
         remedy = "so many look like JPEG or smoothed edges: save labels as PNG, drawn and resized without smoothing"
     else:
-        remedy = (f"add {'them' if len(found) > 1 else 'it'} to the table (ignore = 1 for pixels that do not count) or "
-                  "correct the label")
-    return (f"{path}: holds {len(found)} {what}{'s' if len(found) > 1 else ''} outside the class table: "
-            f"{list_values(found, counts)}; {remedy}")
+        remedy = (
+            f"add {'them' if len(found) > 1 else 'it'} to the table (ignore = 1 for pixels that do not count) or "
+            "correct the label"
+        )
+    return (
+        f"{path}: holds {len(found)} {what}{'s' if len(found) > 1 else ''} outside the class table: "
+        f"{list_values(found, counts)}; {remedy}"
+    )

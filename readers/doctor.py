@@ -14,7 +14,17 @@ import torch.nn.functional as F
 from train_utils.dice_coefficient_loss import median_frequency_weights
 
 from .classes import contradiction, read_label
-from .files import IGNORE, DataError, numbers_of, open_image, packed_colours, read_binary, read_image, stem_of, stored_mode
+from .files import (
+    IGNORE,
+    DataError,
+    numbers_of,
+    open_image,
+    packed_colours,
+    read_binary,
+    read_image,
+    stem_of,
+    stored_mode,
+)
 from .statistics import channel_sums, mean_and_std
 
 NAMED = 8  # files or values that a line names at most
@@ -45,8 +55,15 @@ class Report:
     samples: list = field(default_factory=list)
 
     def text(self):
-        return "\n".join([*self.lines, "", f"{len(self.errors)} errors, {len(self.warnings)} warnings",
-                          *(f"ERROR: {text}" for text in self.errors), *(f"warning: {text}" for text in self.warnings)])
+        return "\n".join(
+            [
+                *self.lines,
+                "",
+                f"{len(self.errors)} errors, {len(self.warnings)} warnings",
+                *(f"ERROR: {text}" for text in self.errors),
+                *(f"warning: {text}" for text in self.warnings),
+            ]
+        )
 
 
 def check(listing, table, channels=3, max_pixels=None, samples=6):
@@ -73,6 +90,7 @@ def check(listing, table, channels=3, max_pixels=None, samples=6):
 
 # --- one case ---------------------------------------------------------------------------------------------------------
 
+
 def examine(split, case, table, channels, max_pixels):
     """The Finding about one case. Image, label and ROI mask are tried one by one, so that one error hides no other."""
     finding = Finding(split, case)
@@ -80,8 +98,10 @@ def examine(split, case, table, channels, max_pixels):
     if finding.image is not None:
         finding.mode = stored_mode(case.image)
         if finding.image.max() < 64:
-            finding.warnings.append(f"{case.image}: is very dark, its largest value is {int(finding.image.max())} of 255 "
-                                    "(12 bits stored in 16 look like this: scale them up)")
+            finding.warnings.append(
+                f"{case.image}: is very dark, its largest value is {int(finding.image.max())} of 255 "
+                "(12 bits stored in 16 look like this: scale them up)"
+            )
     if case.label is not None:
         read = attempt(finding, read_label, case.label, table, max_pixels)
         if read is None:
@@ -89,7 +109,9 @@ def examine(split, case, table, channels, max_pixels):
         else:
             finding.target, finding.encoding = read
         if case.label.suffix.lower() in (".jpg", ".jpeg", ".jfif"):
-            finding.warnings.append(f"{case.label}: is a JPEG, which changes values near edges; save labels as PNG")
+            finding.warnings.append(
+                f"{case.label}: is a JPEG, which changes values near edges; save labels as PNG"
+            )
     roi = attempt(finding, read_binary, case.roi, "ROI mask", max_pixels) if case.roi else None
     compare_sizes(finding, roi)
     return finding
@@ -111,15 +133,19 @@ def compare_sizes(finding, roi):
     for what, path, mask in masks:
         if mask is not None and image is not None and mask.shape != tuple(image.shape[1:]):
             turned = mask.shape[::-1] == tuple(image.shape[1:])
-            finding.errors.append(f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {case.image} is "
-                                  f"{image.shape[2]}×{image.shape[1]}"
-                                  + (" (turned by 90°: an EXIF orientation that the other lacks?)" if turned else ""))
+            finding.errors.append(
+                f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {case.image} is "
+                f"{image.shape[2]}×{image.shape[1]}"
+                + (" (turned by 90°: an EXIF orientation that the other lacks?)" if turned else "")
+            )
             if what == "label":
                 finding.target = None
     if roi:
         finding.roi_share = float(roi[0].mean())
         if finding.roi_share == 0:
-            finding.errors.append(f"{case.roi}: the ROI mask is empty, so that no pixel of {case.image} would count")
+            finding.errors.append(
+                f"{case.roi}: the ROI mask is empty, so that no pixel of {case.image} would count"
+            )
         if finding.target is not None and roi[0].shape == finding.target.shape:
             finding.target = np.where(roi[0], finding.target, IGNORE).astype(np.uint8)
 
@@ -137,7 +163,11 @@ def explain(path, table):
     if table.any_pair:
         expected = found[np.argsort(-counts)[:2]]
     else:
-        expected = np.array([*table.numbers] if codes is numbers else [r << 16 | g << 8 | b for r, g, b in table.palette])
+        expected = np.array(
+            [*table.numbers]
+            if codes is numbers
+            else [r << 16 | g << 8 | b for r, g, b in table.palette]
+        )
     place = torch.from_numpy(np.searchsorted(np.sort(expected), codes).astype(np.float32))[None]
     stray = torch.from_numpy(~np.isin(codes, expected))
     if not stray.any() or stray.all() or len(found) - len(expected) < 3:
@@ -152,16 +182,28 @@ def explain(path, table):
 
 # --- all cases --------------------------------------------------------------------------------------------------------
 
+
 class Seen:
     """What is added up over all cases of all splits."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes
-        self.pixels = defaultdict(lambda: np.zeros(256, np.int64))  # split → pixels of each class and of IGNORE
-        self.images = defaultdict(lambda: np.zeros(256, np.int64))  # split → images in which each class occurs
-        self.sizes, self.modes, self.encodings = defaultdict(Counter), defaultdict(Counter), defaultdict(Counter)
+        self.pixels = defaultdict(
+            lambda: np.zeros(256, np.int64)
+        )  # split → pixels of each class and of IGNORE
+        self.images = defaultdict(
+            lambda: np.zeros(256, np.int64)
+        )  # split → images in which each class occurs
+        self.sizes, self.modes, self.encodings = (
+            defaultdict(Counter),
+            defaultdict(Counter),
+            defaultdict(Counter),
+        )
         self.roi_shares, self.plain = defaultdict(list), defaultdict(list)
-        self.same_image, self.same_label = defaultdict(list), defaultdict(list)  # content → (split, path)
+        self.same_image, self.same_label = (
+            defaultdict(list),
+            defaultdict(list),
+        )  # content → (split, path)
         self.sums = None
 
     def add(self, finding):
@@ -188,33 +230,57 @@ class Seen:
 
     def describe(self, split, count, names):
         """The lines about one split."""
+
         def tally(counter):
-            return ", ".join(f"{number} × {thing}" for thing, number in counter.most_common(NAMED)) or "none"
+            return (
+                ", ".join(f"{number} × {thing}" for thing, number in counter.most_common(NAMED))
+                or "none"
+            )
 
         pixels, judged = self.pixels[split], max(1, self.pixels[split][:IGNORE].sum())
-        sizes = Counter({f"{width}×{height}": number for (height, width), number in self.sizes[split].items()})
-        lines = ["", f"{split}: {count} cases, {sum(self.encodings[split].values())} labels that can be read",
-                 f"  image sizes: {tally(sizes)}", f"  image modes: {tally(self.modes[split])}",
-                 f"  labels are read as: {tally(self.encodings[split])}"]
+        sizes = Counter(
+            {f"{width}×{height}": number for (height, width), number in self.sizes[split].items()}
+        )
+        lines = [
+            "",
+            f"{split}: {count} cases, {sum(self.encodings[split].values())} labels that can be read",
+            f"  image sizes: {tally(sizes)}",
+            f"  image modes: {tally(self.modes[split])}",
+            f"  labels are read as: {tally(self.encodings[split])}",
+        ]
         if self.roi_shares[split]:
             shares = self.roi_shares[split]
-            lines.append(f"  ROI masks cover {100 * min(shares):.1f} to {100 * max(shares):.1f} % of an image")
+            lines.append(
+                f"  ROI masks cover {100 * min(shares):.1f} to {100 * max(shares):.1f} % of an image"
+            )
         for index, name in enumerate(names):
-            lines.append(f"  {name:<16}{100 * pixels[index] / judged:8.3f} % of the pixels that count, in "
-                         f"{self.images[split][index]} images")
-        lines.append(f"  {'not judged':<16}{100 * pixels[IGNORE] / max(1, pixels.sum()):8.3f} % of all pixels")
-        lines.append(f"  foreground (all but {names[0]}): {100 * pixels[1:len(names)].sum() / judged:.3f} %")
+            lines.append(
+                f"  {name:<16}{100 * pixels[index] / judged:8.3f} % of the pixels that count, in "
+                f"{self.images[split][index]} images"
+            )
+        lines.append(
+            f"  {'not judged':<16}{100 * pixels[IGNORE] / max(1, pixels.sum()):8.3f} % of all pixels"
+        )
+        lines.append(
+            f"  foreground (all but {names[0]}): {100 * pixels[1 : len(names)].sum() / judged:.3f} %"
+        )
         return lines
 
     def suggest(self):
         """Mean, std and class weights for train.py's flags, from the training cases."""
         if self.sums is None or not self.sums[0]:
             return []
-        words = [" ".join(f"{value:.3f}" for value in values.tolist()) for values in mean_and_std(*self.sums)]
+        words = [
+            " ".join(f"{value:.3f}" for value in values.tolist())
+            for values in mean_and_std(*self.sums)
+        ]
         pixels = self.pixels["train"] + self.pixels["all"]
-        weights = median_frequency_weights(torch.from_numpy(pixels[:self.num_classes]))
-        return ["", f"suggested, from the training images: --mean {words[0]} --std {words[1]}",
-                f"  --class-weights {','.join(f'{weight:.3g}' for weight in weights.tolist())} (auto gives these)"]
+        weights = median_frequency_weights(torch.from_numpy(pixels[: self.num_classes]))
+        return [
+            "",
+            f"suggested, from the training images: --mean {words[0]} --std {words[1]}",
+            f"  --class-weights {','.join(f'{weight:.3g}' for weight in weights.tolist())} (auto gives these)",
+        ]
 
     def judge(self, names):
         """(errors, warnings) that no single case shows."""
@@ -224,30 +290,52 @@ class Seen:
                 paths = ", ".join(str(path) for _, path in group[:NAMED])
                 across = len({split for split, _ in group}) > 1
                 if across:
-                    errors.append(f"the same picture in several splits, so that scores would be flattered: {paths}")
+                    errors.append(
+                        f"the same picture in several splits, so that scores would be flattered: {paths}"
+                    )
                 else:
                     warnings.append(f"the same picture twice: {paths}")
-        doubled = {path for group in self.same_image.values() if len(group) > 1 for _, path in group}
+        doubled = {
+            path for group in self.same_image.values() if len(group) > 1 for _, path in group
+        }
         for group in self.same_label.values():
-            if len(group) > 1 and not {stem_of(path) for _, path in group} <= {stem_of(path) for path in doubled}:
-                warnings.append("the same label for different pictures, one of which must be wrong: "
-                                + ", ".join(str(path) for _, path in group[:NAMED]))
-        pairs = {name: [count, f"a label of {split}"] for split, found in self.encodings.items() for name, count in found.items()}
+            if len(group) > 1 and not {stem_of(path) for _, path in group} <= {
+                stem_of(path) for path in doubled
+            }:
+                warnings.append(
+                    "the same label for different pictures, one of which must be wrong: "
+                    + ", ".join(str(path) for _, path in group[:NAMED])
+                )
+        pairs = {
+            name: [count, f"a label of {split}"]
+            for split, found in self.encodings.items()
+            for name, count in found.items()
+        }
         if contradiction(pairs):
             errors.append(contradiction(pairs))
         training = self.pixels["train"] + self.pixels["all"]
         for split, pixels in self.pixels.items():
             if len(self.encodings[split]) > 1:
-                warnings.append(f"{split}: labels of several encodings: " + ", ".join(
-                    f"{count} as {name}" for name, count in self.encodings[split].items()))
+                warnings.append(
+                    f"{split}: labels of several encodings: "
+                    + ", ".join(
+                        f"{count} as {name}" for name, count in self.encodings[split].items()
+                    )
+                )
             missing = [name for i, name in enumerate(names) if pixels[i] and not training[i]]
             if missing:
-                warnings.append(f"{split}: holds classes that no training image has: {', '.join(missing)}")
+                warnings.append(
+                    f"{split}: holds classes that no training image has: {', '.join(missing)}"
+                )
             if len(names) == 2 and pixels[1] > pixels[0]:
-                warnings.append(f"{split}: {names[1]} covers {100 * pixels[1] / pixels[:2].sum():.0f} % of the pixels; are "
-                                "the labels inverted?")
+                warnings.append(
+                    f"{split}: {names[1]} covers {100 * pixels[1] / pixels[:2].sum():.0f} % of the pixels; are "
+                    "the labels inverted?"
+                )
         for split, plain in self.plain.items():
-            warnings.append(f"{split}: {len(plain)} labels hold a single class: {', '.join(str(p) for p in plain[:NAMED])}")
+            warnings.append(
+                f"{split}: {len(plain)} labels hold a single class: {', '.join(str(p) for p in plain[:NAMED])}"
+            )
         absent = [name for i, name in enumerate(names) if not training[i]]
         if absent and training.any():
             warnings.append(f"no training image has a pixel of: {', '.join(absent)}")
@@ -255,4 +343,6 @@ class Seen:
 
 
 def digest(array):
-    return hashlib.sha256(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(
+        repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()
+    ).hexdigest()

@@ -12,11 +12,30 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 IGNORE = 255  # a target pixel that no loss, metric or statistic counts
-MANY_CLASSES = "for class ids put a classes.csv beside the data (rows id,name such as 0,background and 1,road)"
+MANY_CLASSES = (
+    "for class ids put a classes.csv beside the data (rows id,name such as 0,background and 1,road)"
+)
 PNM = {".pgm", ".pnm", ".ppm"}  # of these Pillow scales every depth above 8 bits to 16
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif",
-                  ".tiff", ".webp"}
-MAX_PIXELS = 89_478_485  # Pillow's own limit: beyond it a small file may be a bomb that unpacks to gigabytes
+IMAGE_SUFFIXES = {
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+MAX_PIXELS = (
+    89_478_485  # Pillow's own limit: beyond it a small file may be a bomb that unpacks to gigabytes
+)
 
 
 class DataError(ValueError):
@@ -27,8 +46,13 @@ def image_files(folder):
     """The image files in the folder, sorted, hidden ones left out; [] if there is no such folder. x.ppm.gz counts too."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name[0] != "."
-                  and (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name[0] != "."
+        and (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+        in IMAGE_SUFFIXES
+    )
 
 
 def stem_of(path):
@@ -61,7 +85,9 @@ def open_image(path, max_pixels=None):
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from None
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); replace or remove it"
+        ) from None
 
 
 def stored_mode(path):
@@ -75,10 +101,14 @@ def check_head(path, file, max_pixels):
     """DataError for what should not be decoded at all."""
     width, height = file.size
     if width * height > max_pixels:
-        raise DataError(f"{path}: has {width}×{height} = {width * height:,} pixels, the limit is {max_pixels:,}; if it is "
-                        f"what it should be, give --max-pixels {width * height}")
+        raise DataError(
+            f"{path}: has {width}×{height} = {width * height:,} pixels, the limit is {max_pixels:,}; if it is "
+            f"what it should be, give --max-pixels {width * height}"
+        )
     frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO":  # photographs of telephones hold a preview beside the picture
+    if (
+        frames > 1 and file.format != "MPO"
+    ):  # photographs of telephones hold a preview beside the picture
         raise DataError(f"{path}: holds {frames} pictures; save each as a file of its own")
 
 
@@ -98,17 +128,25 @@ def read_image(path, channels=3, max_pixels=None):
     else:
         values = np.array(image)
         if values.ndim != 3 or values.shape[2] != channels or values.dtype != np.uint8:
-            raise DataError(f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks for "
-                            f"{channels}")
-    return torch.from_numpy(values.reshape(*values.shape[:2], channels)).permute(2, 0, 1).contiguous()
+            raise DataError(
+                f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks for "
+                f"{channels}"
+            )
+    return (
+        torch.from_numpy(values.reshape(*values.shape[:2], channels)).permute(2, 0, 1).contiguous()
+    )
 
 
 def eight_bits(path, image):
     """uint8 [H, W] of an image of whole numbers: 0–65535 is scaled to 0–255."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits")
-    if image.mode == "I" and values.max() <= 255 and Path(path).suffix.lower() not in PNM:  # 8 bits in a 32-bit file
+        raise DataError(
+            f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits"
+        )
+    if (
+        image.mode == "I" and values.max() <= 255 and Path(path).suffix.lower() not in PNM
+    ):  # 8 bits in a 32-bit file
         values = values * 257
     return (values // 257).astype(np.uint8)
 
@@ -119,8 +157,10 @@ def read_values(path, max_pixels=None):
     image = open_image(path, max_pixels)
     values = numbers_of(path, image)
     if values is None:
-        raise DataError(f"{path}: is a colour picture; a mask has one channel with two values, 0 and 255 (for labels in "
-                        "colours give a class table)")
+        raise DataError(
+            f"{path}: is a colour picture; a mask has one channel with two values, 0 and 255 (for labels in "
+            "colours give a class table)"
+        )
     if image.mode == "P":
         colours = packed_colours(image)
         if set(np.unique(colours)) == {0, 0xFFFFFF}:
@@ -131,10 +171,14 @@ def read_values(path, max_pixels=None):
 def numbers_of(path, image):
     """The numbers that a PIL image stores, int64 [H, W], or None if its colour channels differ."""
     if image.mode == "F":
-        raise DataError(f"{path}: holds fractions; a mask holds whole numbers, 0 and 255, or class ids")
+        raise DataError(
+            f"{path}: holds fractions; a mask holds whole numbers, 0 and 255, or class ids"
+        )
     values = np.asarray(image).astype(np.int64)
     if values.ndim == 3:
-        values, *others = (values[..., i] for i, band in enumerate(image.getbands()) if band not in ("A", "a"))
+        values, *others = (
+            values[..., i] for i, band in enumerate(image.getbands()) if band not in ("A", "a")
+        )
         if any((other != values).any() for other in others):
             return None
     return values
@@ -159,14 +203,16 @@ def read_binary(path, what, max_pixels=None):
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
         ids = what == "label" and len(found) > 2 and found[-1] < 32
         remedy = MANY_CLASSES if ids else "redraw or threshold it, and save it as PNG, not as JPEG"
-        raise DataError(f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds {len(found)}: "
-                        f"{list_values(found, counts)}; {remedy}")
+        raise DataError(
+            f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds {len(found)}: "
+            f"{list_values(found, counts)}; {remedy}"
+        )
     mask = values == found[-1] if len(found) == 2 else values > 0
     return mask, found.tolist()
 
 
 def list_values(found, counts, shown=8):
-    """"0 (30 pixels), 255 (15 pixels), …": the first of the values and how often each occurs."""
+    """ "0 (30 pixels), 255 (15 pixels), …": the first of the values and how often each occurs."""
     words = [f"{value} ({count} pixels)" for value, count in zip(found[:shown], counts[:shown])]
     return ", ".join(words) + (", …" if len(found) > shown else "")
 

@@ -10,13 +10,23 @@ from pathlib import Path
 
 from .files import DataError, image_files, stem_of
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-IMAGE_FOLDERS, LABEL_FOLDERS, ROI_FOLDERS = ("images",), ("masks", "labels", "annotations"), ("roi", "rois", "fov")
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+IMAGE_FOLDERS, LABEL_FOLDERS, ROI_FOLDERS = (
+    ("images",),
+    ("masks", "labels", "annotations"),
+    ("roi", "rois", "fov"),
+)
 
 # What names carry beside the picture's own: x.jpg belongs to x_mask.png, 21_training.tif to 21_manual1.gif.
 IMAGE_ENDINGS = r"(_training|_test|_image|_img|_sat)$"
-LABEL_ENDINGS = (r"(_training_mask|_test_mask|_mask|_masks|_label|_labels|_labelids|_manual1|_1stho|_gt|_seg|_segmentation"
-                 r"|_annotation|_l|_p|_roi|_fov)$")
+LABEL_ENDINGS = (
+    r"(_training_mask|_test_mask|_mask|_masks|_label|_labels|_labelids|_manual1|_1stho|_gt|_seg|_segmentation"
+    r"|_annotation|_l|_p|_roi|_fov)$"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Listing:
 
 # --- pairing ----------------------------------------------------------------------------------------------------------
 
+
 def key_of(path, endings=None):
     """The name without suffix, in lower case, and without one of the endings."""
     stem = stem_of(path).lower()
@@ -59,11 +70,16 @@ def pair(images, labels, rois, label_folder, roi_folder=None, judged=True):
     exact, loose, problems = {}, {}, []
     for image in images:
         if key_of(image) in exact:
-            problems.append(f"{exact[key_of(image)]} and {image} are two files for one image; keep one of them")
+            problems.append(
+                f"{exact[key_of(image)]} and {image} are two files for one image; keep one of them"
+            )
         exact.setdefault(key_of(image), image)
         loose.setdefault(key_of(image, IMAGE_ENDINGS), image)
     partners = []
-    for files, folder, wanted, what in ((labels, label_folder, judged, "label"), (rois, roi_folder, bool(rois), "ROI mask")):
+    for files, folder, wanted, what in (
+        (labels, label_folder, judged, "label"),
+        (rois, roi_folder, bool(rois), "ROI mask"),
+    ):
         found = {}
         for path in files:
             short = key_of(path, LABEL_ENDINGS)
@@ -71,11 +87,20 @@ def pair(images, labels, rois, label_folder, roi_folder=None, judged=True):
             if image is None:
                 problems.append(f"{path} has no image")
             elif image in found:
-                problems.append(f"{found[image]} and {path} are two files for one image; keep one of them")
+                problems.append(
+                    f"{found[image]} and {path} are two files for one image; keep one of them"
+                )
             found.setdefault(image, path)
-        problems += [f"{image} has no {what} in {folder}" for image in exact.values() if wanted and image not in found]
+        problems += [
+            f"{image} has no {what} in {folder}"
+            for image in exact.values()
+            if wanted and image not in found
+        ]
         partners.append(found)
-    return [Case(stem_of(image), image, *(found.get(image) for found in partners)) for image in exact.values()], problems
+    return [
+        Case(stem_of(image), image, *(found.get(image) for found in partners))
+        for image in exact.values()
+    ], problems
 
 
 def first_folder(root, names):
@@ -116,19 +141,35 @@ def drive_split(root, train):
     folder = Path(root) / "DRIVE" / ("training" if train else "test")
     images, twice = files_by_number(folder / "images")
     if not images:
-        raise DataError(f"{folder / 'images'}: no images there; --data-path must name the folder that holds this tree:\n"
-                        f"{DRIVE_TREE}\nGet DRIVE from its authors (README.md says where), or try --demo without any data")
+        raise DataError(
+            f"{folder / 'images'}: no images there; --data-path must name the folder that holds this tree:\n"
+            f"{DRIVE_TREE}\nGet DRIVE from its authors (README.md says where), or try --demo without any data"
+        )
     (labels, label_twice), (rois, roi_twice), (seconds, second_twice) = (
-        files_by_number(folder / name) for name in ("1st_manual", "mask", "2nd_manual"))
+        files_by_number(folder / name) for name in ("1st_manual", "mask", "2nd_manual")
+    )
     judged = train or bool(labels)
     problems = twice + label_twice + roi_twice + second_twice
-    problems += [f"{path} has no ROI mask in {folder / 'mask'}" for number, path in images.items() if number not in rois]
-    problems += [f"{path} has no label in {folder / '1st_manual'}"
-                 for number, path in images.items() if judged and number not in labels]
-    problems += [f"{path} has no image in {folder / 'images'}"
-                 for partners in (labels, rois) for number, path in partners.items() if number not in images]
-    return [Case(path.stem, path, labels.get(number), rois.get(number), seconds.get(number))
-            for number, path in images.items()], problems
+    problems += [
+        f"{path} has no ROI mask in {folder / 'mask'}"
+        for number, path in images.items()
+        if number not in rois
+    ]
+    problems += [
+        f"{path} has no label in {folder / '1st_manual'}"
+        for number, path in images.items()
+        if judged and number not in labels
+    ]
+    problems += [
+        f"{path} has no image in {folder / 'images'}"
+        for partners in (labels, rois)
+        for number, path in partners.items()
+        if number not in images
+    ]
+    return [
+        Case(path.stem, path, labels.get(number), rois.get(number), seconds.get(number))
+        for number, path in images.items()
+    ], problems
 
 
 def files_by_number(folder):
@@ -137,7 +178,9 @@ def files_by_number(folder):
     for path in image_files(folder):
         number = path.stem.split("_")[0]
         if number in found:
-            problems.append(f"{found[number]} and {path} are two files for one number; keep one of them")
+            problems.append(
+                f"{found[number]} and {path} are two files for one number; keep one of them"
+            )
         found.setdefault(number, path)
     return found, problems
 
@@ -149,14 +192,28 @@ def camvid(root):
     """
     folder, listing = inside(root, "CamVid", "camvid"), Listing()
     for split in SPLITS:
-        labels = first_folder(folder, [split + ending for ending in ("annot", "_annot", "_labels", "labels", "_masks")])
+        labels = first_folder(
+            folder,
+            [split + ending for ending in ("annot", "_annot", "_labels", "labels", "_masks")],
+        )
         images = image_files(folder / split)
         if images:
             wanted = labels or folder / f"{split}annot"
-            listing.add(split, *pair(images, image_files(wanted), [], wanted, judged=split != "test" or labels is not None))
+            listing.add(
+                split,
+                *pair(
+                    images,
+                    image_files(wanted),
+                    [],
+                    wanted,
+                    judged=split != "test" or labels is not None,
+                ),
+            )
     if "train" not in listing.splits:
-        raise DataError(f"{folder / 'train'}: no images there; --data-path must name the folder that holds CamVid/ with "
-                        "train/, trainannot/ (or train_labels/), val/, valannot/, and test/, testannot/ if there")
+        raise DataError(
+            f"{folder / 'train'}: no images there; --data-path must name the folder that holds CamVid/ with "
+            "train/, trainannot/ (or train_labels/), val/, valannot/, and test/, testannot/ if there"
+        )
     return listing
 
 
@@ -166,14 +223,28 @@ def folder(root):
     masks/ may be called labels/ or annotations/. Files belong together by name, see pair(). A test split may lack masks.
     """
     root, listing = Path(root), Listing()
-    places = {"all": {kind: first_folder(root, names) for kind, names in
-                      (("images", IMAGE_FOLDERS), ("labels", LABEL_FOLDERS), ("rois", ROI_FOLDERS))}}
+    places = {
+        "all": {
+            kind: first_folder(root, names)
+            for kind, names in (
+                ("images", IMAGE_FOLDERS),
+                ("labels", LABEL_FOLDERS),
+                ("rois", ROI_FOLDERS),
+            )
+        }
+    }
     for split, names in SPLITS.items():
         above = first_folder(root, names)
-        below = {kind: first_folder(place, names) if place else None for kind, place in places["all"].items()}
+        below = {
+            kind: first_folder(place, names) if place else None
+            for kind, place in places["all"].items()
+        }
         if above and first_folder(above, IMAGE_FOLDERS):
-            places[split] = {"images": first_folder(above, IMAGE_FOLDERS), "labels": first_folder(above, LABEL_FOLDERS),
-                             "rois": first_folder(above, ROI_FOLDERS)}
+            places[split] = {
+                "images": first_folder(above, IMAGE_FOLDERS),
+                "labels": first_folder(above, LABEL_FOLDERS),
+                "rois": first_folder(above, ROI_FOLDERS),
+            }
         elif below["images"]:
             places[split] = below
     if "train" in places:
@@ -183,13 +254,26 @@ def folder(root):
         if images:
             wanted = place["labels"] or place["images"].with_name("masks")
             rois = image_files(place["rois"]) if place["rois"] else []
-            listing.add(split, *pair(images, image_files(wanted), rois, wanted, place["rois"],
-                                     judged=split != "test" or place["labels"] is not None))
-    if "all" in listing.splits and len(listing.splits) > 1:  # beside a test or validation of its own it is for training
+            listing.add(
+                split,
+                *pair(
+                    images,
+                    image_files(wanted),
+                    rois,
+                    wanted,
+                    place["rois"],
+                    judged=split != "test" or place["labels"] is not None,
+                ),
+            )
+    if (
+        "all" in listing.splits and len(listing.splits) > 1
+    ):  # beside a test or validation of its own it is for training
         listing.splits["train"] = listing.splits.pop("all")
     if not listing.splits.keys() & {"all", "train"}:
-        raise DataError(f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and "
-                        "roi/ where not every pixel counts), or with train/images/, train/masks/ and so for val and test")
+        raise DataError(
+            f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and "
+            "roi/ where not every pixel counts), or with train/images/, train/masks/ and so for val and test"
+        )
     return listing
 
 
@@ -205,8 +289,10 @@ def from_list(root):
         if file.is_file():
             listing.add(split, *read_list(file, judged=split != "test"))
     if not listing.splits.keys() & {"all", "train"}:
-        raise DataError(f"{root}: --dataset list wants --data-path to name a text file with a line of image and label paths "
-                        "for each image, or a folder with train.txt (and val.txt, test.txt)")
+        raise DataError(
+            f"{root}: --dataset list wants --data-path to name a text file with a line of image and label paths "
+            "for each image, or a folder with train.txt (and val.txt, test.txt)"
+        )
     return listing
 
 
@@ -217,19 +303,29 @@ def read_list(file, judged):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        parts = line.split("\t") if "\t" in line else line.split(",") if "," in line else line.split()
+        parts = (
+            line.split("\t") if "\t" in line else line.split(",") if "," in line else line.split()
+        )
         paths = [file.parent / part.strip() if part.strip() else None for part in parts]
         if len(paths) > 3 or paths[0] is None:
-            problems.append(f"{file}, line {number}: holds {len(paths)} paths; it takes an image, its label and its ROI "
-                            "mask (put tabs between paths that hold blanks)")
+            problems.append(
+                f"{file}, line {number}: holds {len(paths)} paths; it takes an image, its label and its ROI "
+                "mask (put tabs between paths that hold blanks)"
+            )
             continue
         paths += [None] * (3 - len(paths))
-        problems += [f"{file}, line {number}: there is no {path}" for path in paths if path and not path.is_file()]
+        problems += [
+            f"{file}, line {number}: there is no {path}"
+            for path in paths
+            if path and not path.is_file()
+        ]
         if judged and not paths[1]:
             problems.append(f"{file}, line {number}: {paths[0]} has no label")
         if paths[0] in {case.image for case in cases}:
             problems.append(f"{file}, line {number}: {paths[0]} is listed twice")
-        name = parts[0].strip() if stem_of(paths[0]) in names else stem_of(paths[0])  # x/001.png and y/001.png
+        name = (
+            parts[0].strip() if stem_of(paths[0]) in names else stem_of(paths[0])
+        )  # x/001.png and y/001.png
         names.add(name)
         cases.append(Case(name, *paths))
     if not cases and not problems:
@@ -248,11 +344,15 @@ def chase_db1(root):
     images = [path for path in files if re.fullmatch(r"image_\d\d[lr]", path.stem.lower())]
     labels = [path for path in files if path.stem.lower().endswith("_1stho")]
     if not images:
-        raise DataError(f"{folder}: no images there; --data-path must name the folder that holds CHASE_DB1/ with "
-                        "Image_01L.jpg, Image_01L_1stHO.png and so on")
+        raise DataError(
+            f"{folder}: no images there; --data-path must name the folder that holds CHASE_DB1/ with "
+            "Image_01L.jpg, Image_01L_1stHO.png and so on"
+        )
     rois = first_folder(folder, ROI_FOLDERS)
     cases, problems = pair(images, labels, image_files(rois) if rois else [], folder, rois)
-    return Listing({"train": cases[:20], "test": cases[20:]} if len(cases) > 20 else {"all": cases}, problems)
+    return Listing(
+        {"train": cases[:20], "test": cases[20:]} if len(cases) > 20 else {"all": cases}, problems
+    )
 
 
 def stare(root):
@@ -264,15 +364,29 @@ def stare(root):
     labels_folder = first_folder(folder, ("labels-ah", "labels"))
     source = first_folder(folder, ("stare-images", "images")) or folder
     images = [path for path in image_files(source) if re.fullmatch(r"im\d{4}", stem_of(path))]
-    labels = [path for path in image_files(labels_folder or folder) if stem_of(path).endswith(".ah")]
+    labels = [
+        path for path in image_files(labels_folder or folder) if stem_of(path).endswith(".ah")
+    ]
     if not images:
-        raise DataError(f"{source}: no images there; --data-path must name the folder that holds STARE/ with "
-                        "stare-images/im0001.ppm and labels-ah/im0001.ah.ppm")
+        raise DataError(
+            f"{source}: no images there; --data-path must name the folder that holds STARE/ with "
+            "stare-images/im0001.ppm and labels-ah/im0001.ah.ppm"
+        )
     rois = first_folder(folder, ROI_FOLDERS)
     labels = {stem_of(path).removesuffix(".ah"): path for path in labels}
-    problems = [f"{path} has no label in {labels_folder or folder}" for path in images if stem_of(path) not in labels]
-    problems += [f"{path} has no image" for name, path in labels.items() if name not in {stem_of(image) for image in images}]
-    cases, roi_problems = pair(images, [], image_files(rois) if rois else [], folder, rois, judged=False)
+    problems = [
+        f"{path} has no label in {labels_folder or folder}"
+        for path in images
+        if stem_of(path) not in labels
+    ]
+    problems += [
+        f"{path} has no image"
+        for name, path in labels.items()
+        if name not in {stem_of(image) for image in images}
+    ]
+    cases, roi_problems = pair(
+        images, [], image_files(rois) if rois else [], folder, rois, judged=False
+    )
     cases = [Case(case.name, case.image, labels.get(case.name), case.roi) for case in cases]
     return Listing({"all": cases}, problems + roi_problems)
 
@@ -286,8 +400,12 @@ def hrf(root):
     folder = inside(root, "HRF", "hrf")
     images, labels, rois = (image_files(folder / name) for name in ("images", "manual1", "mask"))
     if not images:
-        raise DataError(f"{folder / 'images'}: no images there; --data-path must name the folder that holds HRF/ with "
-                        "images/01_dr.JPG, manual1/01_dr.tif and mask/01_dr_mask.tif")
+        raise DataError(
+            f"{folder / 'images'}: no images there; --data-path must name the folder that holds HRF/ with "
+            "images/01_dr.JPG, manual1/01_dr.tif and mask/01_dr_mask.tif"
+        )
     cases, problems = pair(images, labels, rois, folder / "manual1", folder / "mask")
     first = [case for case in cases if re.match(r"0[1-5]_", case.name)]
-    return Listing({"train": first, "test": [case for case in cases if case not in first]}, problems)
+    return Listing(
+        {"train": first, "test": [case for case in cases if case not in first]}, problems
+    )

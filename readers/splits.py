@@ -11,7 +11,9 @@ def hold_out(cases, fraction=0.2):
     """(training, validation): the last fifth of the sorted cases validates; of DRIVE's 21–40 these are 37–40."""
     count = max(1, round(len(cases) * fraction))
     if len(cases) <= count:
-        raise DataError(f"{len(cases)} training image(s) cannot be split into training and validation; use --val none")
+        raise DataError(
+            f"{len(cases)} training image(s) cannot be split into training and validation; use --val none"
+        )
     return cases[:-count], cases[-count:]
 
 
@@ -22,21 +24,29 @@ def draw(cases, fraction, seed, what):
     """
     count = max(1, round(len(cases) * fraction))
     if len(cases) <= count:
-        raise DataError(f"{len(cases)} images cannot be split into {what} and others; a fraction of {fraction:g} leaves "
-                        "none")
+        raise DataError(
+            f"{len(cases)} images cannot be split into {what} and others; a fraction of {fraction:g} leaves "
+            "none"
+        )
     names = set(random.Random(f"{what} {seed}").sample(sorted(case.name for case in cases), count))
-    return [case for case in cases if case.name not in names], [case for case in cases if case.name in names]
+    return [case for case in cases if case.name not in names], [
+        case for case in cases if case.name in names
+    ]
 
 
 def fold(cases, folds, k):
     """(training, validation) of cross-validation: fold k in 0 … folds−1 validates on every folds-th case from k on."""
     if not (2 <= folds <= len(cases) and 0 <= k < folds):
-        raise DataError(f"fold {k} of {folds} cannot be cut from {len(cases)} training images; "
-                        f"use 2 to {len(cases)} folds, numbered from 0")
+        raise DataError(
+            f"fold {k} of {folds} cannot be cut from {len(cases)} training images; "
+            f"use 2 to {len(cases)} folds, numbered from 0"
+        )
     return [case for i, case in enumerate(cases) if i % folds != k], cases[k::folds]
 
 
-def split_cases(splits, ordered, val="holdout", folds=None, k=None, val_fraction=0.2, test_fraction=0.2, seed=0):
+def split_cases(
+    splits, ordered, val="holdout", folds=None, k=None, val_fraction=0.2, test_fraction=0.2, seed=0
+):
     """(training, validation, test cases): what is learned from, what chooses, what is scored at the end.
 
     splits: of a Listing. A set that comes in one piece gives the test a drawn `test_fraction` (0: none). A set without
@@ -53,7 +63,11 @@ def split_cases(splits, ordered, val="holdout", folds=None, k=None, val_fraction
         return *fold(training, folds, k), []
     test = labelled(test)
     if val == "holdout" and not given:
-        training, given = (hold_out(training, val_fraction) if ordered else draw(training, val_fraction, seed, "validation"))
+        training, given = (
+            hold_out(training, val_fraction)
+            if ordered
+            else draw(training, val_fraction, seed, "validation")
+        )
     if val == "test" and not test:
         raise DataError("--val test: there are no test images with labels; use --val holdout")
     if val == "none" and not test:
@@ -66,11 +80,17 @@ def test_cases(splits, names=None, val="holdout", test_fraction=0.2, seed=0):
 
     Else those of the layout, or of a set that comes in one piece the drawn ones, or with test_fraction 1 all of it.
     """
-    written = labelled(by_names(splits, {"test": names["test"]})[2]) if names and test_fraction != 1 else []
+    written = (
+        labelled(by_names(splits, {"test": names["test"]})[2])
+        if names and test_fraction != 1
+        else []
+    )
     if written:
         return written
     if "all" not in splits:
-        return labelled(splits.get("test", [])) or (labelled(splits.get("val", [])) if val == "none" else [])
+        return labelled(splits.get("test", [])) or (
+            labelled(splits.get("val", [])) if val == "none" else []
+        )
     if test_fraction == 1:
         return labelled(splits["all"])
     return labelled(draw(splits["all"], test_fraction, seed, "test")[1]) if test_fraction else []
@@ -92,17 +112,23 @@ def by_names(splits, names):
         cases = {case.name: case for case in splits.get(part, [])}
         missing = [name for name in names.get(part, []) if name not in cases and name not in there]
         if missing:
-            raise DataError("the split that was written down has images that are not there any more: "
-                            f"{', '.join(missing[:8])}; bring them back, start a new run, or judge other data with "
-                            "--test-fraction 1 (all of it) or another --split-file")
-        chosen.append([cases[name] if name in cases else there[name][0] for name in names.get(part, [])])
+            raise DataError(
+                "the split that was written down has images that are not there any more: "
+                f"{', '.join(missing[:8])}; bring them back, start a new run, or judge other data with "
+                "--test-fraction 1 (all of it) or another --split-file"
+            )
+        chosen.append(
+            [cases[name] if name in cases else there[name][0] for name in names.get(part, [])]
+        )
     return tuple(chosen)
 
 
 def names_of(train=None, val=None, test=None):
     """{"train", "val", "test": names} of those that are given: the split as it is written down."""
     parts = {"train": train, "val": val, "test": test}
-    return {part: [case.name for case in cases] for part, cases in parts.items() if cases is not None}
+    return {
+        part: [case.name for case in cases] for part, cases in parts.items() if cases is not None
+    }
 
 
 def read_split(path):
@@ -115,4 +141,6 @@ def read_split(path):
         raise DataError(f"{path}: there is no such file") from None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise DataError(f"{path}: is no split; it holds {{\"train\": [names], \"val\": [names], \"test\": [names]}}")
+    raise DataError(
+        f'{path}: is no split; it holds {{"train": [names], "val": [names], "test": [names]}}'
+    )

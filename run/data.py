@@ -23,12 +23,16 @@ def settle_classes(args):
     """Sets --num-classes, which the class table says, and --class-weights; DataError if the flags say otherwise."""
     count = len(class_table(args).names)
     if args.num_classes not in (None, count):
-        raise DataError(f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included; "
-                        f"{MANY_CLASSES}")
+        raise DataError(
+            f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included; "
+            f"{MANY_CLASSES}"
+        )
     if args.class_weights is PRESETS[args.preset]["class_weights"] and count != 2:
         args.class_weights = "none"  # the recipe's are for two classes
     if isinstance(args.class_weights, list) and len(args.class_weights) != count:
-        raise DataError(f"--class-weights has {len(args.class_weights)} weights for {count} classes")
+        raise DataError(
+            f"--class-weights has {len(args.class_weights)} weights for {count} classes"
+        )
     args.num_classes = count
 
 
@@ -36,11 +40,21 @@ def split_cases(args):
     """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
     listed = list_cases(args.dataset, args.data_path)
     if args.split_file and not args.folds:
-        training, validation, test = splits.by_names(listed, from_main(lambda: splits.read_split(args.split_file)))
+        training, validation, test = splits.by_names(
+            listed, from_main(lambda: splits.read_split(args.split_file))
+        )
         test = splits.labelled(test)
         return training, {"holdout": validation, "none": [], "test": test}[args.val], test
-    return splits.split_cases(listed, DATASETS[args.dataset]["ordered"], args.val, args.folds, args.fold, args.val_fraction,
-                              args.test_fraction, args.split_seed)
+    return splits.split_cases(
+        listed,
+        DATASETS[args.dataset]["ordered"],
+        args.val,
+        args.folds,
+        args.fold,
+        args.val_fraction,
+        args.test_fraction,
+        args.split_seed,
+    )
 
 
 def labelled_test_cases(args):
@@ -48,28 +62,51 @@ def labelled_test_cases(args):
     names = from_main(lambda: splits.read_split(args.split_file)) if args.split_file else None
     if names:
         log(f"the test images are those of {args.split_file}")
-    return splits.test_cases(list_cases(args.dataset, args.data_path), names, args.val, args.test_fraction, args.split_seed)
+    return splits.test_cases(
+        list_cases(args.dataset, args.data_path),
+        names,
+        args.val,
+        args.test_fraction,
+        args.split_seed,
+    )
 
 
 def held_out_cases(args, checkpoint, path):
     """The validation cases of the run that left `checkpoint` in the file `path`; DataError if it had none of its own."""
     if not checkpoint.get("split", {}).get("val"):
-        raise DataError(f"{path}: its run held out no images; --held-out judges runs with --folds or --val holdout")
+        raise DataError(
+            f"{path}: its run held out no images; --held-out judges runs with --folds or --val holdout"
+        )
     if checkpoint["args"]["val"] == "test":
-        raise DataError(f"{path}: its run (--val test) chose by the test images; --held-out is for what is chosen without them")
-    part = "train" if checkpoint["args"].get("folds") else "val"  # folds are cut from the training images
-    chosen = splits.by_names(list_cases(args.dataset, args.data_path), {part: checkpoint["split"]["val"]})
+        raise DataError(
+            f"{path}: its run (--val test) chose by the test images; --held-out is for what is chosen without them"
+        )
+    part = (
+        "train" if checkpoint["args"].get("folds") else "val"
+    )  # folds are cut from the training images
+    chosen = splits.by_names(
+        list_cases(args.dataset, args.data_path), {part: checkpoint["split"]["val"]}
+    )
     return [case for cases in chosen for case in cases]
 
 
 def make_dataset(args, cases, transforms, title):
     """The data set, read once in full, so that a bad file is found before training; says what it found."""
-    dataset = SegmentationDataset(cases, class_table(args), transforms, args.cache_limit * 1e9 * args.cache,
-                                  args.in_channels, args.resize, args.max_pixels)
+    dataset = SegmentationDataset(
+        cases,
+        class_table(args),
+        transforms,
+        args.cache_limit * 1e9 * args.cache,
+        args.in_channels,
+        args.resize,
+        args.max_pixels,
+    )
     pixels = dataset.count_pixels()
     if not pixels[:IGNORE].any():
-        raise DataError(f"no pixel of the {title} images counts: their labels, such as {cases[0].label}, hold nothing but what "
-                        "the class table ignores")
+        raise DataError(
+            f"no pixel of the {title} images counts: their labels, such as {cases[0].label}, hold nothing but what "
+            "the class table ignores"
+        )
     log(f"{title}: {dataset.describe(pixels)}")
     return dataset, pixels
 
@@ -88,25 +125,55 @@ def make_train_loader(args, dataset, batches, device):
     """Batches of augmented crops, cut on the device (--augment affine) or by the loader's transforms."""
     in_memory = dataset.fits_in_memory()
     if args.cache and not in_memory:
-        log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: they are read from files")
-    options = {"workers": args.workers, "prefetch": args.prefetch, "pin_memory": args.pin_memory, "in_memory": in_memory}
-    mirror = {"flip_prob": 0.0 if args.mirror == "none" else 0.5, "upside_down": args.mirror == "both"}
+        log(
+            f"the training images exceed --cache-limit {args.cache_limit:g} GB: they are read from files"
+        )
+    options = {
+        "workers": args.workers,
+        "prefetch": args.prefetch,
+        "pin_memory": args.pin_memory,
+        "in_memory": in_memory,
+    }
+    mirror = {
+        "flip_prob": 0.0 if args.mirror == "none" else 0.5,
+        "upside_down": args.mirror == "both",
+    }
     if args.augment == "resize":
-        dataset.transforms = train_preset(args.mean, args.std, args.base_size, args.crop_size, args.scale, **mirror)
+        dataset.transforms = train_preset(
+            args.mean, args.std, args.base_size, args.crop_size, args.scale, **mirror
+        )
         return make_loader(dataset, device, **options, batch_sampler=batches)
-    crops = RandomAffineCrops(args.crop_size, args.mean, args.std, args.base_size, args.scale, args.rotate, args.jitter,
-                              **mirror, margin=getattr(MODELS[args.model], "margin", 0))
+    crops = RandomAffineCrops(
+        args.crop_size,
+        args.mean,
+        args.std,
+        args.base_size,
+        args.scale,
+        args.rotate,
+        args.jitter,
+        **mirror,
+        margin=getattr(MODELS[args.model], "margin", 0),
+    )
     if in_memory:
         source = StackedImages(*dataset.stack(), batches, device)
     else:
-        source = make_loader(dataset, device, **options, batch_sampler=batches, collate_fn=dataset.collate_with_sizes)
+        source = make_loader(
+            dataset, device, **options, batch_sampler=batches, collate_fn=dataset.collate_with_sizes
+        )
     return CropLoader(source, batches, crops, args.seed, device)
 
 
 def judge_loader(args, dataset, device):
     """One image at a time, each rank every world_size-th."""
-    return make_loader(dataset, device, args.workers, args.prefetch, args.pin_memory, dataset.fits_in_memory(),
-                       sampler=judge_order(len(dataset)))
+    return make_loader(
+        dataset,
+        device,
+        args.workers,
+        args.prefetch,
+        args.pin_memory,
+        dataset.fits_in_memory(),
+        sampler=judge_order(len(dataset)),
+    )
 
 
 def pick_class_weights(choice, pixels):

@@ -31,30 +31,61 @@ SELECTION = {
 def describe_origin(paths, members, flips=False):
     """What test_scores.json says of the judged weights: files, models, epochs, what chose them, training images and flags,
     flips."""
-    choices = [SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights"
-               for checkpoint in members]
-    each = {name: [checkpoint.get(name) for checkpoint in members]
-            for name in ("model_name", "model_kwargs", "epoch", "split", "args")}
+    choices = [
+        SELECTION[checkpoint["args"]["val"]] if "args" in checkpoint else "unknown: plain weights"
+        for checkpoint in members
+    ]
+    each = {
+        name: [checkpoint.get(name) for checkpoint in members]
+        for name in ("model_name", "model_kwargs", "epoch", "split", "args")
+    }
     each = {name: values[0] if len(values) == 1 else values for name, values in each.items()}
-    return {"weights": [str(path) for path in paths], "flips": flips, "selection": "; ".join(dict.fromkeys(choices)), **each}
+    return {
+        "weights": [str(path) for path in paths],
+        "flips": flips,
+        "selection": "; ".join(dict.fromkeys(choices)),
+        **each,
+    }
 
 
 def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin):
     """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
-    dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test")
+    dataset, _ = make_dataset(
+        args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test"
+    )
     evidence = gather_evidence(args, dataset) if args.report else None
     loader = judge_loader(args, dataset, device)
-    counts = judge(model, loader, device, args.num_classes, amp_dtype=amp_dtype, tolerance=args.tolerance,
-                   observe=evidence)
+    counts = judge(
+        model,
+        loader,
+        device,
+        args.num_classes,
+        amp_dtype=amp_dtype,
+        tolerance=args.tolerance,
+        observe=evidence,
+    )
     scores = summarize(counts, checkpoint["threshold"])
-    scores = {name: value for name, value in scores.items() if not name.startswith("best_")}  # not chosen on test
+    scores = {
+        name: value for name, value in scores.items() if not name.startswith("best_")
+    }  # not chosen on test
     if is_main_process():
-        content = {**results.provenance(device, time.perf_counter() - begin), **origin, "threshold": checkpoint["threshold"],
-                   "scores": scores, "images": results.image_rows([case.name for case in cases], counts)}
+        content = {
+            **results.provenance(device, time.perf_counter() - begin),
+            **origin,
+            "threshold": checkpoint["threshold"],
+            "scores": scores,
+            "images": results.image_rows([case.name for case in cases], counts),
+        }
         results.write_json(Path(args.output_dir) / "test_scores.json", content)
         if evidence:
-            report.save(args.report, f"{args.dataset}: test images", content, evidence, dataset.classes.names,
-                        lambda i: as_colours(dataset.read(i)[0]))
+            report.save(
+                args.report,
+                f"{args.dataset}: test images",
+                content,
+                evidence,
+                dataset.classes.names,
+                lambda i: as_colours(dataset.read(i)[0]),
+            )
     log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
     return dataset
 
@@ -64,8 +95,12 @@ def gather_evidence(args, dataset):
     frames = dataset.with_cases([replace(case, roi=None) for case in dataset.cases])
     seconds = dataset.with_cases([replace(case, label=case.second) for case in dataset.cases])
     every = range(len(dataset))
-    return Evidence(args.num_classes, [dataset.read(i)[1] for i in every], [frames.read(i)[1] for i in every],
-                    [seconds.read(i)[1] if dataset.cases[i].second else None for i in every])
+    return Evidence(
+        args.num_classes,
+        [dataset.read(i)[1] for i in every],
+        [frames.read(i)[1] for i in every],
+        [seconds.read(i)[1] if dataset.cases[i].second else None for i in every],
+    )
 
 
 def load_members(args, paths):
@@ -80,9 +115,17 @@ def load_members(args, paths):
             members.append(make_model(args, path))
     for path, (_, checkpoint) in zip(paths, members):
         check_classes(args, checkpoint, path)
-    plain = {**describe_model(args), "class_names": list(class_table(args).names), "mean": args.mean, "std": args.std,
-             "resize": args.resize, "threshold": None}
-    return [(model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members]
+    plain = {
+        **describe_model(args),
+        "class_names": list(class_table(args).names),
+        "mean": args.mean,
+        "std": args.std,
+        "resize": args.resize,
+        "threshold": None,
+    }
+    return [
+        (model, checkpoint if "format" in checkpoint else plain) for model, checkpoint in members
+    ]
 
 
 def test_only(args, device, amp_dtype, begin):
@@ -90,11 +133,15 @@ def test_only(args, device, amp_dtype, begin):
     paths = args.weights or [args.resume]
     members = load_members(args, paths)
     if not (args.mean and args.std):
-        raise DataError(f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std")
+        raise DataError(
+            f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std"
+        )
     for path, (member, _) in zip(paths, members):
         checkpoints.prune(member, args.prune, path)
     if args.threshold is not None and args.num_classes > 2:
-        raise DataError(f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one")
+        raise DataError(
+            f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one"
+        )
     if args.held_out:
         return score_held_out(args, paths, members, device, amp_dtype, begin)
     model, checkpoint = checkpoints.combine(paths, members)
@@ -105,15 +152,24 @@ def test_only(args, device, amp_dtype, begin):
     origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
     cases = labelled_test_cases(args)
     if not cases:
-        raise DataError(f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
-                        "segments them")
+        raise DataError(
+            f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
+            "segments them"
+        )
     for folder in filter(None, (args.output_dir, args.report)):
         checkpoints.prepare_folder(folder)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
     if is_main_process():
-        draw_predictions(Path(args.output_dir) / "predictions.png", model, dataset, device, amp_dtype,
-                         dataset.classes.names, fill_colours(dataset.classes.colours))
+        draw_predictions(
+            Path(args.output_dir) / "predictions.png",
+            model,
+            dataset,
+            device,
+            amp_dtype,
+            dataset.classes.names,
+            fill_colours(dataset.classes.colours),
+        )
 
 
 def score_held_out(args, paths, members, device, amp_dtype, begin):
@@ -121,28 +177,56 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
 
     Writes held_out_scores.json, with the threshold that all these images choose.
     """
-    parts = [held_out_cases(args, checkpoint, path) for path, (_, checkpoint) in zip(paths, members)]
+    parts = [
+        held_out_cases(args, checkpoint, path) for path, (_, checkpoint) in zip(paths, members)
+    ]
     check_one_set(paths, members, parts)
     checkpoints.prepare_folder(args.output_dir)
     counts = []
     for path, (model, checkpoint), cases in zip(paths, members, parts):
-        dataset, _ = make_dataset(args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), f"held out by {path}")
-        model = (Flips(model) if args.flips else model).to(device, memory_format=torch.channels_last)
-        counts.append(judge(model, judge_loader(args, dataset, device), device, args.num_classes, amp_dtype=amp_dtype,
-                            tolerance=args.tolerance))
+        dataset, _ = make_dataset(
+            args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), f"held out by {path}"
+        )
+        model = (Flips(model) if args.flips else model).to(
+            device, memory_format=torch.channels_last
+        )
+        counts.append(
+            judge(
+                model,
+                judge_loader(args, dataset, device),
+                device,
+                args.num_classes,
+                amp_dtype=amp_dtype,
+                tolerance=args.tolerance,
+            )
+        )
         log(f"{path}: F1 {summarize(counts[-1])['f1']:.4f}")
     total = sum(counts[1:], counts[0])
     scores = summarize(total, args.threshold)
     if is_main_process():
         origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
-        results.write_json(Path(args.output_dir) / "held_out_scores.json", {
-            **results.provenance(device, time.perf_counter() - begin), **origin,
-            "selection": "the held-out images choose best_threshold", "threshold": args.threshold, "scores": scores,
-            "parts": [{"weights": str(path), "scores": summarize(part)} for path, part in zip(paths, counts)],
-            "images": results.image_rows([case.name for cases in parts for case in cases], total)})
+        results.write_json(
+            Path(args.output_dir) / "held_out_scores.json",
+            {
+                **results.provenance(device, time.perf_counter() - begin),
+                **origin,
+                "selection": "the held-out images choose best_threshold",
+                "threshold": args.threshold,
+                "scores": scores,
+                "parts": [
+                    {"weights": str(path), "scores": summarize(part)}
+                    for path, part in zip(paths, counts)
+                ],
+                "images": results.image_rows(
+                    [case.name for cases in parts for case in cases], total
+                ),
+            },
+        )
     log(results.score_table(scores, class_table(args).names, args.threshold))
     if "best_threshold" in scores:
-        log(f"threshold that these images choose {scores['best_threshold']:.3f}, F1 there {scores['best_f1']:.4f}")
+        log(
+            f"threshold that these images choose {scores['best_threshold']:.3f}, F1 there {scores['best_f1']:.4f}"
+        )
 
 
 def check_one_set(paths, members, parts):
@@ -152,21 +236,33 @@ def check_one_set(paths, members, parts):
     for path, (_, checkpoint), cases in zip(paths, members, parts):
         names, first = {case.name for case in cases}, members[0][1]
         if names & seen:
-            raise DataError(f"{path}: a file before it has held out {', '.join(sorted(names & seen))}, too; give one file for "
-                            "each fold")
+            raise DataError(
+                f"{path}: a file before it has held out {', '.join(sorted(names & seen))}, too; give one file for "
+                "each fold"
+            )
         seen |= names
         known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
-        for what, own, wanted in (("resize", checkpoint.get("resize"), first.get("resize")),  # older files have none
-                                  ("in_channels", *(each["model_kwargs"]["in_channels"] for each in (checkpoint, first)))):
+        for what, own, wanted in (
+            ("resize", checkpoint.get("resize"), first.get("resize")),  # older files have none
+            ("in_channels", *(each["model_kwargs"]["in_channels"] for each in (checkpoint, first))),
+        ):
             if own != wanted:
-                raise DataError(f"{path}: was trained with {what} {own}, {paths[0]} with {wanted}; images that are read in two "
-                                "ways are not counted together")
+                raise DataError(
+                    f"{path}: was trained with {what} {own}, {paths[0]} with {wanted}; images that are read in two "
+                    "ways are not counted together"
+                )
         args = checkpoint["args"]
         if checkpoint["epoch"] + 1 < args["epochs"]:
-            log(f"note: {path} is of epoch {checkpoint['epoch']} of 0 to {args['epochs'] - 1}: the images that it held out chose "
-                "it, which flatters it, or its run has not ended")
+            log(
+                f"note: {path} is of epoch {checkpoint['epoch']} of 0 to {args['epochs'] - 1}: the images that it held out chose "
+                "it, which flatters it, or its run has not ended"
+            )
         if args.get("weights"):
-            log(f"note: {path} began from other weights; if those had learned from the images held out here, it is flattered")
+            log(
+                f"note: {path} began from other weights; if those had learned from the images held out here, it is flattered"
+            )
     if known - seen:
-        log(f"note: {len(known - seen)} of the {len(known)} images are held out by none of these files: "
-            f"{', '.join(sorted(known - seen)[:8])}{' …' if len(known - seen) > 8 else ''}")
+        log(
+            f"note: {len(known - seen)} of the {len(known)} images are held out by none of these files: "
+            f"{', '.join(sorted(known - seen)[:8])}{' …' if len(known - seen) > 8 else ''}"
+        )

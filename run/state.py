@@ -12,7 +12,14 @@ from src import MODELS, build_model
 from src.unet_original import legal_side
 from train_utils import checkpoint as checkpoints
 from train_utils import results
-from train_utils.distributed_utils import from_main, gather_objects, is_main_process, log, rank, world_size
+from train_utils.distributed_utils import (
+    from_main,
+    gather_objects,
+    is_main_process,
+    log,
+    rank,
+    world_size,
+)
 from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor
 from train_utils.model_flags import MODEL_FLAGS, describe_model
@@ -32,7 +39,9 @@ def make_model(args, path=""):
         checkpoint = from_main(lambda: checkpoints.load(path))
         checkpoints.check_description(checkpoint, description, path)
         checkpoints.load_weights(model, checkpoint, path)
-    elif args.pretrain_backbone:  # the file with the ImageNet weights need only be on the first machine
+    elif (
+        args.pretrain_backbone
+    ):  # the file with the ImageNet weights need only be on the first machine
         model.load_state_dict(from_main(lambda: build(pretrain_backbone=True).state_dict()))
     return model, checkpoint
 
@@ -41,22 +50,33 @@ def describe_recipe(args):
     """What runs, in a line: the model, and the settings of the preset as the flags left them."""
     model = describe_model(args)["model_kwargs"]
     recipe = {name: getattr(args, name) for name in PRESETS[args.preset] if name not in MODEL_FLAGS}
-    model, recipe = (", ".join(f"{name} {value}" for name, value in part.items()) for part in (model, recipe))
+    model, recipe = (
+        ", ".join(f"{name} {value}" for name, value in part.items()) for part in (model, recipe)
+    )
     margin = getattr(MODELS[args.model], "margin", 0)
-    centre = f"; of each crop it learns from the central {legal_side(args.crop_size) - 2 * margin} px" if margin else ""
+    centre = (
+        f"; of each crop it learns from the central {legal_side(args.crop_size) - 2 * margin} px"
+        if margin
+        else ""
+    )
     return f"model {args.model}: {model}{centre}\nrecipe {args.preset}: {recipe}"
 
 
 def list_models():
     """The table of what `--model NAME` builds when no other flag is given."""
-    return model_table(describe_model(parse_args(["--model", name], "train.py", "", DATASETS, MODELS)) for name in MODELS)
+    return model_table(
+        describe_model(parse_args(["--model", name], "train.py", "", DATASETS, MODELS))
+        for name in MODELS
+    )
 
 
 def make_optimizer(args, model):
     lr = args.lr * (world_size() if args.scale_lr else 1)
     if args.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay
+    )
 
 
 def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
@@ -68,35 +88,58 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
     if not checkpoint:
         epoch = args.start_epoch or 0
         plan = plan_schedule(steps, args.epochs, args.warmup_epochs > 0, args.warmup_epochs)
-        return {"epoch": epoch, "step": epoch * steps, "plan": plan, "best_score": -math.inf, "history": [],
-                "results_name": time.strftime("results%Y%m%d-%H%M%S.txt"), "split": split}
+        return {
+            "epoch": epoch,
+            "step": epoch * steps,
+            "plan": plan,
+            "best_score": -math.inf,
+            "history": [],
+            "results_name": time.strftime("results%Y%m%d-%H%M%S.txt"),
+            "split": split,
+        }
     if checkpoint["split"] != split:
         raise checkpoints.CheckpointError(
             f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
-            "(--weights begins from this one's weights)")
+            "(--weights begins from this one's weights)"
+        )
     check_classes(args, checkpoint, args.resume)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
-    if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scaler to go on with
+    if (
+        scaler.is_enabled() and checkpoint["scaler"]
+    ):  # a run without float16 has no scaler to go on with
         scaler.load_state_dict(checkpoint["scaler"])
-    run = {name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")}
+    run = {
+        name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")
+    }
     run["split"] = split
     run["epoch"] = checkpoint["epoch"] + 1
     if args.start_epoch is not None:
         run["epoch"], run["step"] = args.start_epoch, args.start_epoch * steps
         run["history"] = [row for row in run["history"] if row["epoch"] < args.start_epoch]
-    log(f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
-        + (f", the best {measure(args).removeprefix('val_')} is {run['best_score']:.4f}" if split["val"] else ""))
+    log(
+        f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
+        + (
+            f", the best {measure(args).removeprefix('val_')} is {run['best_score']:.4f}"
+            if split["val"]
+            else ""
+        )
+    )
     if checkpoint["ranks"] != world_size():
-        log(f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
-            f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own")
+        log(
+            f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
+            f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own"
+        )
     end = run["step"] + (args.epochs - run["epoch"]) * steps
     if run["epoch"] < args.epochs and end != run["plan"]["total_steps"]:
         restart = args.lr != checkpoint["args"]["lr"]
         run["plan"] = extend(run["plan"], run["step"], end, restart)
         start = optimizer.param_groups[0]["lr"] * poly_factor(run["step"], **run["plan"])
-        log(f"the schedule is planned anew: from epoch {run['epoch']} on the rate falls from {start:.6f} to 0 at the end of "
-            f"epoch {args.epochs - 1}" + ("" if restart else " (give --lr to start from another rate)"))
+        log(
+            f"the schedule is planned anew: from epoch {run['epoch']} on the rate falls from {start:.6f} to 0 at the end of "
+            f"epoch {args.epochs - 1}"
+            + ("" if restart else " (give --lr to start from another rate)")
+        )
     return run
 
 
@@ -104,8 +147,10 @@ def check_classes(args, checkpoint, path):
     """CheckpointError if the checkpoint read from `path` has other classes than the data; plain weights have none."""
     names = list(class_table(args).names)
     if checkpoint.get("class_names", names) != names:
-        raise checkpoints.CheckpointError(f"{path}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
-                                          f"table {', '.join(names)}; bring back the run's own table (--classes FILE)")
+        raise checkpoints.CheckpointError(
+            f"{path}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
+            f"table {', '.join(names)}; bring back the run's own table (--classes FILE)"
+        )
 
 
 def restore_randomness(args, checkpoint):
@@ -124,11 +169,23 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
         return
     classes = class_table(args)
     content = {
-        **describe_model(args), "model": model.state_dict(), "class_names": list(classes.names),
-        "class_colours": fill_colours(classes.colours).tolist(), "class_ids": classes.ids, "resize": args.resize, "mean": args.mean,
-        "std": args.std, "threshold": row.get("val_best_threshold", 0.5), "args": vars(args),
-        "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "random_states": random_states,
-        **run, "epoch": row["epoch"], "step": scheduler.last_epoch, "ranks": world_size(),
+        **describe_model(args),
+        "model": model.state_dict(),
+        "class_names": list(classes.names),
+        "class_colours": fill_colours(classes.colours).tolist(),
+        "class_ids": classes.ids,
+        "resize": args.resize,
+        "mean": args.mean,
+        "std": args.std,
+        "threshold": row.get("val_best_threshold", 0.5),
+        "args": vars(args),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "random_states": random_states,
+        **run,
+        "epoch": row["epoch"],
+        "step": scheduler.last_epoch,
+        "ranks": world_size(),
     }
     folder = Path(args.output_dir)
     if not args.save_best:

@@ -35,5 +35,15 @@ def default_options(name):
     return {each.name: None if each.default is each.empty else each.default for each in parameters}
 
 
-__all__ = ["MODELS", "AttentionUNet", "MobileV3Unet", "ResUNet", "UNet", "UNetOriginal", "UNetPlusPlus", "VGG16UNet",
-           "build_model", "default_options"]
+__all__ = [
+    "MODELS",
+    "AttentionUNet",
+    "MobileV3Unet",
+    "ResUNet",
+    "UNet",
+    "UNetOriginal",
+    "UNetPlusPlus",
+    "VGG16UNet",
+    "build_model",
+    "default_options",
+]

@@ -29,9 +29,13 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv2d(mid_channels, 1, kernel_size=1)
 
     def forward(self, x, g):
-        height, width = g.shape[-2:]  # at odd sizes the strided x has one row or column more, which no g belongs to
+        height, width = g.shape[
+            -2:
+        ]  # at odd sizes the strided x has one row or column more, which no g belongs to
         q = self.psi(F.relu(self.w_x(x)[..., :height, :width] + self.w_g(g)))
-        return x * F.interpolate(q.sigmoid(), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return x * F.interpolate(
+            q.sigmoid(), size=x.shape[-2:], mode="bilinear", align_corners=False
+        )
 
 
 class AttentionUNet(UNet):
@@ -46,7 +50,9 @@ class AttentionUNet(UNet):
 
     paper = "Oktay et al. 2018, arXiv:1804.03999"
 
-    def __init__(self, in_channels=1, num_classes=2, bilinear=False, base_c=16, norm=True, bias=None):
+    def __init__(
+        self, in_channels=1, num_classes=2, bilinear=False, base_c=16, norm=True, bias=None
+    ):
         super().__init__(in_channels, num_classes, bilinear, base_c, norm, bias)
         half = 2 if bilinear else 1
         self.gate1 = AttentionGate(base_c * 8, base_c * 16 // half, mid_channels=base_c * 8)

@@ -15,7 +15,9 @@ class DoubleConv(nn.Sequential):
         padding: 1 keeps the size; 0 takes a border of 2 pixels from it.
     """
 
-    def __init__(self, in_channels, out_channels, mid_channels=None, norm=True, bias=None, padding=1):
+    def __init__(
+        self, in_channels, out_channels, mid_channels=None, norm=True, bias=None, padding=1
+    ):
         mid_channels = mid_channels or out_channels
         bias = not norm if bias is None else bias
         layers = []
@@ -72,11 +74,13 @@ def pad_to(features, size):
 def centre_crop(tensor, size):
     """The central size = (h, w) of a tensor [..., H, W]; where it is off by one, the upper left of the two."""
     top, left = (tensor.shape[-2] - size[0]) // 2, (tensor.shape[-1] - size[1]) // 2
-    return tensor[..., top:top + size[0], left:left + size[1]]
+    return tensor[..., top : top + size[0], left : left + size[1]]
 
 
 def check_side(model, image, minimum):
     """ValueError if the image [..., H, W] is too small for the model's poolings to leave something of it."""
     if min(image.shape[-2:]) < minimum:
-        raise ValueError(f"{type(model).__name__} needs images of at least {minimum}×{minimum} pixels, "
-                         f"got {tuple(image.shape[-2:])}")
+        raise ValueError(
+            f"{type(model).__name__} needs images of at least {minimum}×{minimum} pixels, "
+            f"got {tuple(image.shape[-2:])}"
+        )

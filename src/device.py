@@ -12,15 +12,27 @@ def pick_device(name="auto"):
     Raises ValueError for a name PyTorch does not know and for a device that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     kind, colon, index = name.partition(":")
     if kind not in ("cpu", "mps", "cuda") or (colon and not index.isdigit()):
         raise ValueError(f"device {name!r} is not one of auto, cpu, mps, cuda, cuda:N")
     device = torch.device(name)
-    found = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[kind]
+    found = {
+        "cpu": 1,
+        "mps": int(torch.backends.mps.is_available()),
+        "cuda": torch.cuda.device_count(),
+    }[kind]
     if (device.index or 0) >= found:
-        raise ValueError(f"device {name!r} is not there: PyTorch {torch.__version__} sees {found} {kind} device(s); "
-                         "use --device auto or --device cpu")
+        raise ValueError(
+            f"device {name!r} is not there: PyTorch {torch.__version__} sees {found} {kind} device(s); "
+            "use --device auto or --device cpu"
+        )
     return device
 
 
@@ -33,7 +45,11 @@ def pick_amp_dtype(device, enabled=True):
     if not enabled:
         return None
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     if device.type == "cpu" and _cpu_has_bf16():
         return torch.bfloat16
     return None
@@ -41,7 +57,10 @@ def pick_amp_dtype(device, enabled=True):
 
 def _cpu_has_bf16():
     """Whether the processor multiplies bfloat16 natively (x86: AVX512-BF16 or AMX). Elsewhere the answer is no."""
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    checks = (
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     return any(check() for check in checks if check is not None)
 
 

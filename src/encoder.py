@@ -5,7 +5,11 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-IMAGENET_MEAN = [0.485, 0.456, 0.406]  # of pixels in 0–1, what torchvision's ImageNet weights were trained with
+IMAGENET_MEAN = [
+    0.485,
+    0.456,
+    0.406,
+]  # of pixels in 0–1, what torchvision's ImageNet weights were trained with
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
@@ -36,14 +40,24 @@ def imagenet_features(weights):
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        state = weights.get_state_dict(
+            progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
     except Exception as error:  # damaged bytes make the unpickler raise anything
         if path.exists():
-            raise OSError(f"{path}: holds no ImageNet weights that can be read ({error}); delete it, or replace it by "
-                          f"{weights.url}") from error
-        raise FileNotFoundError(f"the ImageNet weights {path.name} could not be downloaded ({error}); fetch "
-                                f"{weights.url} elsewhere and place it in {path.parent}") from error
-    return {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
+            raise OSError(
+                f"{path}: holds no ImageNet weights that can be read ({error}); delete it, or replace it by "
+                f"{weights.url}"
+            ) from error
+        raise FileNotFoundError(
+            f"the ImageNet weights {path.name} could not be downloaded ({error}); fetch "
+            f"{weights.url} elsewhere and place it in {path.parent}"
+        ) from error
+    return {
+        name.removeprefix("features."): value
+        for name, value in state.items()
+        if name.startswith("features.")
+    }
 
 
 def load_features(features, weights):
@@ -53,7 +67,9 @@ def load_features(features, weights):
         features.load_state_dict(state)
     except RuntimeError as error:
         path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise OSError(f"{path}: holds the weights of another network than {weights.url}; delete it") from error
+        raise OSError(
+            f"{path}: holds the weights of another network than {weights.url}; delete it"
+        ) from error
 
 
 def for_channels(conv, in_channels, pretrained):
@@ -65,8 +81,17 @@ def for_channels(conv, in_channels, pretrained):
     if in_channels == conv.in_channels:
         return conv
     if pretrained and in_channels != 1:
-        raise ValueError(f"ImageNet weights fit images of 3 channels or of 1, not of {in_channels}; train without them")
-    new = nn.Conv2d(in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
+        raise ValueError(
+            f"ImageNet weights fit images of 3 channels or of 1, not of {in_channels}; train without them"
+        )
+    new = nn.Conv2d(
+        in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        bias=conv.bias is not None,
+    )
     if pretrained:
         new.weight.data = conv.weight.data.sum(dim=1, keepdim=True)
         if conv.bias is not None:

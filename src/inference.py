@@ -21,7 +21,9 @@ def predict_probs(model, image, amp_dtype=None):
     Returns [N, K, H, W] float32 probabilities that add up to 1 over K.
     """
     height, width = image.shape[-2:]
-    padded = F.pad(image, [0, max(MIN_SIDE - width, 0), 0, max(MIN_SIDE - height, 0)], mode="replicate")
+    padded = F.pad(
+        image, [0, max(MIN_SIDE - width, 0), 0, max(MIN_SIDE - height, 0)], mode="replicate"
+    )
     padded = padded.contiguous(memory_format=torch.channels_last)
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
@@ -43,7 +45,9 @@ class Ensemble(nn.Module):
         return self.models[0].in_channels
 
     def forward(self, image):
-        return {"out": (sum(softmax_of(model, image) for model in self.models) / len(self.models)).log()}
+        return {
+            "out": (sum(softmax_of(model, image) for model in self.models) / len(self.models)).log()
+        }
 
 
 class Flips(nn.Module):
@@ -60,7 +64,12 @@ class Flips(nn.Module):
 
     def forward(self, image):
         flips = ((), (-1,), (-2,), (-2, -1))
-        return {"out": (sum(softmax_of(self.model, image.flip(axes)).flip(axes) for axes in flips) / len(flips)).log()}
+        return {
+            "out": (
+                sum(softmax_of(self.model, image.flip(axes)).flip(axes) for axes in flips)
+                / len(flips)
+            ).log()
+        }
 
 
 def softmax_of(model, image):
@@ -97,15 +106,20 @@ def overlap_tile(network, image, tile, margin, grid):
     size, logits = image.shape[-2:], None
     outputs = [side - 2 * margin for side in tile]
     steps = [output // grid * grid for output in outputs]
-    starts = [range(0, max(side - output + step, 1), step) for side, output, step in zip(size, outputs, steps)]
+    starts = [
+        range(0, max(side - output + step, 1), step)
+        for side, output, step in zip(size, outputs, steps)
+    ]
     for top, left in product(*starts):
         rows = mirrored(top - margin, tile[0], size[0], image.device)
         columns = mirrored(left - margin, tile[1], size[1], image.device)
-        part = network(image[..., rows[:, None], columns].contiguous(memory_format=torch.channels_last))
-        part = part[..., :size[0] - top, :size[1] - left]
+        part = network(
+            image[..., rows[:, None], columns].contiguous(memory_format=torch.channels_last)
+        )
+        part = part[..., : size[0] - top, : size[1] - left]
         if logits is None:
             logits = part.new_empty(*part.shape[:2], *size)
-        logits[..., top:top + part.shape[-2], left:left + part.shape[-1]] = part
+        logits[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
     return logits
 
 

@@ -7,7 +7,13 @@ from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
 from .blocks import OutConv, Up
 from .encoder import Stages, for_channels, load_features
 
-STAGES = [1, 3, 6, 12, 15]  # the last blocks at 1/2, 1/4, 1/8, 1/16 and 1/32 of torchvision's mobilenet_v3_large().features
+STAGES = [
+    1,
+    3,
+    6,
+    12,
+    15,
+]  # the last blocks at 1/2, 1/4, 1/8, 1/16 and 1/32 of torchvision's mobilenet_v3_large().features
 
 
 class MobileV3Unet(nn.Module):
@@ -51,4 +57,8 @@ class MobileV3Unet(nn.Module):
         x = self.up2(x, x3)
         x = self.up3(x, x2)
         x = self.up4(x, x1)
-        return {"out": F.interpolate(self.conv(x), size=image.shape[-2:], mode="bilinear", align_corners=False)}
+        return {
+            "out": F.interpolate(
+                self.conv(x), size=image.shape[-2:], mode="bilinear", align_corners=False
+            )
+        }

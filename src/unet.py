@@ -23,9 +23,16 @@ class UNet(nn.Module):
 
     paper = "Ronneberger et al. 2015, arXiv:1505.04597 (padded, with BatchNorm)"
 
-    def __init__(self, in_channels=1, num_classes=2, bilinear=True, base_c=64, norm=True, bias=None):
+    def __init__(
+        self, in_channels=1, num_classes=2, bilinear=True, base_c=64, norm=True, bias=None
+    ):
         super().__init__()
-        self.in_channels, self.num_classes, self.bilinear, self.base_c = in_channels, num_classes, bilinear, base_c
+        self.in_channels, self.num_classes, self.bilinear, self.base_c = (
+            in_channels,
+            num_classes,
+            bilinear,
+            base_c,
+        )
         half = 2 if bilinear else 1  # a transposed Up halves the channels itself
         conv = {"norm": norm, "bias": bias}
         self.in_conv = DoubleConv(in_channels, base_c, **conv)

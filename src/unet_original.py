@@ -70,7 +70,11 @@ class UNetOriginal(nn.Module):
 
     def forward(self, image):
         if self.training:
-            return {"out": self.valid(centre_crop(image, [legal_side(side) for side in image.shape[-2:]]))}
+            return {
+                "out": self.valid(
+                    centre_crop(image, [legal_side(side) for side in image.shape[-2:]])
+                )
+            }
         tile = [tile_side(side, self.tile_output) for side in image.shape[-2:]]
         return {"out": overlap_tile(self.valid, image, tile, self.margin, POOLED)}
 
@@ -91,8 +95,10 @@ class UNetOriginal(nn.Module):
 def legal_side(side):
     """The largest side 16·k + 60 px, k ≥ 8, that is not above `side`; ValueError below 188."""
     if side < UNetOriginal.min_training_side:
-        raise ValueError(f"UNetOriginal learns from images of at least 188×188 pixels, got a side of {side}: its valid "
-                         "convolutions take a border of 92 pixels off")
+        raise ValueError(
+            f"UNetOriginal learns from images of at least 188×188 pixels, got a side of {side}: its valid "
+            "convolutions take a border of 92 pixels off"
+        )
     return side - (side - 60) % POOLED
 
 
@@ -110,6 +116,8 @@ def tile_side(side, largest_output):
 def draw_weights(module):
     """He initialisation, paper section 3: a 3×3 convolution has 9 inputs a channel, an up-convolved pixel has one."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        inputs = module.in_channels * (math.prod(module.kernel_size) if isinstance(module, nn.Conv2d) else 1)
+        inputs = module.in_channels * (
+            math.prod(module.kernel_size) if isinstance(module, nn.Conv2d) else 1
+        )
         nn.init.normal_(module.weight, std=math.sqrt(2 / inputs))
         nn.init.zeros_(module.bias)

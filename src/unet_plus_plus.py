@@ -35,7 +35,9 @@ class UNetPlusPlus(nn.Module):
 
     paper = "Zhou et al. 2018, arXiv:1807.10165; 2019, arXiv:1912.05074"
 
-    def __init__(self, in_channels=1, num_classes=2, base_c=32, deep_supervision=True, norm=True, bias=None):
+    def __init__(
+        self, in_channels=1, num_classes=2, base_c=32, deep_supervision=True, norm=True, bias=None
+    ):
         super().__init__()
         self.in_channels, self.num_classes, self.base_c = in_channels, num_classes, base_c
         self.depth = DEPTH  # of what judges; see prune()
@@ -46,7 +48,9 @@ class UNetPlusPlus(nn.Module):
                 coming_in = ([in_channels] + widths)[i] if j == 0 else (j + 1) * widths[i]
                 self.nodes[f"{i}_{j}"] = DoubleConv(coming_in, widths[i], norm=norm, bias=bias)
                 if j:
-                    self.ups[f"{i}_{j}"] = nn.ConvTranspose2d(widths[i + 1], widths[i], kernel_size=2, stride=2)
+                    self.ups[f"{i}_{j}"] = nn.ConvTranspose2d(
+                        widths[i + 1], widths[i], kernel_size=2, stride=2
+                    )
         for level in range(1, DEPTH + 1) if deep_supervision else [DEPTH]:
             self.heads[str(level)] = OutConv(base_c, num_classes)
 
@@ -56,8 +60,10 @@ class UNetPlusPlus(nn.Module):
         Raises ValueError for a depth that has no head.
         """
         if str(level) not in self.heads:
-            raise ValueError(f"depth {level} has no output to prune to; there are {', '.join(self.heads)} "
-                             "(the others need training with deep supervision)")
+            raise ValueError(
+                f"depth {level} has no output to prune to; there are {', '.join(self.heads)} "
+                "(the others need training with deep supervision)"
+            )
         self.depth = level
 
     def forward(self, image):
@@ -72,5 +78,9 @@ class UNetPlusPlus(nn.Module):
                 levels[i].append(self.nodes[f"{i}_{j}"](torch.cat([*levels[i], deeper], dim=1)))
         logits = {"out": self.heads[str(depth)](levels[0][depth])}
         if self.training:
-            logits |= {f"aux{level}": self.heads[level](levels[0][int(level)]) for level in self.heads if int(level) < depth}
+            logits |= {
+                f"aux{level}": self.heads[level](levels[0][int(level)])
+                for level in self.heads
+                if int(level) < depth
+            }
         return logits

@@ -7,7 +7,13 @@ from torchvision.models.vgg import cfgs, make_layers
 from .blocks import OutConv, Up, check_side
 from .encoder import Stages, for_channels, load_features
 
-STAGES = [5, 12, 22, 32, 42]  # the last ReLU before each pooling of torchvision's vgg16_bn().features
+STAGES = [
+    5,
+    12,
+    22,
+    32,
+    42,
+]  # the last ReLU before each pooling of torchvision's vgg16_bn().features
 CHANNELS = [64, 128, 256, 512, 512]
 
 
@@ -32,7 +38,9 @@ class VGG16UNet(nn.Module):
     def __init__(self, num_classes, pretrain_backbone=False, in_channels=3):
         super().__init__()
         self.in_channels, self.num_classes = in_channels, num_classes
-        features = make_layers(cfgs["D"], batch_norm=True)  # without the classifier's 120 million weights
+        features = make_layers(
+            cfgs["D"], batch_norm=True
+        )  # without the classifier's 120 million weights
         if pretrain_backbone:
             load_features(features, VGG16_BN_Weights.IMAGENET1K_V1)
         else:

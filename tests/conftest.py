@@ -12,7 +12,9 @@ from train_utils.demo_data import write_demo_drive
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
     """A --data-path that holds a drawn DRIVE of 5 training and 2 test images, 96×104 px. Not to be changed."""
-    return write_demo_drive(tmp_path_factory.mktemp("tiny"), num_training=5, num_test=2, size=(96, 104))
+    return write_demo_drive(
+        tmp_path_factory.mktemp("tiny"), num_training=5, num_test=2, size=(96, 104)
+    )
 
 
 @pytest.fixture

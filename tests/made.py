@@ -3,7 +3,9 @@
 import numpy as np
 from PIL import Image
 
-COLOURS = np.array([(20, 40, 60), (200, 80, 30), (60, 160, 220)], np.uint8)  # of the classes in the table and the pictures
+COLOURS = np.array(
+    [(20, 40, 60), (200, 80, 30), (60, 160, 220)], np.uint8
+)  # of the classes in the table and the pictures
 TABLE = "id,name,colour,ignore\n0,ground,#14283c,\n1,brick,#c8501e,\n2,water,60 160 220,\n9,unclear,255 255 255,1\n"
 
 
@@ -12,7 +14,7 @@ def ids_of(seed, classes=3, size=(64, 72)):
     rng, ids = np.random.default_rng(seed), np.zeros(size, np.uint8)
     for index in range(1, classes):
         top, left = rng.integers(0, size[0] - 24), rng.integers(0, size[1] - 24)
-        ids[top:top + 24, left:left + 24] = index
+        ids[top : top + 24, left : left + 24] = index
     return ids
 
 
@@ -27,8 +29,10 @@ def write_folder(root, count=10, classes=2, label=None, below="", first=0, size=
     label = label or (lambda ids: Image.fromarray(ids * np.uint8(255)))
     for number in range(first, first + count):
         ids = ids_of(number, classes, size)
-        for kind, name, picture in (("images", f"p{number:02d}.png", Image.fromarray(photograph_of(ids, number))),
-                                    ("masks", f"p{number:02d}_mask.png", label(ids))):
+        for kind, name, picture in (
+            ("images", f"p{number:02d}.png", Image.fromarray(photograph_of(ids, number))),
+            ("masks", f"p{number:02d}_mask.png", label(ids)),
+        ):
             (root / below / kind).mkdir(parents=True, exist_ok=True)
             picture.save(root / below / kind / name)
     return root

@@ -44,8 +44,10 @@ def test_a_plain_crop_copies_pixels():
     for n in range(6):
         left, top = image[n, :2, 0, 0].round().int().tolist()
         corners.add((left, top))
-        torch.testing.assert_close(image[n], images[n, :, top:top + 24, left:left + 24].float(), atol=0.02, rtol=0)
-        assert torch.equal(target[n], targets[n, top:top + 24, left:left + 24].long())
+        torch.testing.assert_close(
+            image[n], images[n, :, top : top + 24, left : left + 24].float(), atol=0.02, rtol=0
+        )
+        assert torch.equal(target[n], targets[n, top : top + 24, left : left + 24].long())
     assert len(corners) > 3
 
 
@@ -57,9 +59,11 @@ def test_flips_mirror_the_whole_crop():
         seen.add((round(right[0].item()), round(down[1].item())))
         assert right[1].abs() < 1e-3 and down[0].abs() < 1e-3
     assert seen == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
-    image, target = cut(coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_prob=1)
+    image, target = cut(
+        coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_prob=1
+    )
     left, top = image[0, :2].flatten(1).amin(1).round().int().tolist()
-    wanted = (torch.arange(3600).view(60, 60) % 251)[top:top + 24, left:left + 24].flip(0, 1)
+    wanted = (torch.arange(3600).view(60, 60) % 251)[top : top + 24, left : left + 24].flip(0, 1)
     assert torch.equal(target[0], wanted)
 
 
@@ -85,11 +89,17 @@ def test_scale_multiplies_the_base_size(base_size):
 
 def test_scaled_crops_are_those_of_the_transforms():
     """A picture enlarged by 1.5 and cropped, by RandomResize and by the batch: the same pixels at the same places."""
-    picture = torch.randint(256, (3, 6, 6), dtype=torch.uint8).repeat_interleave(10, 1).repeat_interleave(10, 2)
+    picture = (
+        torch.randint(256, (3, 6, 6), dtype=torch.uint8)
+        .repeat_interleave(10, 1)
+        .repeat_interleave(10, 2)
+    )
     target = (picture[0] > 128).byte()
     resized, ids = ToTensor()(*RandomResize(90)(picture, target))
     image, cropped = cut(picture[None], target[None], size=90, base_size=90)
-    torch.testing.assert_close(image[0, :, 1:-1, 1:-1] / 255, resized[:, 1:-1, 1:-1], atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        image[0, :, 1:-1, 1:-1] / 255, resized[:, 1:-1, 1:-1], atol=0.01, rtol=0
+    )
     assert torch.equal(cropped[0], ids)
 
 
@@ -110,24 +120,35 @@ def test_image_and_target_stay_together_under_everything():
     target = target.repeat_interleave(10, 1).repeat_interleave(10, 2)
     images = (target * 255)[:, None].expand(-1, 3, -1, -1)
     for seed in range(10):
-        image, ids = cut(images, target, seed=seed, size=64, scale=(0.7, 1.4), rotate=180, flip_prob=0.5)
+        image, ids = cut(
+            images, target, seed=seed, size=64, scale=(0.7, 1.4), rotate=180, flip_prob=0.5
+        )
         inside = ids != 255
         assert ((image[:, 0] > 127.5) == (ids == 1))[inside].float().mean() > 0.995
         assert inside.float().mean() > 0.5
 
 
 def test_around_the_image_the_target_is_ignored_and_the_image_black():
-    images, targets = torch.full((4, 3, 40, 50), 200, dtype=torch.uint8), torch.ones(4, 40, 50, dtype=torch.uint8)
+    images, targets = (
+        torch.full((4, 3, 40, 50), 200, dtype=torch.uint8),
+        torch.ones(4, 40, 50, dtype=torch.uint8),
+    )
     crops = RandomAffineCrops(80, [0.5] * 3, [0.25] * 3, scale=(1, 1), rotate=0, jitter=0)
-    image, target = crops(images, targets, torch.tensor([[40, 50]] * 4), torch.Generator().manual_seed(0))
+    image, target = crops(
+        images, targets, torch.tensor([[40, 50]] * 4), torch.Generator().manual_seed(0)
+    )
     assert (target == 1).sum((1, 2)).tolist() == [2000] * 4
     assert (image[:, 0][target == 255] + 2).abs().max() < 1e-3  # black, normalised
-    torch.testing.assert_close(image[:, 0][target == 1], torch.full((8000,), (200 / 255 - 0.5) / 0.25), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        image[:, 0][target == 1], torch.full((8000,), (200 / 255 - 0.5) / 0.25), atol=1e-3, rtol=0
+    )
 
 
 def test_padding_of_the_stack_is_never_cut_from_where_the_image_has_room():
-    pairs = [(coordinates(30, 80), torch.zeros(30, 80, dtype=torch.uint8)),
-             (coordinates(90, 40), torch.zeros(90, 40, dtype=torch.uint8))]
+    pairs = [
+        (coordinates(30, 80), torch.zeros(30, 80, dtype=torch.uint8)),
+        (coordinates(90, 40), torch.zeros(90, 40, dtype=torch.uint8)),
+    ]
     images, targets = (pad_and_stack(part, fill) for part, fill in zip(zip(*pairs), (0, 255)))
     sizes = torch.tensor([[30, 80], [90, 40]])
     corners = set()
@@ -149,9 +170,13 @@ def test_with_a_margin_the_centres_reach_every_border_and_see_the_mirror_image()
         for n, size in enumerate(sizes):
             left, top = image[n, :2, 12, 12].round().int().tolist()  # of the centre, 16 × 16 px
             corners[n].append((top, left))
-            around = nnF.pad(coordinates(*size).float(), [12] * 4, mode="reflect")[:, top:top + 40, left:left + 40]
+            around = nnF.pad(coordinates(*size).float(), [12] * 4, mode="reflect")[
+                :, top : top + 40, left : left + 40
+            ]
             torch.testing.assert_close(image[n], around, atol=0.02, rtol=0)
-            inside = nnF.pad(torch.zeros(size), [12] * 4, value=255)[top:top + 40, left:left + 40]
+            inside = nnF.pad(torch.zeros(size), [12] * 4, value=255)[
+                top : top + 40, left : left + 40
+            ]
             assert torch.equal(target[n], inside.long()) and (target[n, 12:-12, 12:-12] == 0).all()
     for found, size in zip(np.array(corners), sizes):
         assert (found.min(0) <= 1).all() and (found.max(0) >= np.array(size) - 16 - 1).all()
@@ -162,7 +187,9 @@ def test_colours_change_as_torchvision_changes_them():
     factors = torch.tensor([[0.8, 1.2, 0.9], [1.25, 0.75, 1.25], [1, 1, 1]])
     changed = change_colours(image, *factors.unbind(1))
     for n, (brightness, contrast, saturation) in enumerate(factors.tolist()):
-        wanted = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image[n], brightness), contrast), saturation)
+        wanted = F.adjust_saturation(
+            F.adjust_contrast(F.adjust_brightness(image[n], brightness), contrast), saturation
+        )
         torch.testing.assert_close(changed[n], wanted, atol=1e-5, rtol=0)
 
 
@@ -175,13 +202,16 @@ def test_jitter_stays_within_its_share():
 
 # --- the loader -------------------------------------------------------------------------------------------------------
 
+
 def loader(seed=3, rank=0, ranks=1, repeats=4, batch_size=3):
     images = torch.stack([coordinates(40, 40)] * 5)
     images[:, 2] = torch.arange(5)[:, None, None]  # the third channel says which image it is
     batches = EpochBatches(5, batch_size, seed, rank, ranks, repeats)
     crops = RandomAffineCrops(16, **RAW, jitter=0)
     device = torch.device("cpu")
-    stack = StackedImages(images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, device)
+    stack = StackedImages(
+        images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, device
+    )
     return CropLoader(stack, batches, crops, seed, device)
 
 

@@ -45,15 +45,32 @@ def three(tmp_path_factory):
 @pytest.fixture(scope="module")
 def learned(three, tmp_path_factory):
     """A run on three classes, long enough that it tells them apart."""
-    return run(three, tmp_path_factory.mktemp("run"), "--epochs", 8, "--lr", 0.01, "--crops", 6, "--jitter", 0)
+    return run(
+        three,
+        tmp_path_factory.mktemp("run"),
+        "--epochs",
+        8,
+        "--lr",
+        0.01,
+        "--crops",
+        6,
+        "--jitter",
+        0,
+    )
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
+
 def test_three_classes_in_colours_are_learned(learned):
-    checkpoint, scores = load(learned / "best_model.pth"), json.loads((learned / "test_scores.json").read_text())
+    checkpoint, scores = (
+        load(learned / "best_model.pth"),
+        json.loads((learned / "test_scores.json").read_text()),
+    )
     assert checkpoint["class_names"] == ["ground", "brick", "water"]
-    assert checkpoint["class_colours"] == COLOURS.tolist() and checkpoint["args"]["num_classes"] == 3
+    assert (
+        checkpoint["class_colours"] == COLOURS.tolist() and checkpoint["args"]["num_classes"] == 3
+    )
     assert scores["scores"]["mean_iou"] > 0.6 and len(scores["scores"]["iou_per_class"]) == 3
 
 
@@ -70,8 +87,12 @@ def test_the_split_is_drawn_by_a_seed_and_written_down(two, tmp_path, capsys):
         splits.append(json.loads((tmp_path / folder / "split.json").read_text()))
     assert splits[0] == splits[1] == splits[3] and splits[0]["test"] != splits[2]["test"]
     assert [len(splits[0][part]) for part in ("train", "val", "test")] == [6, 2, 2]
-    assert sorted(splits[0]["train"] + splits[0]["val"] + splits[0]["test"]) == [f"p{n:02d}" for n in range(10)]
-    assert [row["name"] for row in json.loads((tmp_path / "a/test_scores.json").read_text())["images"]] == splits[0]["test"]
+    assert sorted(splits[0]["train"] + splits[0]["val"] + splits[0]["test"]) == [
+        f"p{n:02d}" for n in range(10)
+    ]
+    assert [
+        row["name"] for row in json.loads((tmp_path / "a/test_scores.json").read_text())["images"]
+    ] == splits[0]["test"]
     assert "6 labels are read as 0/255" in capsys.readouterr().out
 
 
@@ -85,14 +106,38 @@ def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
             run(data, stopped, "--epochs", 2)
     write_folder(data, count=5, first=10)
     run(data, stopped, "--resume", "auto", "--device", "cpu", settings=())
-    assert equal(weights(straight), weights(stopped)) and equal(weights(straight, "best_model.pth"), weights(stopped, "best_model.pth"))
+    assert equal(weights(straight), weights(stopped)) and equal(
+        weights(straight, "best_model.pth"), weights(stopped, "best_model.pth")
+    )
     assert [(straight / "split.json").read_text()] == [(stopped / "split.json").read_text()]
-    scores = [json.loads((folder / "test_scores.json").read_text())["images"] for folder in (straight, stopped)]
+    scores = [
+        json.loads((folder / "test_scores.json").read_text())["images"]
+        for folder in (straight, stopped)
+    ]
     assert scores[0] == scores[1]
-    run(data, tmp_path / "judged", "--test-only", "--weights", stopped / "best_model.pth", "--device", "cpu", settings=())
+    run(
+        data,
+        tmp_path / "judged",
+        "--test-only",
+        "--weights",
+        stopped / "best_model.pth",
+        "--device",
+        "cpu",
+        settings=(),
+    )
     assert json.loads((tmp_path / "judged/test_scores.json").read_text())["images"] == scores[0]
-    run(data, tmp_path / "all", "--test-only", "--weights", stopped / "best_model.pth", "--test-fraction", 1, "--device", "cpu",
-        settings=())
+    run(
+        data,
+        tmp_path / "all",
+        "--test-only",
+        "--weights",
+        stopped / "best_model.pth",
+        "--test-fraction",
+        1,
+        "--device",
+        "cpu",
+        settings=(),
+    )
     assert len(json.loads((tmp_path / "all/test_scores.json").read_text())["images"]) == 15
 
 
@@ -101,6 +146,7 @@ def interrupted(original, epochs):
         if kwargs["epoch"] == epochs:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
+
     return train_one_epoch
 
 
@@ -115,7 +161,11 @@ def test_a_split_file_repeats_another_runs_split(two, tmp_path):
 def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
     folder = run(two, tmp_path / "out", "--epochs", 1)
     before = (folder / "split.json").read_text()
-    for options in (("--val", "none"), ("--folds", 3, "--fold", 0), ("--split-seed", 5, "--split-file", "")):
+    for options in (
+        ("--val", "none"),
+        ("--folds", 3, "--fold", 0),
+        ("--split-seed", 5, "--split-file", ""),
+    ):
         with pytest.raises(CheckpointError, match="split the images otherwise"):
             run(two, folder, "--resume", "auto", "--epochs", 2, *options, settings=())
     assert (folder / "split.json").read_text() == before
@@ -152,21 +202,40 @@ def test_validation_folders_without_test_are_scored_when_they_chose_nothing(tmp_
     assert not (tmp_path / "chosen/test_scores.json").exists()
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--val", "none")
     scores = json.loads((tmp_path / "out/test_scores.json").read_text())
-    assert [row["name"] for row in scores["images"]] == ["p04", "p05"] and "nothing" in scores["selection"]
+    assert [row["name"] for row in scores["images"]] == ["p04", "p05"] and "nothing" in scores[
+        "selection"
+    ]
 
 
 def test_mean_and_std_are_counted_and_kept(two, tmp_path, capsys):
     run(two, tmp_path / "out", "--epochs", 1)
     checkpoint = load(tmp_path / "out/best_model.pth")
-    compute_mean_std.main(compute_mean_std.parse_args(["--dataset", "folder", "--data-path", str(two), "--split-file",
-                                                       str(tmp_path / "out/split.json")]))
+    compute_mean_std.main(
+        compute_mean_std.parse_args(
+            [
+                "--dataset",
+                "folder",
+                "--data-path",
+                str(two),
+                "--split-file",
+                str(tmp_path / "out/split.json"),
+            ]
+        )
+    )
     printed = re.search(r"pooled over all pixels: +mean (.*?)   std (.*)", capsys.readouterr().out)
     assert [f"{value:.3f}" for value in checkpoint["mean"]] == printed[1].split()
     assert [f"{value:.3f}" for value in checkpoint["std"]] == printed[2].split()
 
 
-@pytest.mark.parametrize("options", [("--in-channels", 1), ("--resize", 48, 40), ("--augment", "resize", "--rotate", 0, "--jitter", 0,
-                                     "--base-size", 64)], ids=["grey", "resized", "by the loader"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--in-channels", 1),
+        ("--resize", 48, 40),
+        ("--augment", "resize", "--rotate", 0, "--jitter", 0, "--base-size", 64),
+    ],
+    ids=["grey", "resized", "by the loader"],
+)
 def test_other_ways_to_read(two, tmp_path, options):
     folder = run(two, tmp_path / "out", "--epochs", 1, *options)
     checkpoint = load(folder / "best_model.pth")
@@ -175,7 +244,10 @@ def test_other_ways_to_read(two, tmp_path, options):
     pixels = json.loads((folder / "test_scores.json").read_text())["scores"]["pixels"]
     assert pixels == 2 * (48 * 40 if options[0] == "--resize" else 64 * 72)
     masks = segment(folder, two / "images/p00.png", tmp_path / "masks")
-    assert Image.open(masks["p00_mask.png"]).size == (72, 64)  # the input's size, whatever the model has seen
+    assert Image.open(masks["p00_mask.png"]).size == (
+        72,
+        64,
+    )  # the input's size, whatever the model has seen
 
 
 def test_the_tolerance_is_reported_beside_the_strict_score(two, tmp_path, capsys):
@@ -186,10 +258,16 @@ def test_the_tolerance_is_reported_beside_the_strict_score(two, tmp_path, capsys
     assert "val_f1_tolerant" in (tmp_path / "out/results.csv").read_text()
 
 
-@pytest.mark.parametrize("options, named", [
-    (("--num-classes", 4), "--num-classes 4: folder has 3 classes"), (("--class-weights", "1,2"), "2 weights for 3 classes"),
-    (("--classes", "nowhere.csv"), "nowhere.csv"), (("--split-file", "nowhere.json"), "nowhere.json"),
-    (("--max-pixels", 100), "4,608 pixels, the limit is 100")])
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (("--num-classes", 4), "--num-classes 4: folder has 3 classes"),
+        (("--class-weights", "1,2"), "2 weights for 3 classes"),
+        (("--classes", "nowhere.csv"), "nowhere.csv"),
+        (("--split-file", "nowhere.json"), "nowhere.json"),
+        (("--max-pixels", 100), "4,608 pixels, the limit is 100"),
+    ],
+)
 def test_what_contradicts_the_data_is_refused(three, tmp_path, options, named):
     with pytest.raises(DataError, match=named):
         run(three, tmp_path / "out", "--epochs", 1, *options)
@@ -201,15 +279,30 @@ def test_a_stray_colour_stops_the_run_before_it_begins(tmp_path):
     stray = COLOURS[ids_of(3)].copy()
     stray[0, :5] = (1, 2, 3)
     Image.fromarray(stray).save(data / "masks/p03_mask.png")
-    with pytest.raises(DataError, match=r"p03_mask.png: holds 1 colour outside the class table: \(1, 2, 3\) \(5 pixels\)"):
+    with pytest.raises(
+        DataError,
+        match=r"p03_mask.png: holds 1 colour outside the class table: \(1, 2, 3\) \(5 pixels\)",
+    ):
         run(data, tmp_path / "out", "--epochs", 1)
     assert not (tmp_path / "out").exists()
 
 
 # --- predicting -------------------------------------------------------------------------------------------------------
 
+
 def segment(folder, source, output, *options):
-    argv = ["--weights", folder / "best_model.pth", "--input", source, "--output", output, "--no-amp", "--device", "cpu", *options]
+    argv = [
+        "--weights",
+        folder / "best_model.pth",
+        "--input",
+        source,
+        "--output",
+        output,
+        "--no-amp",
+        "--device",
+        "cpu",
+        *options,
+    ]
     predict.main(predict.parse_args([str(arg) for arg in argv]))
     return {path.name: path for path in output.iterdir()}
 
@@ -221,21 +314,36 @@ def test_predictions_have_the_tables_colours_and_a_legend(learned, three, tmp_pa
     assert mask.mode == "P" and len(np.unique(ids)) > 1
     assert np.array_equal(colours, COLOURS[ids])
     assert (ids == ids_of(0)).mean() > 0.8
-    image, overlay = (np.asarray(Image.open(path)).astype(int) for path in (three / "images/p00.png", files["p00_overlay.png"]))
+    image, overlay = (
+        np.asarray(Image.open(path)).astype(int)
+        for path in (three / "images/p00.png", files["p00_overlay.png"])
+    )
     assert np.abs(overlay - (image + COLOURS[ids]) / 2)[ids > 0].max() <= 1
-    legend = {tuple(colour) for colour in np.unique(np.asarray(Image.open(files["legend.png"])).reshape(-1, 3), axis=0)}
+    legend = {
+        tuple(colour)
+        for colour in np.unique(np.asarray(Image.open(files["legend.png"])).reshape(-1, 3), axis=0)
+    }
     assert set(map(tuple, COLOURS)) <= legend
 
 
 def test_the_grid_has_the_tables_colours(learned):
-    shown = {tuple(colour) for colour in np.unique(np.asarray(Image.open(learned / "predictions.png").convert("RGB")).reshape(-1, 3), axis=0)}
+    shown = {
+        tuple(colour)
+        for colour in np.unique(
+            np.asarray(Image.open(learned / "predictions.png").convert("RGB")).reshape(-1, 3),
+            axis=0,
+        )
+    }
     assert set(map(tuple, COLOURS)) <= shown
 
 
 def test_two_classes_stay_black_and_white(two, tmp_path):
     folder = run(two, tmp_path / "run", "--epochs", 4, "--lr", 0.01, "--crops", 6)
     files = segment(folder, two / "images", tmp_path / "out", "--overlay", "--threshold", 0.1)
-    mask, overlay = np.asarray(Image.open(files["p00_mask.png"])), np.asarray(Image.open(files["p00_overlay.png"])).astype(int)
+    mask, overlay = (
+        np.asarray(Image.open(files["p00_mask.png"])),
+        np.asarray(Image.open(files["p00_overlay.png"])).astype(int),
+    )
     assert set(np.unique(mask)) <= {0, 255} and (mask == 255).any() and "legend.png" not in files
     image = np.asarray(Image.open(two / "images/p00.png")).astype(int)
     assert np.abs(overlay - (image + OVERLAY_COLOUR) / 2)[mask > 0].max() <= 1
@@ -256,6 +364,7 @@ def test_a_prediction_is_a_label_that_can_be_learned_from(learned, three, tmp_pa
 
 # --- what must not pass unseen ------------------------------------------------------------------------------------------
 
+
 def test_flat_images_beside_a_test_folder_are_for_training(tmp_path):
     """The test that was set apart by hand is the test; nothing is drawn."""
     write_folder(tmp_path / "data", count=6)
@@ -272,7 +381,14 @@ def test_test_only_scores_the_images_that_the_run_set_apart(tmp_path):
     split = {"train": ["p00", "p01", "p05"], "val": ["p04"], "test": ["p02", "p03"]}
     (tmp_path / "mine.json").write_text(json.dumps(split))
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--split-file", tmp_path / "mine.json")
-    run(tmp_path / "data", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", settings=())
+    run(
+        tmp_path / "data",
+        tmp_path / "judged",
+        "--test-only",
+        "--weights",
+        tmp_path / "out/best_model.pth",
+        settings=(),
+    )
     for folder in ("out", "judged"):
         images = json.loads((tmp_path / folder / "test_scores.json").read_text())["images"]
         assert [row["name"] for row in images] == ["p02", "p03"]
@@ -281,14 +397,24 @@ def test_test_only_scores_the_images_that_the_run_set_apart(tmp_path):
 @pytest.mark.parametrize("others", [(1, 2), (0, 2)], ids=["a value is both", "two foregrounds"])
 def test_class_ids_without_a_table_are_refused_though_each_file_has_two_values(tmp_path, others):
     write_folder(tmp_path, count=4, label=Image.fromarray)
-    write_folder(tmp_path, count=4, first=4, label=lambda ids: Image.fromarray(np.array(others, np.uint8)[ids]))
+    write_folder(
+        tmp_path,
+        count=4,
+        first=4,
+        label=lambda ids: Image.fromarray(np.array(others, np.uint8)[ids]),
+    )
     with pytest.raises(DataError, match="would mean two things.*classes.csv"):
         run(tmp_path, tmp_path / "out", "--epochs", 1, "--val", "none", "--test-fraction", 0)
 
 
 def test_pairs_that_agree_may_be_mixed(tmp_path):
     for first, high in ((0, 255), (4, 1), (8, 254)):
-        write_folder(tmp_path / "data", count=4, first=first, label=lambda ids: Image.fromarray(ids * np.uint8(high)))
+        write_folder(
+            tmp_path / "data",
+            count=4,
+            first=first,
+            label=lambda ids: Image.fromarray(ids * np.uint8(high)),
+        )
     assert run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
 
 
@@ -301,8 +427,16 @@ def test_three_ids_without_a_table_lead_to_the_table(tmp_path):
 def test_judging_with_another_class_table_is_refused(learned, three, tmp_path):
     (tmp_path / "other.csv").write_text(TABLE.replace("brick", "stone"))
     with pytest.raises(CheckpointError, match="ground, brick, water.*ground, stone, water"):
-        run(three, tmp_path / "out", "--test-only", "--weights", learned / "best_model.pth", "--classes", tmp_path / "other.csv",
-            settings=())
+        run(
+            three,
+            tmp_path / "out",
+            "--test-only",
+            "--weights",
+            learned / "best_model.pth",
+            "--classes",
+            tmp_path / "other.csv",
+            settings=(),
+        )
 
 
 def test_labels_of_several_encodings_are_told(tmp_path, capsys):
@@ -314,11 +448,43 @@ def test_labels_of_several_encodings_are_told(tmp_path, capsys):
 
 def test_masks_hold_the_ids_of_the_table(tmp_path):
     """Classes 0, 1, 2 are stored as 0, 7 and 11: what predict.py writes is read again as what it predicted."""
-    write_folder(tmp_path / "data", count=6, classes=3, label=lambda ids: Image.fromarray(np.array([0, 7, 11], np.uint8)[ids]))
-    (tmp_path / "data/classes.csv").write_text("id,name,colour\n0,ground,#14283c\n7,brick,#c8501e\n11,water,60 160 220\n")
-    run(tmp_path / "data", tmp_path / "out", "--epochs", 6, "--lr", 0.01, "--crops", 6, "--jitter", 0, "--val", "none")
-    predict.main(predict.parse_args(["--weights", str(tmp_path / "out/best_model.pth"), "--device", "cpu", "--input",
-                                     str(tmp_path / "data/images"), "--output", str(tmp_path / "masks")]))
+    write_folder(
+        tmp_path / "data",
+        count=6,
+        classes=3,
+        label=lambda ids: Image.fromarray(np.array([0, 7, 11], np.uint8)[ids]),
+    )
+    (tmp_path / "data/classes.csv").write_text(
+        "id,name,colour\n0,ground,#14283c\n7,brick,#c8501e\n11,water,60 160 220\n"
+    )
+    run(
+        tmp_path / "data",
+        tmp_path / "out",
+        "--epochs",
+        6,
+        "--lr",
+        0.01,
+        "--crops",
+        6,
+        "--jitter",
+        0,
+        "--val",
+        "none",
+    )
+    predict.main(
+        predict.parse_args(
+            [
+                "--weights",
+                str(tmp_path / "out/best_model.pth"),
+                "--device",
+                "cpu",
+                "--input",
+                str(tmp_path / "data/images"),
+                "--output",
+                str(tmp_path / "masks"),
+            ]
+        )
+    )
     masks = [Image.open(path) for path in sorted((tmp_path / "masks").glob("*_mask.png"))]
     found = {value for mask in masks for value in np.unique(np.asarray(mask)).tolist()}
     assert found <= {0, 7, 11} and found & {7, 11}
@@ -327,11 +493,35 @@ def test_masks_hold_the_ids_of_the_table(tmp_path):
 
 def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
     with pytest.raises(DataError, match="--threshold.*3 classes"):
-        predict.main(predict.parse_args(["--weights", str(learned / "best_model.pth"), "--device", "cpu", "--threshold", "0.4",
-                                         "--input", str(three / "images"), "--output", str(tmp_path)]))
+        predict.main(
+            predict.parse_args(
+                [
+                    "--weights",
+                    str(learned / "best_model.pth"),
+                    "--device",
+                    "cpu",
+                    "--threshold",
+                    "0.4",
+                    "--input",
+                    str(three / "images"),
+                    "--output",
+                    str(tmp_path),
+                ]
+            )
+        )
     with pytest.raises(DataError, match="--threshold.*3 classes"):
-        run(three, tmp_path, "--test-only", "--weights", learned / "best_model.pth", "--threshold", "0.4", "--device", "cpu",
-            settings=())
+        run(
+            three,
+            tmp_path,
+            "--test-only",
+            "--weights",
+            learned / "best_model.pth",
+            "--threshold",
+            "0.4",
+            "--device",
+            "cpu",
+            settings=(),
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -342,8 +532,16 @@ def test_a_report_of_any_number_of_channels(tmp_path, channels):
             Image.open(path).convert("CMYK").save(path.with_suffix(".tif"))
             path.unlink()
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--in-channels", channels)
-    run(tmp_path / "data", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", "--report",
-        tmp_path / "report", settings=())
+    run(
+        tmp_path / "data",
+        tmp_path / "judged",
+        "--test-only",
+        "--weights",
+        tmp_path / "out/best_model.pth",
+        "--report",
+        tmp_path / "report",
+        settings=(),
+    )
     assert "<img" in (tmp_path / "report/report.html").read_text()
 
 
@@ -352,6 +550,13 @@ def test_the_split_of_a_run_is_not_that_of_other_data(two, tmp_path):
     run(two, tmp_path / "out", "--epochs", 1)
     for below, first, count in (("train", 0, 3), ("test", 3, 7)):
         write_folder(tmp_path / "other", count=count, first=first, below=below)
-    run(tmp_path / "other", tmp_path / "judged", "--test-only", "--weights", tmp_path / "out/best_model.pth", settings=())
+    run(
+        tmp_path / "other",
+        tmp_path / "judged",
+        "--test-only",
+        "--weights",
+        tmp_path / "out/best_model.pth",
+        settings=(),
+    )
     images = json.loads((tmp_path / "judged/test_scores.json").read_text())["images"]
     assert [row["name"] for row in images] == [f"p{n:02d}" for n in range(3, 10)]

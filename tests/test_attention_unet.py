@@ -21,7 +21,9 @@ def coefficients(gate, x, g):
     for n in range(len(x)):
         for row in range(g.shape[-2]):
             for column in range(g.shape[-1]):
-                inner = w_x @ x[n, :, 2 * row, 2 * column] + w_g @ g[n, :, row, column] + gate.w_g.bias
+                inner = (
+                    w_x @ x[n, :, 2 * row, 2 * column] + w_g @ g[n, :, row, column] + gate.w_g.bias
+                )
                 alpha[n, 0, row, column] = torch.sigmoid(psi @ inner.clamp_min(0) + gate.psi.bias)
     return alpha
 
@@ -46,8 +48,13 @@ def test_gate_lets_all_or_nothing_through(bias, share):
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_with_open_gates_it_is_the_unet(bilinear):
     torch.manual_seed(0)
-    model, plain = AttentionUNet(3, 2, bilinear, base_c=4), UNet(3, 2, bilinear, base_c=4)  # training: features stay large
-    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("gate")})
+    model, plain = (
+        AttentionUNet(3, 2, bilinear, base_c=4),
+        UNet(3, 2, bilinear, base_c=4),
+    )  # training: features stay large
+    plain.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if not name.startswith("gate")}
+    )
     image = torch.randn(1, 3, 37, 50)
     assert not torch.allclose(model(image)["out"], plain(image)["out"], atol=0.05)
     for gate in (model.gate1, model.gate2, model.gate3):

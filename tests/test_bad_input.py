@@ -51,43 +51,55 @@ def weights(tiny_root, tmp_path_factory):
 
 # --- flags ------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("argv, named", [
-    (["--epochs", "0"], "--epochs.*at least 1"),
-    (["--crop-size", "7"], "--crop-size.*at least 32"),
-    (["--num-classes", "1"], "--num-classes.*at least 2"),
-    (["--num-classes", "5"], "--num-classes 5.*2 classes, the background included"),
-    (["--lr", "-0.1"], "--lr.*above 0"),
-    (["--lr", "nan"], "--lr"),
-    (["--warmup-epochs", "inf"], "--warmup-epochs"),
-    (["--mean", "300", "0", "0"], "--mean"),
-    (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
-    (["--start-epoch", "300"], "--start-epoch"),
-    (["--resume", "a.pth", "--weights", "b.pth"], "--resume FILE.*leave --weights out"),
-    (["--wd", "-1"], "--weight-decay.*at least 0"),
-    (["--momentum", "1"], "--momentum.*below 1"),
-    (["--batch-size", "zero"], "'zero' is not an integer"),
-    (["--amp", "False"], "unrecognized arguments: False"),
-    (["--class-weights", "1,2,3"], "3 weights for 2 classes"),
-    (["--class-weights", "1,-2"], "--class-weights"),
-    (["--scale", "2", "1"], "--scale"),
-    (["--fold", "1"], "--folds K and --fold k"),
-    (["--folds", "5", "--fold", "5"], "0 to 4"),
-    (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
-    (["--test-only"], "--weights FILE"),
-    (["--weights", "{weights}", "b.pth"], "--weights .*b.pth: a run starts from one file.*--test-only"),
-    (["--flips"], "belong to --test-only"),
-    (["--threshold", "0.3"], "belong to --test-only"),
-    (["--report", "folder"], "belong to --test-only"),
-    (["--test-only", "--weights", "{weights}", "--threshold", "1"], "--threshold.*below 1"),
-    (["--in-channels", "1", "--mean", "0.1", "0.2", "0.3"], "--mean has 3 values for --in-channels 1"),
-    (["--test-fraction", "1"], "--test-fraction 1 leaves nothing"),
-    (["--val-fraction", "1"], "--val-fraction.*below 1"),
-    (["--dataset", "cityscapes"], "--dataset.*camvid"),
-    (["--resize", "8", "64"], "--resize.*at least 16"),
-    (["--optimiser", "sgd"], "--optimiser"),
-])
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["--epochs", "0"], "--epochs.*at least 1"),
+        (["--crop-size", "7"], "--crop-size.*at least 32"),
+        (["--num-classes", "1"], "--num-classes.*at least 2"),
+        (["--num-classes", "5"], "--num-classes 5.*2 classes, the background included"),
+        (["--lr", "-0.1"], "--lr.*above 0"),
+        (["--lr", "nan"], "--lr"),
+        (["--warmup-epochs", "inf"], "--warmup-epochs"),
+        (["--mean", "300", "0", "0"], "--mean"),
+        (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
+        (["--start-epoch", "300"], "--start-epoch"),
+        (["--resume", "a.pth", "--weights", "b.pth"], "--resume FILE.*leave --weights out"),
+        (["--wd", "-1"], "--weight-decay.*at least 0"),
+        (["--momentum", "1"], "--momentum.*below 1"),
+        (["--batch-size", "zero"], "'zero' is not an integer"),
+        (["--amp", "False"], "unrecognized arguments: False"),
+        (["--class-weights", "1,2,3"], "3 weights for 2 classes"),
+        (["--class-weights", "1,-2"], "--class-weights"),
+        (["--scale", "2", "1"], "--scale"),
+        (["--fold", "1"], "--folds K and --fold k"),
+        (["--folds", "5", "--fold", "5"], "0 to 4"),
+        (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
+        (["--test-only"], "--weights FILE"),
+        (
+            ["--weights", "{weights}", "b.pth"],
+            "--weights .*b.pth: a run starts from one file.*--test-only",
+        ),
+        (["--flips"], "belong to --test-only"),
+        (["--threshold", "0.3"], "belong to --test-only"),
+        (["--report", "folder"], "belong to --test-only"),
+        (["--test-only", "--weights", "{weights}", "--threshold", "1"], "--threshold.*below 1"),
+        (
+            ["--in-channels", "1", "--mean", "0.1", "0.2", "0.3"],
+            "--mean has 3 values for --in-channels 1",
+        ),
+        (["--test-fraction", "1"], "--test-fraction 1 leaves nothing"),
+        (["--val-fraction", "1"], "--val-fraction.*below 1"),
+        (["--dataset", "cityscapes"], "--dataset.*camvid"),
+        (["--resize", "8", "64"], "--resize.*at least 16"),
+        (["--optimiser", "sgd"], "--optimiser"),
+    ],
+)
 def test_impossible_flags(capsys, weights, argv, named):
-    assert re.search(named, refusal(capsys, "train.py", *(arg.format(weights=weights) for arg in argv)))
+    assert re.search(
+        named, refusal(capsys, "train.py", *(arg.format(weights=weights) for arg in argv))
+    )
 
 
 def test_a_report_of_several_processes(capsys, weights, monkeypatch):
@@ -99,17 +111,42 @@ def test_a_report_of_several_processes(capsys, weights, monkeypatch):
 def test_report_folder_is_tried_before_judging(capsys, weights, tiny_root, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
-    message = refusal(capsys, "train.py", "--data-path", tiny_root, "--test-only", "--weights", weights, "--output-dir",
-                      tmp_path / "out", "--report", tmp_path / "file")
+    message = refusal(
+        capsys,
+        "train.py",
+        "--data-path",
+        tiny_root,
+        "--test-only",
+        "--weights",
+        weights,
+        "--output-dir",
+        tmp_path / "out",
+        "--report",
+        tmp_path / "file",
+    )
     assert str(tmp_path / "file") in message and "another folder" in message
 
 
 def test_a_second_observer_that_does_not_fit_is_named(capsys, weights, tiny_copy, tmp_path):
     (tiny_copy / "DRIVE/test/2nd_manual").mkdir()
     save_array(tiny_copy / "DRIVE/test/2nd_manual/02_manual2.gif", np.zeros((5, 5), np.uint8))
-    message = refusal(capsys, "train.py", "--data-path", tiny_copy, "--test-only", "--weights", weights, "--output-dir",
-                      tmp_path / "out", "--report", tmp_path / "report")
-    assert "02_manual2.gif: is 5×5 pixels" in message and not (tmp_path / "out/test_scores.json").exists()
+    message = refusal(
+        capsys,
+        "train.py",
+        "--data-path",
+        tiny_copy,
+        "--test-only",
+        "--weights",
+        weights,
+        "--output-dir",
+        tmp_path / "out",
+        "--report",
+        tmp_path / "report",
+    )
+    assert (
+        "02_manual2.gif: is 5×5 pixels" in message
+        and not (tmp_path / "out/test_scores.json").exists()
+    )
 
 
 def test_cuda_asked_for_and_absent(capsys, monkeypatch):
@@ -126,10 +163,15 @@ def test_on_off_flags_are_no_strings():
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
+
 def test_no_data_folder_names_the_tree_and_the_demo(capsys, tmp_path):
     for name in ("train.py", "compute_mean_std.py"):
         message = refusal(capsys, name, "--data-path", tmp_path)
-        assert "training/images/21_training.tif" in message and "--demo" in message and str(tmp_path) in message
+        assert (
+            "training/images/21_training.tif" in message
+            and "--demo" in message
+            and str(tmp_path) in message
+        )
 
 
 def save_array(path, array):
@@ -158,21 +200,40 @@ def empty(path):
     save_array(path, np.zeros_like(np.asarray(Image.open(path))))
 
 
-@pytest.mark.parametrize("file, spoil, named", [
-    ("mask/23_training_mask.gif", remove, "23_training.tif has no ROI mask"),
-    ("1st_manual/23_manual1.gif", remove, "23_training.tif has no label"),
-    ("images/23_training.tif", remove, "23_manual1.gif has no image"),
-    ("images/23_training.tif", cut, "23_training.tif: cannot be read as an image.*replace or remove"),
-    ("1st_manual/23_manual1.gif", cut, "23_manual1.gif: "),
-    ("1st_manual/23_manual1.gif", shrink, "23_manual1.gif: is 104×93 pixels.*104×96"),
-    ("mask/23_training_mask.gif", shrink, "23_training_mask.gif: is 104×93 pixels"),
-    ("1st_manual/23_manual1.gif", three_values, r"23_manual1.gif: a label holds two values.*7 \(4 pixels\)"),
-    ("mask/23_training_mask.gif", three_values, r"23_training_mask.gif: a ROI mask holds two values"),
-    ("mask/23_training_mask.gif", empty, "23_training_mask.gif: the ROI mask is empty"),
-])
-def test_bad_data_is_found_before_anything_is_written(capsys, tiny_copy, tmp_path, file, spoil, named):
+@pytest.mark.parametrize(
+    "file, spoil, named",
+    [
+        ("mask/23_training_mask.gif", remove, "23_training.tif has no ROI mask"),
+        ("1st_manual/23_manual1.gif", remove, "23_training.tif has no label"),
+        ("images/23_training.tif", remove, "23_manual1.gif has no image"),
+        (
+            "images/23_training.tif",
+            cut,
+            "23_training.tif: cannot be read as an image.*replace or remove",
+        ),
+        ("1st_manual/23_manual1.gif", cut, "23_manual1.gif: "),
+        ("1st_manual/23_manual1.gif", shrink, "23_manual1.gif: is 104×93 pixels.*104×96"),
+        ("mask/23_training_mask.gif", shrink, "23_training_mask.gif: is 104×93 pixels"),
+        (
+            "1st_manual/23_manual1.gif",
+            three_values,
+            r"23_manual1.gif: a label holds two values.*7 \(4 pixels\)",
+        ),
+        (
+            "mask/23_training_mask.gif",
+            three_values,
+            r"23_training_mask.gif: a ROI mask holds two values",
+        ),
+        ("mask/23_training_mask.gif", empty, "23_training_mask.gif: the ROI mask is empty"),
+    ],
+)
+def test_bad_data_is_found_before_anything_is_written(
+    capsys, tiny_copy, tmp_path, file, spoil, named
+):
     spoil(tiny_copy / TRAINING / file)
-    message = refusal(capsys, "train.py", "--data-path", tiny_copy, "--output-dir", tmp_path / "out", *TINY)
+    message = refusal(
+        capsys, "train.py", "--data-path", tiny_copy, "--output-dir", tmp_path / "out", *TINY
+    )
     assert re.search(named, message) and not (tmp_path / "out").exists()
 
 
@@ -183,6 +244,7 @@ def test_demo_leaves_real_data_alone(capsys, tmp_path):
 
 
 # --- checkpoints and folders ------------------------------------------------------------------------------------------
+
 
 class Hostile:
     def __reduce__(self):
@@ -197,54 +259,84 @@ def hostile_zip(path):
     torch.save({"model": Hostile()}, path)
 
 
-@pytest.mark.parametrize("spoil, named", [
-    (remove, "no such file"),
-    (cut, "cut short"),
-    (hostile, "could run code|no checkpoint"),
-    (hostile_zip, "could run code"),
-    (lambda path: path.write_text("hello"), "no checkpoint"),
-    (lambda path: path.write_bytes(b""), "no checkpoint"),
-])
+@pytest.mark.parametrize(
+    "spoil, named",
+    [
+        (remove, "no such file"),
+        (cut, "cut short"),
+        (hostile, "could run code|no checkpoint"),
+        (hostile_zip, "could run code"),
+        (lambda path: path.write_text("hello"), "no checkpoint"),
+        (lambda path: path.write_bytes(b""), "no checkpoint"),
+    ],
+)
 def test_unusable_checkpoints(capsys, weights, tiny_root, tmp_path, spoil, named):
     path = tmp_path / "model.pth"
     path.write_bytes(weights.read_bytes())
     spoil(path)
     image = tiny_root / "DRIVE/test/images/01_test.tif"
-    for name, argv in (("predict.py", ["--weights", path, "--input", image, "--output", tmp_path / "out"]),
-                       ("train.py", ["--data-path", tiny_root, "--resume", path, "--output-dir", tmp_path / "out", *TINY]),
-                       ("train.py", ["--data-path", tiny_root, "--test-only", "--weights", path])):
+    for name, argv in (
+        ("predict.py", ["--weights", path, "--input", image, "--output", tmp_path / "out"]),
+        (
+            "train.py",
+            ["--data-path", tiny_root, "--resume", path, "--output-dir", tmp_path / "out", *TINY],
+        ),
+        ("train.py", ["--data-path", tiny_root, "--test-only", "--weights", path]),
+    ):
         message = refusal(capsys, name, *argv)
         assert str(path) in message and re.search(named, message)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change, named", [
-    ({"model_name": "transformer"}, "architecture 'transformer'.*unet"),
-    ({"model_kwargs": {"in_channels": 3, "num_classes": 5, "bilinear": True, "base_c": 4}}, "out_conv.0.*another arch"),
-    ({"format": 99}, "format 99"),
-])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"model_name": "transformer"}, "architecture 'transformer'.*unet"),
+        (
+            {"model_kwargs": {"in_channels": 3, "num_classes": 5, "bilinear": True, "base_c": 4}},
+            "out_conv.0.*another arch",
+        ),
+        ({"format": 99}, "format 99"),
+    ],
+)
 def test_checkpoints_of_something_else(capsys, weights, tiny_root, tmp_path, change, named):
     torch.save({**load(weights), **change}, tmp_path / "model.pth")
-    message = refusal(capsys, "predict.py", "--weights", tmp_path / "model.pth",
-                      "--input", tiny_root / "DRIVE/test/images", "--output", tmp_path / "out")
+    message = refusal(
+        capsys,
+        "predict.py",
+        "--weights",
+        tmp_path / "model.pth",
+        "--input",
+        tiny_root / "DRIVE/test/images",
+        "--output",
+        tmp_path / "out",
+    )
     assert re.search(named.split(".*")[0], message) and str(tmp_path / "model.pth") in message
 
 
 def test_resume_from_plain_weights_points_to_weights(capsys, weights, tiny_root, tmp_path):
     torch.save(load(weights)["model"], tmp_path / "plain.pth")
-    message = refusal(capsys, "train.py", "--data-path", tiny_root, "--resume", tmp_path / "plain.pth", *TINY)
+    message = refusal(
+        capsys, "train.py", "--data-path", tiny_root, "--resume", tmp_path / "plain.pth", *TINY
+    )
     assert "--weights" in message
 
 
 def test_output_folder_is_tried_before_training(capsys, tiny_root, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began"))
-    message = refusal(capsys, "train.py", "--data-path", tiny_root, "--output-dir", tmp_path / "file", *TINY)
+    monkeypatch.setattr(
+        train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began")
+    )
+    message = refusal(
+        capsys, "train.py", "--data-path", tiny_root, "--output-dir", tmp_path / "file", *TINY
+    )
     assert str(tmp_path / "file") in message and "another folder" in message
 
 
 def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began"))
+    monkeypatch.setattr(
+        train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began")
+    )
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     message = refusal(capsys, "train.py", "--data-path", tiny_root, "--output-dir", tmp_path, *TINY)
     assert "MB are free" in message and not list(tmp_path.iterdir())
@@ -252,15 +344,28 @@ def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeyp
 
 # --- predict.py -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("argv, named", [
-    (["--input", "nowhere/*.png"], "nowhere.*no images"),
-    (["--input", "{root}"], "no images"),
-    (["--input", "{images}", "--roi-mask", "nowhere.gif"], "nowhere.gif: there is no such file"),
-    (["--input", "{images}", "--roi-mask", "{root}"], "0 files for 01_test.tif"),
-    (["--input", "{images}", "--max-pixels", "100"], "01_test.tif: has 104×96 = 9,984 pixels, the limit is 100"),
-    (["--input", "{images}", "--threshold", "1.5"], "--threshold.*below 1"),
-    (["--input", "{images}", "--output", "{images}"], "folder of the inputs"),
-])
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["--input", "nowhere/*.png"], "nowhere.*no images"),
+        (["--input", "{root}"], "no images"),
+        (
+            ["--input", "{images}", "--roi-mask", "nowhere.gif"],
+            "nowhere.gif: there is no such file",
+        ),
+        (["--input", "{images}", "--roi-mask", "{root}"], "0 files for 01_test.tif"),
+        (
+            ["--input", "{images}", "--max-pixels", "100"],
+            "01_test.tif: has 104×96 = 9,984 pixels, the limit is 100",
+        ),
+        (["--input", "{images}", "--threshold", "1.5"], "--threshold.*below 1"),
+        (["--input", "{images}", "--output", "{images}"], "folder of the inputs"),
+    ],
+)
 def test_bad_input_of_predict(capsys, weights, tiny_root, tmp_path, argv, named):
     argv = [arg.format(root=tiny_root, images=tiny_root / "DRIVE/test/images") for arg in argv]
-    assert re.search(named, refusal(capsys, "predict.py", "--weights", weights, "--output", tmp_path / "out", *argv))
+    assert re.search(
+        named,
+        refusal(capsys, "predict.py", "--weights", weights, "--output", tmp_path / "out", *argv),
+    )

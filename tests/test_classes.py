@@ -33,37 +33,53 @@ def palette(ids, colours):
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
+
 def test_csv_and_json_say_the_same(tmp_path, table):
-    rows = [{"id": 0, "name": "ground", "colour": [20, 40, 60]}, {"id": 1, "name": "brick", "color": "#c8501e"},
-            {"id": 2, "name": "water", "colour": "(60, 160, 220)", "ignore": False},
-            {"id": 9, "name": "unclear", "colour": "255 255 255", "ignore": True}]
+    rows = [
+        {"id": 0, "name": "ground", "colour": [20, 40, 60]},
+        {"id": 1, "name": "brick", "color": "#c8501e"},
+        {"id": 2, "name": "water", "colour": "(60, 160, 220)", "ignore": False},
+        {"id": 9, "name": "unclear", "colour": "255 255 255", "ignore": True},
+    ]
     (tmp_path / "other.json").write_text(json.dumps({"classes": rows}))
     assert read_table(tmp_path / "other.json") == table
-    assert table.names == ("ground", "brick", "water") and table.colours == tuple(map(tuple, COLOURS.tolist()))
-    assert table.numbers == {0: 0, 1: 1, 2: 2, 9: IGNORE} and table.palette[(255, 255, 255)] == IGNORE
+    assert table.names == ("ground", "brick", "water") and table.colours == tuple(
+        map(tuple, COLOURS.tolist())
+    )
+    assert (
+        table.numbers == {0: 0, 1: 1, 2: 2, 9: IGNORE} and table.palette[(255, 255, 255)] == IGNORE
+    )
 
 
 def test_ids_need_not_begin_at_0_and_several_colours_may_mean_one_class(tmp_path):
-    (tmp_path / "t.csv").write_text("ID, Name, r, g, b, ignore\n7,road,1,2,3,\n7,kerb,4,5,6,\n0,void,0,0,0,yes\n3,sky,9,9,9,no\n")
+    (tmp_path / "t.csv").write_text(
+        "ID, Name, r, g, b, ignore\n7,road,1,2,3,\n7,kerb,4,5,6,\n0,void,0,0,0,yes\n3,sky,9,9,9,no\n"
+    )
     table = read_table(tmp_path / "t.csv")
     assert table.names == ("sky", "road") and table.numbers == {3: 0, 7: 1, 0: IGNORE}
     assert table.palette == {(9, 9, 9): 0, (1, 2, 3): 1, (4, 5, 6): 1, (0, 0, 0): IGNORE}
     assert table.colours == ((9, 9, 9), (1, 2, 3))
 
 
-@pytest.mark.parametrize("text, named", [
-    ("", "no class table"),
-    ("number,label\n1,a\n", "an id each"),
-    ("id,name\n0,a\nx,b\n", "row 2: the id 'x'"),
-    ("id,name\n0,a\n-1,b\n", "row 2: the id '-1'"),
-    ("id,name,colour\n0,a,#00000\n1,b,\n", "row 1: the colour '#00000'"),
-    ("id,name,colour\n0,a,1 2 300\n1,b,\n", "row 1: the colour '1 2 300'"),
-    ("id,name,ignore\n0,a,\n1,b,perhaps\n", "row 2: ignore is 'perhaps'"),
-    ("id,name\n0,a\n1,a\n", "two classes are called 'a'"),
-    ("id,name,colour\n0,a,#000000\n1,b,#000000\n", r"colour \(0, 0, 0\) stands for two classes"),
-    ("id,name,ignore\n0,a,\n0,a,1\n1,b,\n", "id 0 is both ignored and not"),
-    ("id,name,ignore\n0,a,\n1,b,1\n", "has 1 classes that count"),
-])
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("", "no class table"),
+        ("number,label\n1,a\n", "an id each"),
+        ("id,name\n0,a\nx,b\n", "row 2: the id 'x'"),
+        ("id,name\n0,a\n-1,b\n", "row 2: the id '-1'"),
+        ("id,name,colour\n0,a,#00000\n1,b,\n", "row 1: the colour '#00000'"),
+        ("id,name,colour\n0,a,1 2 300\n1,b,\n", "row 1: the colour '1 2 300'"),
+        ("id,name,ignore\n0,a,\n1,b,perhaps\n", "row 2: ignore is 'perhaps'"),
+        ("id,name\n0,a\n1,a\n", "two classes are called 'a'"),
+        (
+            "id,name,colour\n0,a,#000000\n1,b,#000000\n",
+            r"colour \(0, 0, 0\) stands for two classes",
+        ),
+        ("id,name,ignore\n0,a,\n0,a,1\n1,b,\n", "id 0 is both ignored and not"),
+        ("id,name,ignore\n0,a,\n1,b,1\n", "has 1 classes that count"),
+    ],
+)
 def test_impossible_tables_are_refused_by_row(tmp_path, text, named):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=named) as caught:
@@ -71,7 +87,7 @@ def test_impossible_tables_are_refused_by_row(tmp_path, text, named):
     assert str(tmp_path / "t.csv") in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["{", '"text"', '[1, 2]', '{"rows": []}', "[]"])
+@pytest.mark.parametrize("content", ["{", '"text"', "[1, 2]", '{"rows": []}', "[]"])
 def test_broken_json_is_refused(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(DataError, match="t.json"):
@@ -92,14 +108,22 @@ def test_a_table_beside_the_data_is_found_and_a_flag_goes_before(tmp_path, table
 
 # --- encodings --------------------------------------------------------------------------------------------------------
 
-SHUFFLED = np.array([2, 0, 1], np.uint8)  # an indexed picture whose program numbered the colours in its own order
+SHUFFLED = np.array(
+    [2, 0, 1], np.uint8
+)  # an indexed picture whose program numbered the colours in its own order
 ENCODINGS = {
     "ids": lambda: (Image.fromarray(IDS), "ids"),
     "ids in 16 bits": lambda: (Image.fromarray(IDS.astype(np.uint16)), "ids"),
     "ids in RGB": lambda: (Image.fromarray(IDS).convert("RGB"), "ids"),
     "palette of the table": lambda: (palette(IDS, COLOURS), "palette colours"),
-    "palette in another order": lambda: (palette(SHUFFLED[IDS], COLOURS[np.argsort(SHUFFLED)]), "palette colours"),
-    "palette of other colours": lambda: (palette(IDS, [(0, 0, 0), (255, 0, 0), (0, 255, 0)]), "palette indices"),
+    "palette in another order": lambda: (
+        palette(SHUFFLED[IDS], COLOURS[np.argsort(SHUFFLED)]),
+        "palette colours",
+    ),
+    "palette of other colours": lambda: (
+        palette(IDS, [(0, 0, 0), (255, 0, 0), (0, 255, 0)]),
+        "palette indices",
+    ),
     "RGB": lambda: (Image.fromarray(COLOURS[IDS]), "RGB colours"),
     "RGBA": lambda: (Image.fromarray(COLOURS[IDS]).convert("RGBA"), "RGB colours"),
 }
@@ -131,13 +155,20 @@ def test_two_classes_may_be_stored_as_0_and_255(tmp_path, low, high, encoding):
 
 def test_0_1_and_255_together_are_refused_but_by_a_table_that_ignores_255(tmp_path):
     mask = np.where(IDS == 2, 255, IDS)
-    for text, refused in (("id,name\n0,road\n1,crack\n", True), ("id,name,ignore\n0,road,\n1,crack,\n255,void,1\n", False)):
+    for text, refused in (
+        ("id,name\n0,road\n1,crack\n", True),
+        ("id,name,ignore\n0,road,\n1,crack,\n255,void,1\n", False),
+    ):
         (tmp_path / "t.csv").write_text(text)
         if refused:
-            with pytest.raises(DataError, match=r"1 value outside the class table: 255 \(\d+ pixels\)"):
+            with pytest.raises(
+                DataError, match=r"1 value outside the class table: 255 \(\d+ pixels\)"
+            ):
                 label(tmp_path, Image.fromarray(mask), read_table(tmp_path / "t.csv"))
         else:
-            assert np.array_equal(label(tmp_path, Image.fromarray(mask), read_table(tmp_path / "t.csv"))[0], mask)
+            assert np.array_equal(
+                label(tmp_path, Image.fromarray(mask), read_table(tmp_path / "t.csv"))[0], mask
+            )
 
 
 def test_greys_that_stand_for_classes_are_read_as_colours(tmp_path):
@@ -155,13 +186,29 @@ def test_a_grey_picture_of_ids_is_read_by_them_though_its_greys_are_colours_of_t
     assert np.array_equal(by_colour, np.array([2, 0, 1])[IDS]) and found == "RGB colours"
 
 
-@pytest.mark.parametrize("make, named", [
-    (lambda ids: Image.fromarray(np.where(ids == 2, 77, ids).astype(np.uint8)), r"1 value outside .*: 77 \(576 pixels\); add it"),
-    (lambda ids: Image.fromarray(np.where(ids[..., None] == 2, 7, COLOURS[ids]).astype(np.uint8)),
-     r"1 colour outside .*: \(7, 7, 7\) \(576 pixels\)"),
-    (lambda ids: Image.fromarray(COLOURS[ids]).resize((200, 200), Image.Resampling.BICUBIC), "so many look like JPEG or smoothed"),
-    (lambda ids: Image.fromarray(ids * np.uint8(100)), r"2 values outside .*200 \(576 .*100 \(100 "),
-])
+@pytest.mark.parametrize(
+    "make, named",
+    [
+        (
+            lambda ids: Image.fromarray(np.where(ids == 2, 77, ids).astype(np.uint8)),
+            r"1 value outside .*: 77 \(576 pixels\); add it",
+        ),
+        (
+            lambda ids: Image.fromarray(
+                np.where(ids[..., None] == 2, 7, COLOURS[ids]).astype(np.uint8)
+            ),
+            r"1 colour outside .*: \(7, 7, 7\) \(576 pixels\)",
+        ),
+        (
+            lambda ids: Image.fromarray(COLOURS[ids]).resize((200, 200), Image.Resampling.BICUBIC),
+            "so many look like JPEG or smoothed",
+        ),
+        (
+            lambda ids: Image.fromarray(ids * np.uint8(100)),
+            r"2 values outside .*200 \(576 .*100 \(100 ",
+        ),
+    ],
+)
 def test_what_the_table_lacks_is_listed_with_counts_and_the_file(tmp_path, table, make, named):
     ids = np.zeros((40, 40), np.uint8)
     ids[:24, :24] = 2
@@ -191,14 +238,25 @@ def test_camvid_ids_and_colours_give_the_same_targets_bit_for_bit(tmp_path):
     """Earlier code looked ids up in a table of colours: every pixel missed it and became class 0."""
     ids = np.random.default_rng(0).integers(0, 12, (30, 40)).astype(np.uint8)
     by_ids, first = label(tmp_path, Image.fromarray(ids), CAMVID, "ids.png")
-    by_colours, second = label(tmp_path, Image.fromarray(CAMVID_COLOURS[ids]), CAMVID, "colours.png")
+    by_colours, second = label(
+        tmp_path, Image.fromarray(CAMVID_COLOURS[ids]), CAMVID, "colours.png"
+    )
     assert (first, second) == ("ids", "RGB colours")
-    assert by_ids.tobytes() == by_colours.tobytes() == np.where(ids == 11, IGNORE, ids).astype(np.uint8).tobytes()
+    assert (
+        by_ids.tobytes()
+        == by_colours.tobytes()
+        == np.where(ids == 11, IGNORE, ids).astype(np.uint8).tobytes()
+    )
     assert len(np.unique(by_ids)) == 12  # and not one class for all
 
 
 def test_camvid_has_the_32_colours_of_the_original_labels():
-    for colour, name in (((0, 0, 192), "pavement"), ((64, 0, 64), "building"), ((192, 0, 192), "bicyclist"), ((0, 64, 64), "sign")):
+    for colour, name in (
+        ((0, 0, 192), "pavement"),
+        ((64, 0, 64), "building"),
+        ((192, 0, 192), "bicyclist"),
+        ((0, 64, 64), "sign"),
+    ):
         assert CAMVID.names[CAMVID.palette[colour]] == name
     assert len(CAMVID.names) == 11 and len(CAMVID.palette) == 33  # 32 and SegNet's own pavement
 
@@ -207,7 +265,9 @@ def test_real_camvid_recoloured_gives_the_same_targets(camvid_root, tmp_path):
     cases = list_cases("camvid", camvid_root)["val"][::25]
     recoloured = []
     for case in cases:
-        Image.fromarray(CAMVID_COLOURS[np.asarray(Image.open(case.label))]).save(tmp_path / f"{case.name}.png")
+        Image.fromarray(CAMVID_COLOURS[np.asarray(Image.open(case.label))]).save(
+            tmp_path / f"{case.name}.png"
+        )
         recoloured.append(Case(case.name, case.image, tmp_path / f"{case.name}.png"))
     sets = [SegmentationDataset(part, CAMVID) for part in (cases, recoloured)]
     for i in range(len(cases)):

@@ -41,10 +41,16 @@ def test_pooled_is_over_pixels_and_per_image_over_images(two):
 def test_prints_both_with_flags_to_paste(tiny_root, capsys):
     compute_mean_std.main(compute_mean_std.parse_args(["--data-path", str(tiny_root)]))
     out = capsys.readouterr().out
-    assert "pooled over all pixels" in out and "mean over images" in out and "train.py --mean 0." in out
+    assert (
+        "pooled over all pixels" in out
+        and "mean over images" in out
+        and "train.py --mean 0." in out
+    )
 
 
 def test_drive_gives_the_tutorials_constants(drive_root):
-    mean, std = compute_mean_std.statistics(SegmentationDataset(list_drive(drive_root, train=True)))["per image"]
+    mean, std = compute_mean_std.statistics(
+        SegmentationDataset(list_drive(drive_root, train=True))
+    )["per image"]
     assert [round(v, 3) for v in mean.tolist()] == [0.709, 0.381, 0.224]
     assert [round(v, 3) for v in std.tolist()] == [0.127, 0.079, 0.043]

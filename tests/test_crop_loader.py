@@ -27,7 +27,9 @@ def loaders(root, workers=0, repeats=2):
         if cache:
             source = StackedImages(*dataset.stack(), batches, CPU)
         else:
-            source = make_loader(dataset, CPU, workers, batch_sampler=batches, collate_fn=dataset.collate_with_sizes)
+            source = make_loader(
+                dataset, CPU, workers, batch_sampler=batches, collate_fn=dataset.collate_with_sizes
+            )
         both.append(CropLoader(source, batches, CROPS, 7, CPU))
     return both
 
@@ -51,7 +53,7 @@ def test_images_of_several_sizes_give_the_same_crops_whatever_they_are_padded_to
     for one, other in zip(*loaders(tmp_path, repeats=4), strict=True):
         torch.testing.assert_close(one[0], other[0], atol=1e-3, rtol=0)
         assert (one[1] != other[1]).float().mean() < 1e-3
-        assert ((one[1] == 0).any() and (one[1] == 1).any())
+        assert (one[1] == 0).any() and (one[1] == 1).any()
 
 
 def test_the_cache_keeps_as_much_as_its_limit_holds(tmp_path):
@@ -97,23 +99,48 @@ def test_workers_prefetch_and_pinned_memory_set_themselves_and_can_be_set(tmp_pa
 def test_crops_of_other_numbers_of_channels(channels):
     crops = RandomAffineCrops(32, [0.5] * channels, [0.25] * channels)
     images = torch.randint(0, 256, (2, channels, 48, 48), dtype=torch.uint8)
-    image, target = crops(images, torch.zeros(2, 48, 48, dtype=torch.uint8), torch.tensor([[48, 48]] * 2), torch.Generator())
+    image, target = crops(
+        images,
+        torch.zeros(2, 48, 48, dtype=torch.uint8),
+        torch.tensor([[48, 48]] * 2),
+        torch.Generator(),
+    )
     assert image.shape == (2, channels, 32, 32) and image.isfinite().all()
 
 
-@pytest.mark.parametrize("flip_prob, upside_down, seen", [(0.5, True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}),
-                                                          (0.5, False, {(1, 1), (-1, 1)}), (0.0, True, {(1, 1)})])
+@pytest.mark.parametrize(
+    "flip_prob, upside_down, seen",
+    [
+        (0.5, True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}),
+        (0.5, False, {(1, 1), (-1, 1)}),
+        (0.0, True, {(1, 1)}),
+    ],
+)
 def test_mirroring_can_be_left_and_right_alone(flip_prob, upside_down, seen):
-    crops = RandomAffineCrops(32, [0.5], [0.25], rotate=0, flip_prob=flip_prob, upside_down=upside_down)
-    matrices = crops.draw_crops(torch.tensor([[48, 48]] * 200), (48, 48), torch.Generator().manual_seed(0))
-    assert {(int(x), int(y)) for x, y in zip(matrices[:, 0, 0].sign(), matrices[:, 1, 1].sign())} == seen
+    crops = RandomAffineCrops(
+        32, [0.5], [0.25], rotate=0, flip_prob=flip_prob, upside_down=upside_down
+    )
+    matrices = crops.draw_crops(
+        torch.tensor([[48, 48]] * 200), (48, 48), torch.Generator().manual_seed(0)
+    )
+    assert {
+        (int(x), int(y)) for x, y in zip(matrices[:, 0, 0].sign(), matrices[:, 1, 1].sign())
+    } == seen
 
 
 def test_resizing_at_reading_takes_true_pixels_of_the_label(tmp_path):
     case = list_cases("folder", write_folder(tmp_path, count=1))["all"][0]
     image, target = SegmentationDataset([case], size=(32, 36))[0]
-    assert image.shape == (3, 32, 36) and target.shape == (32, 36) and set(target.unique().tolist()) == {0, 1}
+    assert (
+        image.shape == (3, 32, 36)
+        and target.shape == (32, 36)
+        and set(target.unique().tolist()) == {0, 1}
+    )
     ids = ids_of(0, 2)
     assert np.array_equal(target, ids[1::2, 1::2]) or np.array_equal(target, ids[::2, ::2])
-    wanted = np.asarray(Image.fromarray(photograph_of(ids, 0)).resize((36, 32), Image.Resampling.BILINEAR))
-    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - wanted).max() <= 1  # Pillow smooths, too, when it shrinks
+    wanted = np.asarray(
+        Image.fromarray(photograph_of(ids, 0)).resize((36, 32), Image.Resampling.BILINEAR)
+    )
+    assert (
+        np.abs(image.permute(1, 2, 0).numpy().astype(int) - wanted).max() <= 1
+    )  # Pillow smooths, too, when it shrinks

@@ -13,7 +13,10 @@ SIZE = (96, 104)
 
 def draw(root, **changes):
     """Draws a small set under root and returns its DRIVE folder."""
-    return write_demo_drive(root, **{"num_training": 3, "num_test": 2, "size": SIZE, **changes}) / "DRIVE"
+    return (
+        write_demo_drive(root, **{"num_training": 3, "num_test": 2, "size": SIZE, **changes})
+        / "DRIVE"
+    )
 
 
 def pictures(folder):
@@ -29,7 +32,10 @@ def pictures(folder):
 def digests(folder):
     """Relative path -> digest of the file's bytes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +52,11 @@ def test_layout_is_that_of_drive(demo):
     expected = ["demo.txt"]
     for split, numbers in (("training", ("21", "22", "23")), ("test", ("01", "02"))):
         for n in numbers:
-            expected += [f"{split}/images/{n}_{split}.tif", f"{split}/1st_manual/{n}_manual1.gif",
-                         f"{split}/mask/{n}_{split}_mask.gif"]
+            expected += [
+                f"{split}/images/{n}_{split}.tif",
+                f"{split}/1st_manual/{n}_manual1.gif",
+                f"{split}/mask/{n}_{split}_mask.gif",
+            ]
     assert sorted(digests(demo)) == sorted(expected)
 
 
@@ -156,8 +165,10 @@ def test_refuses_a_folder_it_did_not_draw(tmp_path):
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("changes", [{"size": (63, 96)}, {"num_training": -1}, {"num_test": -1},
-                                     {"num_test": 21}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": (63, 96)}, {"num_training": -1}, {"num_test": -1}, {"num_test": 21}, {"seed": -1}],
+)
 def test_refuses_parameters_out_of_range(tmp_path, changes):
     with pytest.raises(ValueError, match="num_test"):
         draw(tmp_path, **changes)

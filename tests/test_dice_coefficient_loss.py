@@ -59,8 +59,12 @@ def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_inde
     logits, target = random_case(num_classes, ignore_index)
     weight = torch.rand(num_classes) + 0.5 if weighted else None
     value, gradient = value_and_gradient(
-        lambda out: criterion({"out": out}, target, weight, num_classes, ignore_index=ignore_index), logits)
-    expected, expected_gradient = value_and_gradient(slow_criterion, logits, target, weight, ignore_index)
+        lambda out: criterion({"out": out}, target, weight, num_classes, ignore_index=ignore_index),
+        logits,
+    )
+    expected, expected_gradient = value_and_gradient(
+        slow_criterion, logits, target, weight, ignore_index
+    )
     torch.testing.assert_close(value.double(), expected.double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=0)
 
@@ -69,7 +73,10 @@ def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_inde
 def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
     logits, target = random_case(3, ignore_index)
     other = torch.where((target == ignore_index)[:, None], 100 * torch.randn_like(logits), logits)
-    losses = [criterion({"out": out}, target, num_classes=3, ignore_index=ignore_index) for out in (logits, other)]
+    losses = [
+        criterion({"out": out}, target, num_classes=3, ignore_index=ignore_index)
+        for out in (logits, other)
+    ]
     torch.testing.assert_close(losses[0], losses[1])
 
 
@@ -77,7 +84,9 @@ def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
 def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
     logits, target = random_case(2, 255)
     value, gradient = value_and_gradient(
-        lambda out: criterion({"out": out}, torch.full_like(target, 255), weight, ignore_index=255), logits)
+        lambda out: criterion({"out": out}, torch.full_like(target, 255), weight, ignore_index=255),
+        logits,
+    )
     assert value == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
@@ -85,8 +94,12 @@ def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
 def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
     logits, target = random_case(2, 255)
     target[0] = 255
-    value, gradient = value_and_gradient(lambda out: criterion({"out": out}, target, ignore_index=255), logits)
-    alone, _ = value_and_gradient(lambda out: criterion({"out": out}, target[1:], ignore_index=255), logits[1:])
+    value, gradient = value_and_gradient(
+        lambda out: criterion({"out": out}, target, ignore_index=255), logits
+    )
+    alone, _ = value_and_gradient(
+        lambda out: criterion({"out": out}, target[1:], ignore_index=255), logits[1:]
+    )
     entropy = criterion({"out": logits[1:]}, target[1:], dice=False, ignore_index=255)
     torch.testing.assert_close(value, entropy + (alone - entropy) / 2)
     assert torch.equal(gradient[0], torch.zeros_like(gradient[0])) and gradient.isfinite().all()
@@ -94,7 +107,9 @@ def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
 
 def test_classes_of_weight_zero_alone_cost_no_cross_entropy():
     logits, target = random_case(2, 255)
-    loss = criterion({"out": logits}, torch.zeros_like(target), torch.tensor([0.0, 1.0]), dice=False)
+    loss = criterion(
+        {"out": logits}, torch.zeros_like(target), torch.tensor([0.0, 1.0]), dice=False
+    )
     assert loss == 0
 
 
@@ -102,9 +117,14 @@ def test_classes_of_weight_zero_alone_cost_no_cross_entropy():
 def test_a_perfect_prediction_beats_an_unsure_one_and_that_a_wrong_one(num_classes):
     torch.manual_seed(0)
     target = torch.randint(num_classes, (2, 16, 16))
-    predictions = [sure_of(target, num_classes), torch.zeros(2, num_classes, 16, 16),
-                   sure_of((target + 1) % num_classes, num_classes)]
-    perfect, unsure, wrong = (criterion({"out": out}, target, num_classes=num_classes).item() for out in predictions)
+    predictions = [
+        sure_of(target, num_classes),
+        torch.zeros(2, num_classes, 16, 16),
+        sure_of((target + 1) % num_classes, num_classes),
+    ]
+    perfect, unsure, wrong = (
+        criterion({"out": out}, target, num_classes=num_classes).item() for out in predictions
+    )
     assert perfect < 1e-4 < unsure < wrong
     assert dice_loss(predictions[2].softmax(1), target) > 0.99
 
@@ -114,7 +134,9 @@ def test_dice_by_hand():
     probs = torch.stack([probs, 1 - probs], dim=1).view(1, 2, 1, 4)
     target = torch.tensor([[[0, 0, 1, 255]]])
     background, vessel = 2 * 1.5 / (1.7 + 2), 2 * 0.8 / (1.3 + 1)
-    assert dice_loss(probs, target, 255).item() == pytest.approx(1 - (background + vessel) / 2, abs=1e-6)
+    assert dice_loss(probs, target, 255).item() == pytest.approx(
+        1 - (background + vessel) / 2, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])], ids=["plain", "weighted"])
@@ -142,7 +164,9 @@ def test_half_precision_logits_are_judged_in_float32(dtype, under_autocast):
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under_autocast):
         loss, gradient = value_and_gradient(lambda out: criterion({"out": out}, target), logits)
     assert loss.dtype == torch.float32 and gradient.dtype == dtype
-    torch.testing.assert_close(loss, criterion({"out": logits.float()}, target), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        loss, criterion({"out": logits.float()}, target), atol=1e-6, rtol=1e-6
+    )
     assert gradient.isfinite().all()
 
 
@@ -159,12 +183,15 @@ def test_another_number_of_classes_is_refused():
         criterion({"out": logits}, target, ignore_index=255)
 
 
-@pytest.mark.parametrize("pixels, expected", [
-    ([6, 3, 1], [0.5, 1, 3]),
-    ([90, 10], [50 / 90, 5]),
-    ([6, 0, 3, 1], [0.5, 0, 1, 3]),
-    ([7, 0], [1, 0]),
-])
+@pytest.mark.parametrize(
+    "pixels, expected",
+    [
+        ([6, 3, 1], [0.5, 1, 3]),
+        ([90, 10], [50 / 90, 5]),
+        ([6, 0, 3, 1], [0.5, 0, 1, 3]),
+        ([7, 0], [1, 0]),
+    ],
+)
 def test_median_frequency_weights_by_hand(pixels, expected):
     weights = median_frequency_weights(torch.tensor(pixels))
     assert weights.dtype == torch.float32
@@ -181,6 +208,11 @@ def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch()
         wanted += 2 * (p @ t) / (p.sum() + t.sum()) / 2
     torch.testing.assert_close(dice_loss(probs, target, 255, batch=True), 1 - wanted)
     together = criterion({"out": logits}, target, None, 3, ignore_index=255, batch_dice=True)
-    torch.testing.assert_close(together, criterion({"out": logits}, target, None, 3, dice=False, ignore_index=255) + 1 - wanted)
-    tall = [part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])]  # the images as a single one
+    torch.testing.assert_close(
+        together,
+        criterion({"out": logits}, target, None, 3, dice=False, ignore_index=255) + 1 - wanted,
+    )
+    tall = [
+        part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])
+    ]  # the images as a single one
     torch.testing.assert_close(dice_loss(tall[0], tall[1][:, 0], 255, batch=True), 1 - wanted)

@@ -4,13 +4,17 @@ import pytest
 
 from train_utils.distributed_utils import EpochBatches
 
-RANKED = pytest.mark.parametrize("size, batch_size, ranks", [
-    (20, 4, 8), (1, 4, 3), (20, 4, 1), (20, 3, 2), (7, 2, 3), (2, 1, 5), (5, 4, 4), (16, 4, 4)])
+RANKED = pytest.mark.parametrize(
+    "size, batch_size, ranks",
+    [(20, 4, 8), (1, 4, 3), (20, 4, 1), (20, 3, 2), (7, 2, 3), (2, 1, 5), (5, 4, 4), (16, 4, 4)],
+)
 
 
 def batches_of_ranks(size, batch_size, ranks, epoch=0):
     """[batches of rank 0, batches of rank 1, …] of one epoch."""
-    samplers = [EpochBatches(size, batch_size, seed=5, rank=rank, ranks=ranks) for rank in range(ranks)]
+    samplers = [
+        EpochBatches(size, batch_size, seed=5, rank=rank, ranks=ranks) for rank in range(ranks)
+    ]
     for sampler in samplers:
         sampler.set_epoch(epoch)
     return [list(sampler) for sampler in samplers]
@@ -20,7 +24,9 @@ def items(batches):
     return [item for batch in batches for item in batch]
 
 
-@pytest.mark.parametrize("size, batch_size, lengths", [(20, 4, [4] * 5), (16, 3, [3] * 5 + [1]), (3, 8, [3])])
+@pytest.mark.parametrize(
+    "size, batch_size, lengths", [(20, 4, [4] * 5), (16, 3, [3] * 5 + [1]), (3, 8, [3])]
+)
 def test_a_single_process_sees_each_item_once_in_batches(size, batch_size, lengths):
     sampler = EpochBatches(size, batch_size, seed=0)
     batches = list(sampler)
@@ -62,8 +68,14 @@ def test_ranks_have_equally_many_batches_and_never_none(size, batch_size, ranks,
 
 @RANKED
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_ranks_together_see_every_item_and_repeat_as_few_as_possible(size, batch_size, ranks, epoch):
-    seen = [item for batches in batches_of_ranks(size, batch_size, ranks, epoch) for item in items(batches)]
+def test_ranks_together_see_every_item_and_repeat_as_few_as_possible(
+    size, batch_size, ranks, epoch
+):
+    seen = [
+        item
+        for batches in batches_of_ranks(size, batch_size, ranks, epoch)
+        for item in items(batches)
+    ]
     assert set(seen) == set(range(size))
     assert len(seen) - size < ranks
 

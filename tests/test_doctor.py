@@ -18,7 +18,9 @@ from tests.made import COLOURS, TABLE, ids_of, photograph_of, write_folder, writ
 
 
 def report_on(root, dataset="folder"):
-    return doctor.check(DATASETS[dataset]["list"](root), find_table(root, "", DATASETS[dataset]["classes"]))
+    return doctor.check(
+        DATASETS[dataset]["list"](root), find_table(root, "", DATASETS[dataset]["classes"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,12 @@ def test_sound_data_have_no_faults_and_the_right_numbers(sound):
     assert report.errors == report.warnings == []
     text = report.text()
     share = 100 * np.mean([ids_of(n, 2).mean() for n in range(4)])
-    assert "train: 4 cases, 4 labels" in text and "4 × 72×64" in text and "4 × 0/255" in text and "4 × RGB" in text
+    assert (
+        "train: 4 cases, 4 labels" in text
+        and "4 × 72×64" in text
+        and "4 × 0/255" in text
+        and "4 × RGB" in text
+    )
     assert f"foreground      {share:8.3f} % of the pixels that count, in 4 images" in text
     pixels = np.concatenate([photograph_of(ids_of(n, 2), n).reshape(-1, 3) for n in range(4)]) / 255
     for numbers in (pixels.mean(0), pixels.std(0)):
@@ -59,35 +66,115 @@ def test_sound_data_have_no_faults_and_the_right_numbers(sound):
 
 # fault → (what spoils the set, error or warning, words)
 FAULTS = {
-    "image without label": (lambda d: (d / "train/masks/p01_mask.png").unlink(), "errors", "p01.png has no label"),
-    "label without image": (lambda d: (d / "train/images/p01.png").unlink(), "errors", "p01_mask.png has no image"),
-    "unreadable image": (lambda d: (d / "train/images/p01.png").write_bytes(b"no"), "errors", "p01.png: cannot be read"),
-    "unreadable label": (lambda d: (d / "val/masks/p04_mask.png").write_bytes(b"no"), "errors", "p04_mask.png: cannot be read"),
-    "other size": (lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2))[:-4]), "errors", "is 72×60 pixels"),
-    "turned": (lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2)).T.copy()), "errors", "turned by 90°"),
-    "stray value": (lambda d: save(d / "train/masks/p01_mask.png", np.where(ids_of(1, 2) > 0, 255, np.arange(72) % 2).astype(np.uint8)),
-                    "errors", "holds 3: 0"),
-    "smoothed edges": (lambda d: Image.fromarray(mask(ids_of(1, 2))).resize((36, 32)).resize((72, 64), Image.Resampling.BICUBIC)
-                       .save(d / "train/masks/p01_mask.png"), "errors", "along the edges"),
-    "photograph for label": (lambda d: save(d / "train/masks/p01_mask.png", photograph_of(ids_of(1, 2), 1)[..., 0].copy()),
-                             "errors", "away from the edges"),
-    "same image in two splits": (lambda d: shutil.copy(d / "train/images/p01.png", d / "val/images/p04.png"), "errors",
-                                 "the same picture in several splits"),
-    "same image in two formats": (lambda d: Image.open(d / "train/images/p01.png").save(d / "test/images/p06.png", compress_level=0),
-                                  "errors", "the same picture in several splits"),
-    "same image twice": (lambda d: shutil.copy(d / "train/images/p01.png", d / "train/images/p02.png"), "warnings",
-                         "the same picture twice"),
-    "label of another image": (lambda d: shutil.copy(d / "train/masks/p01_mask.png", d / "train/masks/p02_mask.png"), "warnings",
-                               "the same label for different pictures"),
-    "empty label": (lambda d: save(d / "train/masks/p01_mask.png", np.zeros((64, 72), np.uint8)), "warnings",
-                    "1 labels hold a single class: .*p01_mask.png"),
-    "mixed encodings": (lambda d: save(d / "train/masks/p01_mask.png", ids_of(1, 2)), "warnings", "3 as 0/255, 1 as 0/1"),
-    "inverted": (lambda d: [save(path, 255 - np.asarray(Image.open(path))) for path in (d / "train/masks").iterdir()], "warnings",
-                 "are the labels inverted"),
-    "12 bits in 16": (lambda d: save(d / "train/images/p01.png", (photograph_of(ids_of(1, 2), 1)[..., 0] * np.uint16(16))),
-                      "warnings", "very dark"),
-    "label as JPEG": (lambda d: ((d / "train/masks/p01_mask.png").unlink(),
-                                 save(d / "train/masks/p01_mask.jpg", np.full((64, 72), 255, np.uint8))), "warnings", "is a JPEG"),
+    "image without label": (
+        lambda d: (d / "train/masks/p01_mask.png").unlink(),
+        "errors",
+        "p01.png has no label",
+    ),
+    "label without image": (
+        lambda d: (d / "train/images/p01.png").unlink(),
+        "errors",
+        "p01_mask.png has no image",
+    ),
+    "unreadable image": (
+        lambda d: (d / "train/images/p01.png").write_bytes(b"no"),
+        "errors",
+        "p01.png: cannot be read",
+    ),
+    "unreadable label": (
+        lambda d: (d / "val/masks/p04_mask.png").write_bytes(b"no"),
+        "errors",
+        "p04_mask.png: cannot be read",
+    ),
+    "other size": (
+        lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2))[:-4]),
+        "errors",
+        "is 72×60 pixels",
+    ),
+    "turned": (
+        lambda d: save(d / "train/masks/p01_mask.png", mask(ids_of(1, 2)).T.copy()),
+        "errors",
+        "turned by 90°",
+    ),
+    "stray value": (
+        lambda d: save(
+            d / "train/masks/p01_mask.png",
+            np.where(ids_of(1, 2) > 0, 255, np.arange(72) % 2).astype(np.uint8),
+        ),
+        "errors",
+        "holds 3: 0",
+    ),
+    "smoothed edges": (
+        lambda d: (
+            Image.fromarray(mask(ids_of(1, 2)))
+            .resize((36, 32))
+            .resize((72, 64), Image.Resampling.BICUBIC)
+            .save(d / "train/masks/p01_mask.png")
+        ),
+        "errors",
+        "along the edges",
+    ),
+    "photograph for label": (
+        lambda d: save(
+            d / "train/masks/p01_mask.png", photograph_of(ids_of(1, 2), 1)[..., 0].copy()
+        ),
+        "errors",
+        "away from the edges",
+    ),
+    "same image in two splits": (
+        lambda d: shutil.copy(d / "train/images/p01.png", d / "val/images/p04.png"),
+        "errors",
+        "the same picture in several splits",
+    ),
+    "same image in two formats": (
+        lambda d: Image.open(d / "train/images/p01.png").save(
+            d / "test/images/p06.png", compress_level=0
+        ),
+        "errors",
+        "the same picture in several splits",
+    ),
+    "same image twice": (
+        lambda d: shutil.copy(d / "train/images/p01.png", d / "train/images/p02.png"),
+        "warnings",
+        "the same picture twice",
+    ),
+    "label of another image": (
+        lambda d: shutil.copy(d / "train/masks/p01_mask.png", d / "train/masks/p02_mask.png"),
+        "warnings",
+        "the same label for different pictures",
+    ),
+    "empty label": (
+        lambda d: save(d / "train/masks/p01_mask.png", np.zeros((64, 72), np.uint8)),
+        "warnings",
+        "1 labels hold a single class: .*p01_mask.png",
+    ),
+    "mixed encodings": (
+        lambda d: save(d / "train/masks/p01_mask.png", ids_of(1, 2)),
+        "warnings",
+        "3 as 0/255, 1 as 0/1",
+    ),
+    "inverted": (
+        lambda d: [
+            save(path, 255 - np.asarray(Image.open(path))) for path in (d / "train/masks").iterdir()
+        ],
+        "warnings",
+        "are the labels inverted",
+    ),
+    "12 bits in 16": (
+        lambda d: save(
+            d / "train/images/p01.png", (photograph_of(ids_of(1, 2), 1)[..., 0] * np.uint16(16))
+        ),
+        "warnings",
+        "very dark",
+    ),
+    "label as JPEG": (
+        lambda d: (
+            (d / "train/masks/p01_mask.png").unlink(),
+            save(d / "train/masks/p01_mask.jpg", np.full((64, 72), 255, np.uint8)),
+        ),
+        "warnings",
+        "is a JPEG",
+    ),
 }
 
 
@@ -102,7 +189,12 @@ def test_each_planted_fault_is_found(spoilt, fault):
 
 
 def test_faults_hide_no_other_faults(spoilt):
-    for fault in ("image without label", "unreadable label", "other size", "same image in two splits"):
+    for fault in (
+        "image without label",
+        "unreadable label",
+        "other size",
+        "same image in two splits",
+    ):
         if fault == "other size":
             save(spoilt / "train/masks/p02_mask.png", mask(ids_of(2, 2))[:-4])
         else:
@@ -138,11 +230,22 @@ def test_a_class_that_only_the_test_has_is_told(tmp_path):
     colour = {"label": lambda ids: Image.fromarray(COLOURS[ids])}
     write_folder(tmp_path, classes=2, below="train", **colour)
     write_folder(tmp_path, classes=3, below="test", first=50, **colour)
-    assert any("holds classes that no training image has: water" in text for text in report_on(tmp_path).warnings)
+    assert any(
+        "holds classes that no training image has: water" in text
+        for text in report_on(tmp_path).warnings
+    )
 
 
 def test_the_command_writes_report_and_sheet_and_exits_by_what_it_found(spoilt, tmp_path, capsys):
-    argv = ["check", "--dataset", "folder", "--data-path", str(spoilt), "--output-dir", str(tmp_path / "out")]
+    argv = [
+        "check",
+        "--dataset",
+        "folder",
+        "--data-path",
+        str(spoilt),
+        "--output-dir",
+        str(tmp_path / "out"),
+    ]
     check.main(DATASETS, argv)
     assert "0 errors, 0 warnings" in capsys.readouterr().out
     assert (tmp_path / "out/check.txt").read_text().startswith("class table:")
@@ -158,13 +261,28 @@ def test_the_sheet_shows_the_tables_colours(tmp_path):
     table = find_table(write_three_classes(tmp_path, count=2), "", None)
     report = doctor.check(folder(tmp_path), table)
     check.save_sheet(tmp_path / "sheet.png", report.samples, table)
-    shown = {tuple(colour) for colour in np.unique(np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 3), axis=0)}
+    shown = {
+        tuple(colour)
+        for colour in np.unique(
+            np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 3), axis=0
+        )
+    }
     assert set(map(tuple, COLOURS)) <= shown
 
 
 def test_the_script_itself_runs(sound, tmp_path):
     script = Path(__file__).parent.parent / "my_dataset.py"
-    argv = [sys.executable, script, "check", "--dataset", "folder", "--data-path", sound, "--output-dir", tmp_path / "out"]
+    argv = [
+        sys.executable,
+        script,
+        "check",
+        "--dataset",
+        "folder",
+        "--data-path",
+        sound,
+        "--output-dir",
+        tmp_path / "out",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout, done.stderr
 
@@ -172,7 +290,9 @@ def test_the_script_itself_runs(sound, tmp_path):
 def test_no_data_at_all_is_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         check.main(DATASETS, ["check", "--dataset", "folder", "--data-path", str(tmp_path)])
-    assert stop.value.code == 2 and capsys.readouterr().err.startswith("my_dataset.py check: error: ")
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith(
+        "my_dataset.py check: error: "
+    )
 
 
 def test_the_real_cracks_have_one_label_twice(drive_root):
@@ -180,7 +300,9 @@ def test_the_real_cracks_have_one_label_twice(drive_root):
     if not (drive_root / "CrackForest").is_dir():
         pytest.skip("SEG_DATA holds no CrackForest")
     listing = folder(drive_root / "CrackForest")
-    listing.splits["all"] = [case for case in listing.splits["all"] if case.name in ("041", "042", "064", "065")]
+    listing.splits["all"] = [
+        case for case in listing.splits["all"] if case.name in ("041", "042", "064", "065")
+    ]
     report = doctor.check(listing, DATASETS["folder"]["classes"])
     assert report.errors == [] and len(report.warnings) == 1
     assert "042.png" in report.warnings[0] and "065.png" in report.warnings[0]

@@ -12,9 +12,14 @@ from torchvision.models.vgg import cfgs, make_layers
 from src import MobileV3Unet, VGG16UNet
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD, Stages, for_channels
 
-BOTH = pytest.mark.parametrize("build, weights", [
-    (VGG16UNet, VGG16_BN_Weights.IMAGENET1K_V1), (MobileV3Unet, MobileNet_V3_Large_Weights.IMAGENET1K_V1),
-], ids=["vgg", "mobile"])
+BOTH = pytest.mark.parametrize(
+    "build, weights",
+    [
+        (VGG16UNet, VGG16_BN_Weights.IMAGENET1K_V1),
+        (MobileV3Unet, MobileNet_V3_Large_Weights.IMAGENET1K_V1),
+    ],
+    ids=["vgg", "mobile"],
+)
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 
 
@@ -25,7 +30,9 @@ def double_conv(a, m, b):
 
 def decoder(channels, num_classes):
     """Parameters of four bilinear Ups, as wide as the skip, with half the input inside, and of the 1×1 convolution."""
-    ups = sum(double_conv(a + b, (a + b) // 2, b) for a, b in zip(channels[:0:-1], channels[-2::-1]))
+    ups = sum(
+        double_conv(a + b, (a + b) // 2, b) for a, b in zip(channels[:0:-1], channels[-2::-1])
+    )
     return ups + channels[0] * num_classes + num_classes
 
 
@@ -38,7 +45,11 @@ def test_parameter_count_of_vgg16_unet():
     # torchvision states 138,365,992 for vgg16_bn; the classifier is 25088·4096 + 4096·4096 + 4096·1000 and biases.
     classifier = 25088 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
     assert VGG16_BN_Weights.IMAGENET1K_V1.meta["num_params"] == 138_365_992
-    assert count(VGG16UNet) == 138_365_992 - classifier + decoder([64, 128, 256, 512, 512], 2) == 26_450_306
+    assert (
+        count(VGG16UNet)
+        == 138_365_992 - classifier + decoder([64, 128, 256, 512, 512], 2)
+        == 26_450_306
+    )
 
 
 def test_parameter_count_of_mobilenetv3_unet():
@@ -52,24 +63,46 @@ def test_parameter_count_of_mobilenetv3_unet():
 def test_names_of_the_weights_are_the_tutorials(build, weights):
     with torch.device("meta"):
         model = build(2)
-        classifier = torchvision.models.vgg16_bn() if build is VGG16UNet else torchvision.models.mobilenet_v3_large()
+        classifier = (
+            torchvision.models.vgg16_bn()
+            if build is VGG16UNet
+            else torchvision.models.mobilenet_v3_large()
+        )
     last = 42 if build is VGG16UNet else 15
-    encoder = {f"backbone.{name}" for name in classifier.features.state_dict() if int(name.split(".")[0]) <= last}
+    encoder = {
+        f"backbone.{name}"
+        for name in classifier.features.state_dict()
+        if int(name.split(".")[0]) <= last
+    }
     layers = {0: ["weight"], 1: NORM, 3: ["weight"], 4: NORM}
-    ups = {f"up{i}.conv.{layer}.{name}" for i in range(1, 5) for layer, names in layers.items() for name in names}
+    ups = {
+        f"up{i}.conv.{layer}.{name}"
+        for i in range(1, 5)
+        for layer, names in layers.items()
+        for name in names
+    }
     assert model.state_dict().keys() == encoder | ups | {"conv.0.weight", "conv.0.bias"}
 
 
-@pytest.mark.parametrize("build, channels, sides", [
-    (VGG16UNet, [64, 128, 256, 512, 512], [64, 32, 16, 8, 4]), (MobileV3Unet, [16, 24, 40, 112, 160], [32, 16, 8, 4, 2])])
+@pytest.mark.parametrize(
+    "build, channels, sides",
+    [
+        (VGG16UNet, [64, 128, 256, 512, 512], [64, 32, 16, 8, 4]),
+        (MobileV3Unet, [16, 24, 40, 112, 160], [32, 16, 8, 4, 2]),
+    ],
+)
 def test_stages_have_the_tutorials_channels(build, channels, sides):
     with torch.device("meta"):
         stages = build(2).eval().backbone(torch.empty(1, 3, 64, 64))
-    assert [tuple(stage.shape[1:]) for stage in stages] == [(c, side, side) for c, side in zip(channels, sides)]
+    assert [tuple(stage.shape[1:]) for stage in stages] == [
+        (c, side, side) for c, side in zip(channels, sides)
+    ]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("build, indices", [(VGG16UNet, [5, 12, 22, 32, 42]), (MobileV3Unet, [1, 3, 6, 12, 15])])
+@pytest.mark.parametrize(
+    "build, indices", [(VGG16UNet, [5, 12, 22, 32, 42]), (MobileV3Unet, [1, 3, 6, 12, 15])]
+)
 def test_the_decoder_gets_the_layers_that_the_tutorials_number(build, indices):
     model, layers, skips = build(2).eval(), [], []
     for layer in model.backbone:
@@ -80,7 +113,10 @@ def test_the_decoder_gets_the_layers_that_the_tutorials_number(build, indices):
     model(torch.randn(1, 3, 32, 32))
     deepest, skips = skips[1], [skips[0], *skips[2:]]
     assert len(layers) == indices[-1] + 1
-    assert all(found is layers[index] for found, index in zip([deepest, *skips], reversed(indices), strict=True))
+    assert all(
+        found is layers[index]
+        for found, index in zip([deepest, *skips], reversed(indices), strict=True)
+    )
 
 
 def test_stages_are_the_outputs_of_the_numbered_layers():
@@ -93,18 +129,26 @@ def test_stages_are_the_outputs_of_the_numbered_layers():
 
 # --- ImageNet weights -------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
     """A TORCH_HOME with a file of random weights in place of the 528 MB of vgg16_bn."""
     torch.manual_seed(3)
-    return place(tmp_path_factory.mktemp("vgg"), VGG16_BN_Weights.IMAGENET1K_V1, make_layers(cfgs["D"], batch_norm=True))
+    return place(
+        tmp_path_factory.mktemp("vgg"),
+        VGG16_BN_Weights.IMAGENET1K_V1,
+        make_layers(cfgs["D"], batch_norm=True),
+    )
 
 
 @pytest.fixture(scope="module")
 def mobile_file(tmp_path_factory):
     torch.manual_seed(3)
-    return place(tmp_path_factory.mktemp("mobile"), MobileNet_V3_Large_Weights.IMAGENET1K_V1,
-                 torchvision.models.mobilenet_v3_large().features)
+    return place(
+        tmp_path_factory.mktemp("mobile"),
+        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        torchvision.models.mobilenet_v3_large().features,
+    )
 
 
 def place(home, weights, features):
@@ -115,7 +159,9 @@ def place(home, weights, features):
     folder = home / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     state = {f"features.{name}": value for name, value in features.state_dict().items()}
-    torch.save(state | {"classifier.0.weight": torch.zeros(1)}, folder / weights.url.rsplit("/")[-1])
+    torch.save(
+        state | {"classifier.0.weight": torch.zeros(1)}, folder / weights.url.rsplit("/")[-1]
+    )
     return home
 
 
@@ -138,13 +184,18 @@ def test_pretrained_weights_come_from_the_file(build, weights, request, monkeypa
     assert len(loaded) > 50
     for name in loaded:
         assert torch.equal(state[name], file[name.replace("backbone.", "features.")])
-    assert not torch.equal(build(2).state_dict()["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"],
-                           state["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"])
+    assert not torch.equal(
+        build(2).state_dict()["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"],
+        state["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"],
+    )
 
 
 def test_for_one_channel_the_rgb_filters_are_summed(mobile_file, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(mobile_file))
-    rgb, grey = (MobileV3Unet(2, pretrain_backbone=True, in_channels=channels).backbone[0].eval() for channels in (3, 1))
+    rgb, grey = (
+        MobileV3Unet(2, pretrain_backbone=True, in_channels=channels).backbone[0].eval()
+        for channels in (3, 1)
+    )
     image = torch.randn(1, 1, 32, 32)
     torch.testing.assert_close(grey(image), rgb(image.expand(1, 3, 32, 32)))
     with pytest.raises(ValueError, match="3 channels or of 1, not of 4"):
@@ -154,7 +205,9 @@ def test_for_one_channel_the_rgb_filters_are_summed(mobile_file, monkeypatch):
 def test_a_bias_is_kept_for_one_channel():
     conv = nn.Conv2d(3, 5, 3, padding=1)
     image = torch.randn(1, 1, 8, 8)
-    torch.testing.assert_close(for_channels(conv, 1, pretrained=True)(image), conv(image.expand(1, 3, 8, 8)))
+    torch.testing.assert_close(
+        for_channels(conv, 1, pretrained=True)(image), conv(image.expand(1, 3, 8, 8))
+    )
     assert for_channels(conv, 3, pretrained=True) is conv
     assert for_channels(conv, 7, pretrained=False).weight.shape == (5, 7, 3, 3)
 
@@ -165,15 +218,26 @@ def test_offline_the_message_names_the_file_and_the_folder(build, weights, tmp_p
     with pytest.raises(FileNotFoundError) as error:
         build(2, pretrain_backbone=True)
     message = str(error.value)
-    assert weights.url in message and str(tmp_path / "hub" / "checkpoints") in message and "no network" in message
+    assert (
+        weights.url in message
+        and str(tmp_path / "hub" / "checkpoints") in message
+        and "no network" in message
+    )
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content, named", [(b"cut short", "holds no ImageNet weights that can be read"),
-                                            (None, "holds the weights of another network")])
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        (b"cut short", "holds no ImageNet weights that can be read"),
+        (None, "holds the weights of another network"),
+    ],
+)
 def test_a_wrong_file_is_named(content, named, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = tmp_path / "hub/checkpoints" / MobileNet_V3_Large_Weights.IMAGENET1K_V1.url.rsplit("/")[-1]
+    path = (
+        tmp_path / "hub/checkpoints" / MobileNet_V3_Large_Weights.IMAGENET1K_V1.url.rsplit("/")[-1]
+    )
     path.parent.mkdir(parents=True)
     if content:
         path.write_bytes(content)

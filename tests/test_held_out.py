@@ -20,7 +20,12 @@ EXACT = ("--no-amp", "--device", "cpu")
 @pytest.fixture(scope="module")
 def folds(tiny_root, tmp_path_factory):
     """last_model.pth of each of the two runs of a 2-fold cross-validation: 21, 23, 25 are held out, then 22, 24."""
-    folders = [run_train(tiny_root, tmp_path_factory.mktemp("fold"), "--epochs", 1, "--folds", 2, "--fold", k) for k in (0, 1)]
+    folders = [
+        run_train(
+            tiny_root, tmp_path_factory.mktemp("fold"), "--epochs", 1, "--folds", 2, "--fold", k
+        )
+        for k in (0, 1)
+    ]
     return [folder / "last_model.pth" for folder in folders]
 
 
@@ -32,7 +37,9 @@ def judged(tiny_root, folder, *options):
 def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, capsys):
     found = judged(tiny_root, tmp_path, "--weights", *folds, "--flips")
     models = [load_model(path) for path in folds]
-    dataset = DriveDataset(tiny_root, train=True, transforms=eval_preset(models[0][1]["mean"], models[0][1]["std"]))
+    dataset = DriveDataset(
+        tiny_root, train=True, transforms=eval_preset(models[0][1]["mean"], models[0][1]["std"])
+    )
     named = {case.name: item for case, item in zip(dataset.cases, dataset, strict=True)}
     rows = iter(found["images"])
     every, truth = [], []
@@ -40,19 +47,36 @@ def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, caps
         for name in names:
             image, target = named[f"{name}_training"]
             row = next(rows)
-            probs = torch.stack([predict_probs(model, image[None].flip(axes)).flip(axes)
-                                 for axes in ([], [2], [3], [2, 3])]).mean(0)[0, 1]
+            probs = torch.stack(
+                [
+                    predict_probs(model, image[None].flip(axes)).flip(axes)
+                    for axes in ([], [2], [3], [2, 3])
+                ]
+            ).mean(0)[0, 1]
             assert row["name"] == f"{name}_training"
-            assert (row["tp"], row["fp"]) == (int(((probs > 0.5) & (target == 1)).sum()), int(((probs > 0.5) & (target == 0)).sum()))
+            assert (row["tp"], row["fp"]) == (
+                int(((probs > 0.5) & (target == 1)).sum()),
+                int(((probs > 0.5) & (target == 0)).sum()),
+            )
             every.append(probs[target != 255]), truth.append(target[target != 255] == 1)
     assert next(rows, None) is None
 
-    every, truth = torch.cat(every), torch.cat(truth)  # over all images the chosen threshold is better than any other
-    f1 = {t: 2 * (truth & (every > t)).sum().item() / ((every > t).sum() + truth.sum()).item()
-          for t in (found["scores"]["best_threshold"], *torch.linspace(0.01, 0.99, 50).tolist())}
-    assert f1[found["scores"]["best_threshold"]] == pytest.approx(found["scores"]["best_f1"], abs=1e-4)
+    every, truth = (
+        torch.cat(every),
+        torch.cat(truth),
+    )  # over all images the chosen threshold is better than any other
+    f1 = {
+        t: 2 * (truth & (every > t)).sum().item() / ((every > t).sum() + truth.sum()).item()
+        for t in (found["scores"]["best_threshold"], *torch.linspace(0.01, 0.99, 50).tolist())
+    }
+    assert f1[found["scores"]["best_threshold"]] == pytest.approx(
+        found["scores"]["best_f1"], abs=1e-4
+    )
     assert max(f1.values()) <= found["scores"]["best_f1"] + 1e-4
-    assert f"choose {found['scores']['best_threshold']:.3f}, F1 there {found['scores']['best_f1']:.4f}" in capsys.readouterr().out
+    assert (
+        f"choose {found['scores']['best_threshold']:.3f}, F1 there {found['scores']['best_f1']:.4f}"
+        in capsys.readouterr().out
+    )
 
 
 def test_each_part_has_the_scores_of_its_run(folds, tiny_root, tmp_path):
@@ -60,15 +84,26 @@ def test_each_part_has_the_scores_of_its_run(folds, tiny_root, tmp_path):
     for path, part in zip(folds, found["parts"], strict=True):
         row = load(path)["history"][-1]
         assert part["weights"] == str(path) and part["scores"]["f1"] == pytest.approx(row["val_f1"])
-        assert part["scores"]["best_threshold"] == pytest.approx(row["val_best_threshold"], abs=1e-3)
-    assert found["scores"]["images"] == 5 and [split["val"][0] for split in found["split"]] == ["21_training", "22_training"]
+        assert part["scores"]["best_threshold"] == pytest.approx(
+            row["val_best_threshold"], abs=1e-3
+        )
+    assert found["scores"]["images"] == 5 and [split["val"][0] for split in found["split"]] == [
+        "21_training",
+        "22_training",
+    ]
     assert found["flips"] is False and found["weights"] == [str(path) for path in folds]
 
 
 def test_the_test_images_are_left_alone(folds, tiny_root, tmp_path, monkeypatch):
     seen, original = [], judging.judge
-    monkeypatch.setattr(judging, "judge", lambda model, loader, *args, **kwargs: (
-        seen.extend(case.name for case in loader.dataset.cases) or original(model, loader, *args, **kwargs)))
+    monkeypatch.setattr(
+        judging,
+        "judge",
+        lambda model, loader, *args, **kwargs: (
+            seen.extend(case.name for case in loader.dataset.cases)
+            or original(model, loader, *args, **kwargs)
+        ),
+    )
     judged(tiny_root, tmp_path, "--weights", *folds)
     assert sorted(seen) == [f"{n}_training" for n in range(21, 26)]
     assert not (tmp_path / "test_scores.json").exists()
@@ -80,7 +115,12 @@ def test_weights_that_their_own_images_chose_are_named(folds, tiny_root, tmp_pat
     torch.save(checkpoint | {"args": checkpoint["args"] | {"epochs": 2}}, path)
     judged(tiny_root, tmp_path, "--weights", path, folds[1])
     notes = notes_of(capsys)
-    assert len(notes) == 1 and str(path) in notes[0] and "epoch 0 of 0 to 1" in notes[0] and "flatters" in notes[0]
+    assert (
+        len(notes) == 1
+        and str(path) in notes[0]
+        and "epoch 0 of 0 to 1" in notes[0]
+        and "flatters" in notes[0]
+    )
 
 
 def notes_of(capsys):
@@ -89,7 +129,9 @@ def notes_of(capsys):
 
 def test_runs_that_began_from_other_weights_are_named(folds, tiny_root, tmp_path, capsys):
     checkpoint = load(folds[0])
-    torch.save(checkpoint | {"args": checkpoint["args"] | {"weights": ["a.pth"]}}, tmp_path / "tuned.pth")
+    torch.save(
+        checkpoint | {"args": checkpoint["args"] | {"weights": ["a.pth"]}}, tmp_path / "tuned.pth"
+    )
     judged(tiny_root, tmp_path, "--weights", tmp_path / "tuned.pth", folds[1])
     notes = notes_of(capsys)
     assert len(notes) == 1 and "tuned.pth began from other weights" in notes[0]
@@ -97,12 +139,16 @@ def test_runs_that_began_from_other_weights_are_named(folds, tiny_root, tmp_path
 
 def test_a_fold_that_is_missing_is_named(folds, tiny_root, tmp_path, capsys):
     assert judged(tiny_root, tmp_path, "--weights", folds[1])["scores"]["images"] == 2
-    assert notes_of(capsys) == ["note: 3 of the 5 images are held out by none of these files: 21_training, 23_training, 25_training"]
+    assert notes_of(capsys) == [
+        "note: 3 of the 5 images are held out by none of these files: 21_training, 23_training, 25_training"
+    ]
 
 
 def test_files_are_normalised_each_by_its_own_mean_and_std(folds, tiny_root, tmp_path):
     """Other sets than DRIVE count them from the images of each fold."""
-    torch.save(load(folds[1]) | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}, tmp_path / "other.pth")
+    torch.save(
+        load(folds[1]) | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}, tmp_path / "other.pth"
+    )
     alone = judged(tiny_root, tmp_path / "alone", "--weights", tmp_path / "other.pth")
     same = judged(tiny_root, tmp_path / "same", "--weights", folds[1])
     both = judged(tiny_root, tmp_path / "both", "--weights", folds[0], tmp_path / "other.pth")
@@ -113,9 +159,14 @@ def test_tolerance_and_threshold_count_all_images(folds, tiny_root, tmp_path):
     """The parts' images, once as one judgement of two files, once as those of each file."""
     options = ("--tolerance", 1, "--threshold", 0.3)
     both = judged(tiny_root, tmp_path / "both", "--weights", *folds, *options)
-    each = [judged(tiny_root, tmp_path / f"{i}", "--weights", path, *options) for i, path in enumerate(folds)]
+    each = [
+        judged(tiny_root, tmp_path / f"{i}", "--weights", path, *options)
+        for i, path in enumerate(folds)
+    ]
     assert both["threshold"] == 0.3 and both["images"] == each[0]["images"] + each[1]["images"]
-    assert [part["scores"]["f1_tolerant"] for part in both["parts"]] == [one["scores"]["f1_tolerant"] for one in each]
+    assert [part["scores"]["f1_tolerant"] for part in both["parts"]] == [
+        one["scores"]["f1_tolerant"] for one in each
+    ]
     for score in ("f1", "f1_tolerant", "f1_at_threshold"):
         low, high = sorted(one["scores"][score] for one in each)
         assert low <= both["scores"][score] <= high and low < high
@@ -129,27 +180,55 @@ def test_folds_are_of_the_training_images_even_if_validation_images_have_their_n
         for i in range(4):
             pixels = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).numpy()
             Image.fromarray(pixels).save(tmp_path / f"mine/{part}/images/{i}.png")
-            Image.fromarray(pixels[..., 0] > value).convert("L").save(tmp_path / f"mine/{part}/masks/{i}.png")
+            Image.fromarray(pixels[..., 0] > value).convert("L").save(
+                tmp_path / f"mine/{part}/masks/{i}.png"
+            )
     data = tmp_path / "mine"
-    run = run_train(data, tmp_path / "run", "--dataset", "folder", "--epochs", 1, "--folds", 2, "--fold", 0)
+    run = run_train(
+        data, tmp_path / "run", "--dataset", "folder", "--epochs", 1, "--folds", 2, "--fold", 0
+    )
     found = judged(data, tmp_path, "--dataset", "folder", "--weights", run / "last_model.pth")
-    assert found["scores"]["f1"] == pytest.approx(load(run / "last_model.pth")["history"][-1]["val_f1"])
+    assert found["scores"]["f1"] == pytest.approx(
+        load(run / "last_model.pth")["history"][-1]["val_f1"]
+    )
 
 
-@pytest.mark.parametrize("change, named", [
-    ({"split": {"train": ["21_training"], "val": []}}, "changed.pth: its run held out no images; .*--folds"),
-    ({"split": {"train": [], "val": ["23_training"]}}, "changed.pth: a file before it has held out 23_training, too"),
-    ({"split": {"train": [], "val": ["99_training"]}}, "not there any more: 99_training"),
-    ({"resize": [48, 48]}, r"changed.pth: was trained with resize \[48, 48\], .*with None"),
-    ({"in_channels": 1}, "changed.pth: was trained with in_channels 1, .*with 3"),
-    ({"args": "val test"}, "changed.pth: its run .--val test. chose by the test images"),
-])
-def test_what_cannot_be_counted_together_is_refused_before_judging(folds, tiny_root, tmp_path, change, named, monkeypatch):
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (
+            {"split": {"train": ["21_training"], "val": []}},
+            "changed.pth: its run held out no images; .*--folds",
+        ),
+        (
+            {"split": {"train": [], "val": ["23_training"]}},
+            "changed.pth: a file before it has held out 23_training, too",
+        ),
+        ({"split": {"train": [], "val": ["99_training"]}}, "not there any more: 99_training"),
+        ({"resize": [48, 48]}, r"changed.pth: was trained with resize \[48, 48\], .*with None"),
+        ({"in_channels": 1}, "changed.pth: was trained with in_channels 1, .*with 3"),
+        ({"args": "val test"}, "changed.pth: its run .--val test. chose by the test images"),
+    ],
+)
+def test_what_cannot_be_counted_together_is_refused_before_judging(
+    folds, tiny_root, tmp_path, change, named, monkeypatch
+):
     checkpoint = load(folds[1])
     if "args" in change:
         change = {"args": checkpoint["args"] | {"val": "test"}}
     if "in_channels" in change:
-        folder = run_train(tiny_root, tmp_path / "grey", "--epochs", 1, "--folds", 2, "--fold", 1, "--in-channels", 1)
+        folder = run_train(
+            tiny_root,
+            tmp_path / "grey",
+            "--epochs",
+            1,
+            "--folds",
+            2,
+            "--fold",
+            1,
+            "--in-channels",
+            1,
+        )
         checkpoint, change = load(folder / "last_model.pth"), {}
     torch.save(checkpoint | change, tmp_path / "changed.pth")
     monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
@@ -164,11 +243,23 @@ def test_plain_weights_do_not_know_what_they_held_out(folds, tiny_root, tmp_path
         judged(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
 
 
-@pytest.mark.parametrize("flags, named", [
-    ((), "belong to --test-only"), (("--test-only", "--report", "x"), "leaves alone"),
-    (("--test-only", "--split-file", "split.json"), "--split-file: --held-out judges what the checkpoints say"),
-])
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        ((), "belong to --test-only"),
+        (("--test-only", "--report", "x"), "leaves alone"),
+        (
+            ("--test-only", "--split-file", "split.json"),
+            "--split-file: --held-out judges what the checkpoints say",
+        ),
+    ],
+)
 def test_flags_that_do_not_go_together(folds, tiny_root, tmp_path, capsys, flags, named):
     with pytest.raises(SystemExit):
-        run_script(lambda: run_train(tiny_root, tmp_path, "--weights", folds[0], "--held-out", *flags, settings=EXACT), "train.py")
+        run_script(
+            lambda: run_train(
+                tiny_root, tmp_path, "--weights", folds[0], "--held-out", *flags, settings=EXACT
+            ),
+            "train.py",
+        )
     assert named in capsys.readouterr().err

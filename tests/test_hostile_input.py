@@ -18,8 +18,15 @@ LUMA = np.asarray(Image.fromarray(RGB).convert("L"))
 MASK = np.zeros((H, W), bool)
 MASK[3:9, 4:12] = True
 DEEP = np.linspace(0, 65535, H * W).astype(np.uint16).reshape(H, W)
-TABLE = build_table([(0, "a", (0, 0, 0), False), (1, "b", (255, 0, 0), False), (2, "c", (0, 255, 0), False),
-                     (255, "void", (255, 255, 255), True)], "t.csv")
+TABLE = build_table(
+    [
+        (0, "a", (0, 0, 0), False),
+        (1, "b", (255, 0, 0), False),
+        (2, "c", (0, 255, 0), False),
+        (255, "void", (255, 255, 255), True),
+    ],
+    "t.csv",
+)
 THREE = np.arange(H * W, dtype=np.uint8).reshape(H, W) % 3
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)
 
@@ -28,12 +35,17 @@ def save(picture, suffix=".png", **options):
     def write(path):
         picture.save(path.with_suffix(suffix), **options)
         return path.with_suffix(suffix)
+
     return write
 
 
 def turned(picture, orientation):
     """Stored as a camera held sideways does: turned, with the EXIF note that says how to turn it back."""
-    back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    back = {
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     return save(picture.transpose(back), exif=exif)
@@ -42,8 +54,9 @@ def turned(picture, orientation):
 def cut(picture, suffix, share=0.6):
     def write(path):
         path = save(picture, suffix)(path)
-        path.write_bytes(path.read_bytes()[:int(share * path.stat().st_size)])
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         return path
+
     return write
 
 
@@ -51,8 +64,9 @@ def zipped(picture, share=1.0):
     def write(path):
         plain = save(picture, ".ppm")(path)
         content = gzip.compress(plain.read_bytes())
-        path.with_suffix(".ppm.gz").write_bytes(content[:int(share * len(content))])
+        path.with_suffix(".ppm.gz").write_bytes(content[: int(share * len(content))])
         return path.with_suffix(".ppm.gz")
+
     return write
 
 
@@ -60,6 +74,7 @@ def text(content):
     def write(path):
         path.write_bytes(content)
         return path
+
     return write
 
 
@@ -68,7 +83,9 @@ def nowhere(path):
 
 
 def frames(suffix):
-    return save(Image.fromarray(LUMA), suffix, save_all=True, append_images=[Image.fromarray(255 - LUMA)])
+    return save(
+        Image.fromarray(LUMA), suffix, save_all=True, append_images=[Image.fromarray(255 - LUMA)]
+    )
 
 
 def with_alpha(mode):
@@ -94,12 +111,32 @@ IMAGES = {
     "palette": (save(PALETTE), 3, IN_COLOURS),
     "palette GIF": (save(PALETTE, ".gif"), 3, IN_COLOURS),
     "four bands as they are": (save(with_alpha("RGBA")), 4, np.dstack([RGB, RGB[..., 1]])),
-    "CMYK as four bands": (save(Image.fromarray(RGB).convert("CMYK"), ".tif"), 4, np.asarray(Image.fromarray(RGB).convert("CMYK"))),
-    "three bands of four": (save(Image.fromarray(RGB)), 4, "has 3 channels (RGB), --in-channels asks for 4"),
+    "CMYK as four bands": (
+        save(Image.fromarray(RGB).convert("CMYK"), ".tif"),
+        4,
+        np.asarray(Image.fromarray(RGB).convert("CMYK")),
+    ),
+    "three bands of four": (
+        save(Image.fromarray(RGB)),
+        4,
+        "has 3 channels (RGB), --in-channels asks for 4",
+    ),
     "16 bits, PNG": (save(Image.fromarray(DEEP)), 1, (DEEP // 257)[..., None]),
-    "16 bits, TIFF, three channels": (save(Image.fromarray(DEEP), ".tif"), 3, np.stack([DEEP // 257] * 3, 2)),
-    "32-bit whole numbers of 16": (save(Image.fromarray(DEEP.astype(np.int32)), ".tif"), 1, (DEEP // 257)[..., None]),
-    "numbers beyond 16 bits": (save(Image.fromarray(DEEP.astype(np.int32) + 9), ".tif"), 1, "holds values 9 to 65544"),
+    "16 bits, TIFF, three channels": (
+        save(Image.fromarray(DEEP), ".tif"),
+        3,
+        np.stack([DEEP // 257] * 3, 2),
+    ),
+    "32-bit whole numbers of 16": (
+        save(Image.fromarray(DEEP.astype(np.int32)), ".tif"),
+        1,
+        (DEEP // 257)[..., None],
+    ),
+    "numbers beyond 16 bits": (
+        save(Image.fromarray(DEEP.astype(np.int32) + 9), ".tif"),
+        1,
+        "holds values 9 to 65544",
+    ),
     "fractions": (save(Image.fromarray(DEEP / np.float32(65535)), ".tif"), 1, "floating-point"),
     "orientation 3": (turned(Image.fromarray(RGB), 3), 3, RGB),
     "orientation 6": (turned(Image.fromarray(RGB), 6), 3, RGB),
@@ -126,23 +163,57 @@ LABELS = {
     "mode 1": (save(Image.fromarray(MASK)), None, MASK),
     "0/65535": (save(Image.fromarray(MASK * np.uint16(65535))), None, MASK),
     "3/253": (save(Image.fromarray(np.where(MASK, 253, 3).astype(np.uint8))), None, MASK),
-    "three greys": (save(Image.fromarray(THREE * np.uint8(100))), None, "holds 3: 0 (64 pixels), 100 (64 pixels), 200"),
-    "0/255 saved as JPEG": (save(Image.fromarray(MASK * np.uint8(255)), ".jpg", quality=30), None, "not as JPEG"),
-    "smoothed": (save(Image.fromarray(MASK * np.uint8(255)).resize((W, H), Image.Resampling.BICUBIC, (0.3, 0.3, W - 1, H - 1))),
-                 None, "two values"),
-    "colours without table": (save(Image.fromarray(COLOURS[THREE])), None, "for labels in colours give a class table"),
+    "three greys": (
+        save(Image.fromarray(THREE * np.uint8(100))),
+        None,
+        "holds 3: 0 (64 pixels), 100 (64 pixels), 200",
+    ),
+    "0/255 saved as JPEG": (
+        save(Image.fromarray(MASK * np.uint8(255)), ".jpg", quality=30),
+        None,
+        "not as JPEG",
+    ),
+    "smoothed": (
+        save(
+            Image.fromarray(MASK * np.uint8(255)).resize(
+                (W, H), Image.Resampling.BICUBIC, (0.3, 0.3, W - 1, H - 1)
+            )
+        ),
+        None,
+        "two values",
+    ),
+    "colours without table": (
+        save(Image.fromarray(COLOURS[THREE])),
+        None,
+        "for labels in colours give a class table",
+    ),
     "fractions": (save(Image.fromarray(MASK * np.float32(0.5)), ".tif"), None, "fractions"),
     "ids": (save(Image.fromarray(THREE)), TABLE, THREE),
     "RGB colours": (save(Image.fromarray(COLOURS[THREE])), TABLE, THREE),
     "RGBA colours": (save(Image.fromarray(COLOURS[THREE]).convert("RGBA")), TABLE, THREE),
-    "stray id": (save(Image.fromarray(np.where(THREE == 2, 7, THREE).astype(np.uint8))), TABLE, "1 value outside the class table: 7 (64 pixels)"),
-    "stray colour": (save(Image.fromarray(np.where(THREE[..., None] == 2, 9, COLOURS[THREE]).astype(np.uint8))), TABLE,
-                     "1 colour outside the class table: (9, 9, 9) (64 pixels)"),
-    "0/255 for three classes": (save(Image.fromarray(MASK * np.uint8(255))), TABLE, MASK * 255),  # the table says: void
+    "stray id": (
+        save(Image.fromarray(np.where(THREE == 2, 7, THREE).astype(np.uint8))),
+        TABLE,
+        "1 value outside the class table: 7 (64 pixels)",
+    ),
+    "stray colour": (
+        save(Image.fromarray(np.where(THREE[..., None] == 2, 9, COLOURS[THREE]).astype(np.uint8))),
+        TABLE,
+        "1 colour outside the class table: (9, 9, 9) (64 pixels)",
+    ),
+    "0/255 for three classes": (
+        save(Image.fromarray(MASK * np.uint8(255))),
+        TABLE,
+        MASK * 255,
+    ),  # the table says: void
     "turned": (turned(Image.fromarray(THREE), 6), TABLE, THREE),
     "transposed": (save(Image.fromarray(THREE.T.copy())), TABLE, "12×16 pixels, but its image"),
     "smaller": (save(Image.fromarray(THREE[:-1])), TABLE, "16×11 pixels, but its image"),
-    "negative ids": (save(Image.fromarray(THREE.astype(np.int32) - 1), ".tif"), TABLE, "-1 (64 pixels)"),
+    "negative ids": (
+        save(Image.fromarray(THREE.astype(np.int32) - 1), ".tif"),
+        TABLE,
+        "-1 (64 pixels)",
+    ),
     "cut": (cut(NOISE, ".png"), TABLE, "cannot be read"),
     "missing": (nowhere, TABLE, "there is no such file"),
 }
@@ -180,7 +251,11 @@ def test_labels(tmp_path, kind):
 def test_more_pixels_than_the_limit_are_refused_and_a_flag_raises_it(tmp_path):
     path = save(Image.fromarray(RGB))(tmp_path / "x.png")
     before = Image.MAX_IMAGE_PIXELS
-    refused(lambda: read_image(path, max_pixels=H * W - 1), f"has {W}×{H} = 192 pixels, the limit is 191", path)
+    refused(
+        lambda: read_image(path, max_pixels=H * W - 1),
+        f"has {W}×{H} = 192 pixels, the limit is 191",
+        path,
+    )
     assert read_image(path, max_pixels=H * W).shape == (3, H, W)
     assert Image.MAX_IMAGE_PIXELS == before  # Pillow's limit stays what it was for everyone else
 
@@ -197,7 +272,10 @@ def test_the_limit_without_a_flag_is_pillows_and_reads_no_pixel(tmp_path, monkey
 
 def test_what_is_stored_is_named(tmp_path):
     assert stored_mode(save(Image.fromarray(DEEP))(tmp_path / "deep.png")) == "I;16"
-    assert stored_mode(turned(Image.fromarray(RGB), 6)(tmp_path / "turned.png")) == "RGB turned by EXIF"
+    assert (
+        stored_mode(turned(Image.fromarray(RGB), 6)(tmp_path / "turned.png"))
+        == "RGB turned by EXIF"
+    )
 
 
 @pytest.mark.parametrize("brightest, read", [(200, 0), (300, 1), (65535, 255)])

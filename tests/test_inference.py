@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.device import pick_device
 from src import UNet
+from src.device import pick_device
 from src.inference import MIN_SIDE, Ensemble, Flips, decide, predict_probs
 
 
@@ -111,8 +111,13 @@ def test_flips_average_over_the_four_places_of_a_pixel():
 
 def test_flips_are_flipped_back():
     image, weight = torch.tensor([[[[1.0, 0, -1]]]]), torch.tensor([[0, math.log(3), math.log(9)]])
-    across, down = (Flips(Placewise(w))(i)["out"].softmax(1)[0, 1] for w, i in ((weight, image), (weight.T, image.mT)))
-    torch.testing.assert_close(across, torch.tensor([[0.7, 0.5, 0.3]]))  # (1/2 + 9/10) / 2, 1/2, (1/2 + 1/10) / 2
+    across, down = (
+        Flips(Placewise(w))(i)["out"].softmax(1)[0, 1]
+        for w, i in ((weight, image), (weight.T, image.mT))
+    )
+    torch.testing.assert_close(
+        across, torch.tensor([[0.7, 0.5, 0.3]])
+    )  # (1/2 + 9/10) / 2, 1/2, (1/2 + 1/10) / 2
     torch.testing.assert_close(down, across.T)
 
 
@@ -120,15 +125,21 @@ def test_flips_are_flipped_back():
 def test_probabilities_of_a_flipped_image_are_the_flipped_probabilities(size):
     torch.manual_seed(0)
     model = Flips(UNet(3, 2, base_c=4).eval())
-    image = random_image(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))  # padding at one side only would break the symmetry
+    image = random_image(
+        max(size[0], MIN_SIDE), max(size[1], MIN_SIDE)
+    )  # padding at one side only would break the symmetry
     for axes in ((-1,), (-2,), (-1, -2)):
-        torch.testing.assert_close(predict_probs(model, image.flip(axes)), predict_probs(model, image).flip(axes))
+        torch.testing.assert_close(
+            predict_probs(model, image.flip(axes)), predict_probs(model, image).flip(axes)
+        )
 
 
 def test_an_ensemble_averages_probabilities_not_logits():
     image = torch.ones(1, 1, 1, 1)
     models = [Placewise(torch.full((1, 1), weight)) for weight in (0.0, math.log(3), math.log(9))]
-    assert Ensemble(models)(image)["out"].exp()[0, 1].item() == pytest.approx((1 / 2 + 3 / 4 + 9 / 10) / 3)
+    assert Ensemble(models)(image)["out"].exp()[0, 1].item() == pytest.approx(
+        (1 / 2 + 3 / 4 + 9 / 10) / 3
+    )
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -144,7 +155,9 @@ def test_an_ensemble_of_one_is_the_model(times):
 def test_a_member_that_is_certain_does_not_spoil_the_mean():
     certain, even = Placewise(torch.full((1, 1), 1000.0)), Placewise(torch.zeros(1, 1))
     for models, expected in (([certain, certain], [0.0, 1.0]), ([certain, even], [0.25, 0.75])):
-        assert predict_probs(Ensemble(models), torch.ones(1, 1, 1, 1))[0, :, 0, 0].tolist() == pytest.approx(expected)
+        assert predict_probs(Ensemble(models), torch.ones(1, 1, 1, 1))[
+            0, :, 0, 0
+        ].tolist() == pytest.approx(expected)
 
 
 def test_a_pixel_at_the_threshold_is_background():
@@ -156,7 +169,9 @@ def test_a_pixel_at_the_threshold_is_background():
 
 
 def test_of_more_classes_the_most_probable_wins_whatever_the_threshold():
-    probs = torch.tensor([[0.4, 0.35, 0.25], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]]).T.reshape(1, 3, 1, 3)
+    probs = torch.tensor([[0.4, 0.35, 0.25], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]]).T.reshape(
+        1, 3, 1, 3
+    )
     assert decide(probs).tolist() == decide(probs, threshold=0.9).tolist() == [[[0, 2, 1]]]
 
 

@@ -52,8 +52,13 @@ run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS,
 def run_patched(patch, data, output):
     """The finished process. Without validation every epoch writes both checkpoints."""
     argv = ["--data-path", data, "--output-dir", output, "--epochs", "4", "--val", "none", *TINY]
-    return subprocess.run([sys.executable, "-c", PRELUDE + patch + MAIN, *map(str, argv)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + patch + MAIN, *map(str, argv)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +66,14 @@ def straight(tiny_root, tmp_path_factory):
     return run_train(tiny_root, tmp_path_factory.mktemp("straight"), "--epochs", 4, "--val", "none")
 
 
-@pytest.mark.parametrize("patch", [
-    pytest.param(IN_EPOCH.format(signal="SIGKILL", step=8), id="in the middle of an epoch"),
-    pytest.param(IN_SAVE.format(signal="SIGKILL", name="last_model"), id="saving the last"),
-    pytest.param(IN_SAVE.format(signal="SIGKILL", name="best_model"), id="saving the best"),
-])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param(IN_EPOCH.format(signal="SIGKILL", step=8), id="in the middle of an epoch"),
+        pytest.param(IN_SAVE.format(signal="SIGKILL", name="last_model"), id="saving the last"),
+        pytest.param(IN_SAVE.format(signal="SIGKILL", name="best_model"), id="saving the best"),
+    ],
+)
 def test_killed_and_resumed_equals_uninterrupted(patch, straight, tiny_root, tmp_path):
     killed = run_patched(patch, tiny_root, tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -82,7 +90,10 @@ def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path)
     stopped = run_patched(IN_EPOCH.format(signal=name, step=8), tiny_root, tmp_path)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert f"--resume {tmp_path / 'last_model.pth'}" in stopped.stdout and "up to the end of epoch 1" in stopped.stdout
+    assert (
+        f"--resume {tmp_path / 'last_model.pth'}" in stopped.stdout
+        and "up to the end of epoch 1" in stopped.stdout
+    )
     assert load(tmp_path / "last_model.pth")["epoch"] == 1 and (tmp_path / "curves.png").exists()
 
 

@@ -18,7 +18,9 @@ def touch(root, *names):
 
 
 def paths(cases):
-    return [tuple(path and path.name for path in (case.image, case.label, case.roi)) for case in cases]
+    return [
+        tuple(path and path.name for path in (case.image, case.label, case.roi)) for case in cases
+    ]
 
 
 def problems(dataset, root):
@@ -27,10 +29,22 @@ def problems(dataset, root):
 
 # --- folder -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("image, label", [
-    ("a.jpg", "a.png"), ("a.jpg", "a_mask.png"), ("21_training.tif", "21_manual1.gif"), ("Image_01L.jpg", "Image_01L_1stHO.png"),
-    ("a.b.jpg", "a.b_label.png"), ("A.JPG", "a_GT.PNG"), ("x_sat.jpg", "x_mask.png"), ("0001TP_006690.png", "0001TP_006690_L.png"),
-    ("a_l.png", "a_l.png"), ("a.ppm.gz", "a.ppm.gz")])
+
+@pytest.mark.parametrize(
+    "image, label",
+    [
+        ("a.jpg", "a.png"),
+        ("a.jpg", "a_mask.png"),
+        ("21_training.tif", "21_manual1.gif"),
+        ("Image_01L.jpg", "Image_01L_1stHO.png"),
+        ("a.b.jpg", "a.b_label.png"),
+        ("A.JPG", "a_GT.PNG"),
+        ("x_sat.jpg", "x_mask.png"),
+        ("0001TP_006690.png", "0001TP_006690_L.png"),
+        ("a_l.png", "a_l.png"),
+        ("a.ppm.gz", "a.ppm.gz"),
+    ],
+)
 def test_files_belong_together_by_name(tmp_path, image, label):
     touch(tmp_path, f"images/{image}", f"masks/{label}")
     assert paths(list_cases("folder", tmp_path)["all"]) == [(image, label, None)]
@@ -38,10 +52,15 @@ def test_files_belong_together_by_name(tmp_path, image, label):
 
 def test_an_equal_name_goes_before_one_without_ending(tmp_path):
     touch(tmp_path, "images/a.png", "images/a_l.png", "masks/a.png", "masks/a_l.png")
-    assert paths(list_cases("folder", tmp_path)["all"]) == [("a.png", "a.png", None), ("a_l.png", "a_l.png", None)]
+    assert paths(list_cases("folder", tmp_path)["all"]) == [
+        ("a.png", "a.png", None),
+        ("a_l.png", "a_l.png", None),
+    ]
 
 
-@pytest.mark.parametrize("labels, rois", [("masks", "roi"), ("labels", "fov"), ("annotations", "rois")])
+@pytest.mark.parametrize(
+    "labels, rois", [("masks", "roi"), ("labels", "fov"), ("annotations", "rois")]
+)
 def test_labels_and_rois_may_be_called_otherwise(tmp_path, labels, rois):
     touch(tmp_path, "images/a.png", f"{labels}/a.png", f"{rois}/a_roi.png")
     assert paths(list_cases("folder", tmp_path)["all"]) == [("a.png", "a.png", "a_roi.png")]
@@ -59,19 +78,32 @@ def test_splits_by_folder_above_or_below(tmp_path, place):
         for kind in ("images", "masks"):
             touch(tmp_path, place.format(split=split, kind=kind) + f"/{stem}.png")
     assert {split: paths(cases) for split, cases in list_cases("folder", tmp_path).items()} == {
-        "train": [("a.png", "a.png", None)], "val": [("b.png", "b.png", None)], "test": [("c.png", "c.png", None)]}
+        "train": [("a.png", "a.png", None)],
+        "val": [("b.png", "b.png", None)],
+        "test": [("c.png", "c.png", None)],
+    }
 
 
 def test_a_test_split_may_lack_its_masks_but_no_other(tmp_path):
-    touch(tmp_path, "train/images/a.png", "train/masks/a.png", "test/images/c.png", "val/images/b.png")
-    assert [re.sub(r".*/(val/\S+) ", r"\1 ", text).split(" in ")[0] for text in problems("folder", tmp_path)] == [
-        "val/images/b.png has no label"]
+    touch(
+        tmp_path, "train/images/a.png", "train/masks/a.png", "test/images/c.png", "val/images/b.png"
+    )
+    assert [
+        re.sub(r".*/(val/\S+) ", r"\1 ", text).split(" in ")[0]
+        for text in problems("folder", tmp_path)
+    ] == ["val/images/b.png has no label"]
 
 
-@pytest.mark.parametrize("extra, named", [
-    ("images/b.png", "b.png has no label in"), ("masks/b.png", "b.png has no image"),
-    ("images/a.jpg", "two files for one image"), ("masks/a_mask.png", "two files for one image"),
-    ("roi/b.png", "a.png has no ROI mask in")])
+@pytest.mark.parametrize(
+    "extra, named",
+    [
+        ("images/b.png", "b.png has no label in"),
+        ("masks/b.png", "b.png has no image"),
+        ("images/a.jpg", "two files for one image"),
+        ("masks/a_mask.png", "two files for one image"),
+        ("roi/b.png", "a.png has no ROI mask in"),
+    ],
+)
 def test_what_does_not_fit_is_listed_and_refused(tmp_path, extra, named):
     touch(tmp_path, "images/a.png", "masks/a.png", extra)
     with pytest.raises(DataError, match=named):
@@ -79,7 +111,14 @@ def test_what_does_not_fit_is_listed_and_refused(tmp_path, extra, named):
 
 
 def test_hidden_and_other_files_are_passed_over(tmp_path):
-    touch(tmp_path, "images/a.png", "masks/a.png", "images/.b.png", "images/notes.txt", "masks/Thumbs.db")
+    touch(
+        tmp_path,
+        "images/a.png",
+        "masks/a.png",
+        "images/.b.png",
+        "images/notes.txt",
+        "masks/Thumbs.db",
+    )
     assert len(list_cases("folder", tmp_path)["all"]) == 1
 
 
@@ -92,11 +131,17 @@ def test_nothing_there_names_the_place_and_the_layout(tmp_path, dataset):
 
 # --- list -------------------------------------------------------------------------------------------------------------
 
+
 def test_a_list_file_with_tabs_commas_or_blanks(tmp_path):
     touch(tmp_path, "x/a b.png", "x/c.png", "y/a.png", "y/c.png", "y/r.png", "x/d.png", "y/d.png")
-    (tmp_path / "all.txt").write_text("# image, label, ROI\nx/a b.png\ty/a.png\n\nx/c.png, y/c.png, y/r.png\nx/d.png y/d.png\n")
+    (tmp_path / "all.txt").write_text(
+        "# image, label, ROI\nx/a b.png\ty/a.png\n\nx/c.png, y/c.png, y/r.png\nx/d.png y/d.png\n"
+    )
     assert paths(list_cases("list", tmp_path / "all.txt")["all"]) == [
-        ("a b.png", "a.png", None), ("c.png", "c.png", "r.png"), ("d.png", "d.png", None)]
+        ("a b.png", "a.png", None),
+        ("c.png", "c.png", "r.png"),
+        ("d.png", "d.png", None),
+    ]
 
 
 def test_lists_for_each_split(tmp_path):
@@ -104,12 +149,21 @@ def test_lists_for_each_split(tmp_path):
     (tmp_path / "train.txt").write_text("a.png b.png\n")
     (tmp_path / "test.txt").write_text("c.png\n")
     listed = list_cases("list", tmp_path)
-    assert paths(listed["train"]) == [("a.png", "b.png", None)] and paths(listed["test"]) == [("c.png", None, None)]
+    assert paths(listed["train"]) == [("a.png", "b.png", None)] and paths(listed["test"]) == [
+        ("c.png", None, None)
+    ]
 
 
-@pytest.mark.parametrize("line, named", [
-    ("a.png", "line 1: .*a.png has no label"), ("a.png nowhere.png", "line 1: there is no .*nowhere.png"),
-    ("a.png a.png a.png a.png", "holds 4 paths"), ("a.png a.png\na.png a.png", "line 2: .* listed twice"), ("# none", "lists no images")])
+@pytest.mark.parametrize(
+    "line, named",
+    [
+        ("a.png", "line 1: .*a.png has no label"),
+        ("a.png nowhere.png", "line 1: there is no .*nowhere.png"),
+        ("a.png a.png a.png a.png", "holds 4 paths"),
+        ("a.png a.png\na.png a.png", "line 2: .* listed twice"),
+        ("# none", "lists no images"),
+    ],
+)
 def test_bad_lines_are_named(tmp_path, line, named):
     touch(tmp_path, "a.png")
     (tmp_path / "all.txt").write_text(line)
@@ -119,11 +173,16 @@ def test_bad_lines_are_named(tmp_path, line, named):
 
 # --- the published layouts --------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("labels", ["{}annot/{}.png", "{}_labels/{}_L.png"])
 @pytest.mark.parametrize("below", ["", "CamVid/"])
 def test_camvid_as_the_tutorial_ships_it_and_renamed(tmp_path, labels, below):
     for split in ("train", "val", "test"):
-        touch(tmp_path, f"{below}{split}/0001TP_{split}.png", below + labels.format(split, f"0001TP_{split}"))
+        touch(
+            tmp_path,
+            f"{below}{split}/0001TP_{split}.png",
+            below + labels.format(split, f"0001TP_{split}"),
+        )
     listed = list_cases("camvid", tmp_path)
     assert list(listed) == ["train", "val", "test"]
     assert all(len(cases) == 1 and cases[0].label for cases in listed.values())
@@ -131,25 +190,45 @@ def test_camvid_as_the_tutorial_ships_it_and_renamed(tmp_path, labels, below):
 
 def test_chase_db1_trains_on_the_first_20(tmp_path):
     names = [f"Image_{number:02d}{eye}" for number in range(1, 15) for eye in "LR"]
-    touch(tmp_path, *(f"CHASEDB1/{name}{end}" for name in names for end in (".jpg", "_1stHO.png", "_2ndHO.png")))
+    touch(
+        tmp_path,
+        *(
+            f"CHASEDB1/{name}{end}"
+            for name in names
+            for end in (".jpg", "_1stHO.png", "_2ndHO.png")
+        ),
+    )
     listed = list_cases("chase_db1", tmp_path)
-    assert [case.name for case in listed["train"]] == names[:20] and [case.name for case in listed["test"]] == names[20:]
+    assert [case.name for case in listed["train"]] == names[:20] and [
+        case.name for case in listed["test"]
+    ] == names[20:]
     assert paths(listed["test"])[-1] == ("Image_14R.jpg", "Image_14R_1stHO.png", None)
 
 
 @pytest.mark.parametrize("suffix", [".ppm", ".ppm.gz"])
 def test_stare_comes_in_one_piece(tmp_path, suffix):
-    touch(tmp_path, *(f"STARE/stare-images/im{n:04d}{suffix}" for n in (1, 2, 324)),
-          *(f"STARE/labels-ah/im{n:04d}.ah{suffix}" for n in (1, 2, 324)))
-    assert paths(list_cases("stare", tmp_path)["all"])[2] == (f"im0324{suffix}", f"im0324.ah{suffix}", None)
+    touch(
+        tmp_path,
+        *(f"STARE/stare-images/im{n:04d}{suffix}" for n in (1, 2, 324)),
+        *(f"STARE/labels-ah/im{n:04d}.ah{suffix}" for n in (1, 2, 324)),
+    )
+    assert paths(list_cases("stare", tmp_path)["all"])[2] == (
+        f"im0324{suffix}",
+        f"im0324.ah{suffix}",
+        None,
+    )
     (tmp_path / f"STARE/labels-ah/im0002.ah{suffix}").unlink()
     assert ["has no label" in text for text in problems("stare", tmp_path)] == [True]
 
 
 def test_hrf_trains_on_the_first_five_of_each_group(tmp_path):
     names = [f"{number:02d}_{group}" for number in range(1, 16) for group in ("dr", "g", "h")]
-    touch(tmp_path, *(f"images/{name}.JPG" for name in names), *(f"manual1/{name}.tif" for name in names),
-          *(f"mask/{name}_mask.tif" for name in names))
+    touch(
+        tmp_path,
+        *(f"images/{name}.JPG" for name in names),
+        *(f"manual1/{name}.tif" for name in names),
+        *(f"mask/{name}_mask.tif" for name in names),
+    )
     listed = list_cases("hrf", tmp_path)
     assert [case.name for case in listed["train"]] == names[:15] and len(listed["test"]) == 30
     assert paths(listed["train"])[0] == ("01_dr.JPG", "01_dr.tif", "01_dr_mask.tif")
@@ -160,11 +239,14 @@ def test_roi_masks_are_taken_where_there_are_some(tmp_path, dataset):
     name = {"chase_db1": "Image_01L.jpg", "stare": "im0001.ppm"}[dataset]
     label = {"chase_db1": "Image_01L_1stHO.png", "stare": "im0001.ah.ppm"}[dataset]
     touch(tmp_path, name, label, f"roi/{name.split('.')[0]}_roi.png")
-    assert paths(list_cases(dataset, tmp_path)["all"]) == [(name, label, f"{name.split('.')[0]}_roi.png")]
+    assert paths(list_cases(dataset, tmp_path)["all"]) == [
+        (name, label, f"{name.split('.')[0]}_roi.png")
+    ]
 
 
 def test_every_layout_that_is_listed_can_be_read(tmp_path):
     from my_dataset import SegmentationDataset
+
     write_folder(tmp_path, count=3)
     (tmp_path / "roi").mkdir()
     for case in list_cases("folder", write_folder(tmp_path, count=3))["all"]:

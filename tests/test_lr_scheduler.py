@@ -39,7 +39,9 @@ def test_warm_up_is_linear_from_a_thousandth_to_one():
     assert seen[11] < BASE_LR
 
 
-@pytest.mark.parametrize("step, progress", [(10, 0), (11, 1 / 40), (30, 0.5), (40, 0.75), (49, 39 / 40)])
+@pytest.mark.parametrize(
+    "step, progress", [(10, 0), (11, 1 / 40), (30, 0.5), (40, 0.75), (49, 39 / 40)]
+)
 def test_decay_has_the_power_of_nine_tenths(step, progress):
     assert rates(50, num_step=10, epochs=5)[step] == pytest.approx(BASE_LR * (1 - progress) ** 0.9)
 
@@ -47,7 +49,9 @@ def test_decay_has_the_power_of_nine_tenths(step, progress):
 # (1 − 1/2)^0.9 and (1 − 3/4)^0.9 by a pocket calculator
 @pytest.mark.parametrize("step, expected", [(0, 1.0), (50, 0.535887), (75, 0.287175), (100, 0.0)])
 def test_without_warm_up_the_decay_begins_at_once(step, expected):
-    assert poly_factor(step, **plan_schedule(10, 10, warmup=False)) == pytest.approx(expected, abs=1e-6)
+    assert poly_factor(step, **plan_schedule(10, 10, warmup=False)) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_warm_up_takes_the_given_epochs_and_factor():
@@ -67,7 +71,7 @@ def test_past_the_end_the_rate_is_zero_and_real(past, options):
 def test_rates_of_any_run_are_real_numbers_between_zero_and_the_base(num_step, epochs, warmup):
     seen = rates(2 * num_step * epochs + 3, num_step, epochs, warmup)
     assert all(isinstance(rate, float) and 0 <= rate <= BASE_LR for rate in seen)
-    assert all(rate > 0 for rate in seen[:num_step * epochs])
+    assert all(rate > 0 for rate in seen[: num_step * epochs])
     assert max(seen) > BASE_LR / 2
 
 
@@ -94,7 +98,13 @@ def test_a_schedule_begun_in_the_middle_goes_on_as_the_whole_does(start):
     assert scheduler.last_epoch == 40
 
 
-PLANS = [(10, 4, {}), (10, 4, {"warmup": False}), (10, 1, {}), (1, 6, {}), (7, 5, {"warmup_epochs": 2})]
+PLANS = [
+    (10, 4, {}),
+    (10, 4, {"warmup": False}),
+    (10, 1, {}),
+    (1, 6, {}),
+    (7, 5, {"warmup_epochs": 2}),
+]
 
 
 @pytest.mark.parametrize("num_step, epochs, options", PLANS, ids=str)

@@ -8,7 +8,15 @@ import torch
 
 from src.inference import decide
 from train_utils import ConfusionMatrix, SegmentationCounts, summarize
-from train_utils.metrics import BINS, best_threshold, confusion_counts, dice_from_confusion, f1_curve, near_counts, rank_scores
+from train_utils.metrics import (
+    BINS,
+    best_threshold,
+    confusion_counts,
+    dice_from_confusion,
+    f1_curve,
+    near_counts,
+    rank_scores,
+)
 
 TARGET = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255]])
 PRED = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
@@ -40,6 +48,7 @@ def random_image(seed, size=(20, 30), levels=None):
 
 # --- the confusion matrix ---------------------------------------------------------------------------------------------
 
+
 def test_confusion_matrix_by_hand():
     matrix = ConfusionMatrix(2)
     matrix.update(TARGET, PRED)
@@ -69,10 +78,12 @@ def test_updates_add_up_and_reset_starts_again():
 def test_text_is_the_block_of_the_results_file():
     matrix = ConfusionMatrix(2)
     matrix.update(TARGET, PRED)
-    assert str(matrix) == ("global correct: 66.7\n"
-                           "average row correct: ['66.7', '66.7']\n"
-                           "IoU: ['50.0', '50.0']\n"
-                           "mean IoU: 50.0")
+    assert str(matrix) == (
+        "global correct: 66.7\n"
+        "average row correct: ['66.7', '66.7']\n"
+        "IoU: ['50.0', '50.0']\n"
+        "mean IoU: 50.0"
+    )
 
 
 def test_a_perfect_prediction_scores_one_hundred():
@@ -108,12 +119,15 @@ def test_without_any_judged_pixel_no_score_is_made_up():
     assert "mean IoU: nan" in str(matrix)
 
 
-@pytest.mark.parametrize("target, pred, what", [
-    ([0, 1, 2], [0, 1, 1], "target holds class ids [2]"),
-    ([0, -1, 1], [0, 1, 1], "target holds class ids [-1]"),
-    ([0, 1, 254], [0, 1, 1], "target holds class ids [254]"),
-    ([0, 1, 1], [0, 1, 7], "prediction holds class ids [7]"),
-])
+@pytest.mark.parametrize(
+    "target, pred, what",
+    [
+        ([0, 1, 2], [0, 1, 1], "target holds class ids [2]"),
+        ([0, -1, 1], [0, 1, 1], "target holds class ids [-1]"),
+        ([0, 1, 254], [0, 1, 1], "target holds class ids [254]"),
+        ([0, 1, 1], [0, 1, 7], "prediction holds class ids [7]"),
+    ],
+)
 @pytest.mark.parametrize("counter", ["matrix", "counts"])
 def test_labels_out_of_range_are_refused_and_named(target, pred, what, counter):
     target, pred = torch.tensor([target]), torch.tensor([pred])
@@ -126,8 +140,10 @@ def test_labels_out_of_range_are_refused_and_named(target, pred, what, counter):
 
 
 def test_what_is_predicted_on_ignored_pixels_does_not_matter():
-    assert torch.equal(confusion_counts(TARGET, torch.where(TARGET == 255, 99, PRED), 2),
-                       confusion_counts(TARGET, PRED, 2))
+    assert torch.equal(
+        confusion_counts(TARGET, torch.where(TARGET == 255, 99, PRED), 2),
+        confusion_counts(TARGET, PRED, 2),
+    )
 
 
 def test_another_id_can_be_ignored():
@@ -144,6 +160,7 @@ def test_dice_by_hand():
 
 # --- the counts of a set of images ------------------------------------------------------------------------------------
 
+
 def test_dice_is_the_mean_over_images_and_f1_is_pooled():
     ones = torch.ones(1, 4)
     half = torch.tensor([[1.0, 1, 0, 0]])
@@ -159,7 +176,9 @@ def test_dice_is_the_mean_over_images_and_f1_is_pooled():
 def test_an_image_without_the_class_is_left_out():
     truth = torch.tensor([[0, 0, 1, 1]])
     good, empty = torch.tensor([[0.0, 0, 1, 0]]), torch.zeros(1, 4)
-    counts = count((truth, good), (torch.zeros_like(truth), empty), (torch.full_like(truth, 255), empty))
+    counts = count(
+        (truth, good), (torch.zeros_like(truth), empty), (torch.full_like(truth, 255), empty)
+    )
     assert counts.dice_per_image()[0] == pytest.approx(2 / 3)
     assert counts.dice_per_image()[1:].isnan().all()
     assert counts.mean_dice() == pytest.approx(2 / 3)
@@ -176,7 +195,9 @@ def test_without_foreground_anywhere_there_is_no_dice():
     empty = torch.zeros(2, 2)
     counts = count((empty.long(), empty))
     scores = summarize(counts)
-    assert math.isnan(counts.mean_dice()) and math.isnan(scores["dice"]) and math.isnan(scores["auc"])
+    assert (
+        math.isnan(counts.mean_dice()) and math.isnan(scores["dice"]) and math.isnan(scores["auc"])
+    )
     assert scores["best_threshold"] == 0.5 and math.isnan(scores["best_f1"])
 
 
@@ -188,11 +209,26 @@ def test_dice_of_several_classes_is_the_mean_of_those_that_occur_in_the_image():
 
 
 def test_summary_of_two_classes_by_hand():
-    counts = count((torch.tensor([[0, 0, 0, 0, 1, 1, 1, 255]]), torch.tensor([[0.1, 0.2, 0.3, 0.8, 0.9, 0.7, 0.4, 1]])))
+    counts = count(
+        (
+            torch.tensor([[0, 0, 0, 0, 1, 1, 1, 255]]),
+            torch.tensor([[0.1, 0.2, 0.3, 0.8, 0.9, 0.7, 0.4, 1]]),
+        )
+    )
     scores = summarize(counts, threshold=0.25)  # TP 2, FP 1, FN 1, TN 3
-    expected = {"pixels": 7, "images": 1, "f1": 4 / 6, "accuracy": 5 / 7, "sensitivity": 2 / 3, "specificity": 3 / 4,
-                "precision": 2 / 3, "mean_iou": (3 / 5 + 2 / 4) / 2, "f1_at_threshold": 6 / 8,
-                "auc": 10 / 12, "average_precision": (1 / 1 + 2 / 3 + 3 / 4) / 3}
+    expected = {
+        "pixels": 7,
+        "images": 1,
+        "f1": 4 / 6,
+        "accuracy": 5 / 7,
+        "sensitivity": 2 / 3,
+        "specificity": 3 / 4,
+        "precision": 2 / 3,
+        "mean_iou": (3 / 5 + 2 / 4) / 2,
+        "f1_at_threshold": 6 / 8,
+        "auc": 10 / 12,
+        "average_precision": (1 / 1 + 2 / 3 + 3 / 4) / 3,
+    }
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert scores["recall_per_class"] == pytest.approx([3 / 4, 2 / 3])
     assert scores["precision_per_class"] == pytest.approx([3 / 4, 2 / 3])
@@ -217,6 +253,7 @@ def test_pooled_scores_do_not_depend_on_how_the_pixels_are_cut_into_images():
 
 
 # --- ranks and thresholds ---------------------------------------------------------------------------------------------
+
 
 def exact_auc(labels, scores):
     """The rank statistic: (sum of the positives' ranks − its least value) / pairs, ties having their mean rank."""
@@ -248,13 +285,19 @@ def test_auc_and_average_precision_are_the_exact_ones(levels, tolerance):
     labels, scores = judged(images)
     summary = summarize(count(*images))
     assert summary["auc"] == pytest.approx(exact_auc(labels, scores), abs=tolerance)
-    assert summary["average_precision"] == pytest.approx(exact_average_precision(labels, scores), abs=tolerance)
+    assert summary["average_precision"] == pytest.approx(
+        exact_average_precision(labels, scores), abs=tolerance
+    )
 
 
 def test_auc_of_perfect_reversed_and_constant_scores():
     target = torch.tensor([[0, 0, 0, 1, 1]])
     rising, flat = torch.tensor([[0.0, 0.1, 0.2, 0.3, 1.0]]), torch.full((1, 5), 0.3)
-    assert [summarize(count((target, vessel)))["auc"] for vessel in (rising, 1 - rising, flat)] == [1, 0, 0.5]
+    assert [summarize(count((target, vessel)))["auc"] for vessel in (rising, 1 - rising, flat)] == [
+        1,
+        0,
+        0.5,
+    ]
     assert summarize(count((target, rising)))["average_precision"] == 1
     assert summarize(count((target, flat)))["average_precision"] == pytest.approx(0.4)
 
@@ -288,7 +331,9 @@ def test_best_threshold_is_the_best_of_all_and_decides_as_promised(seed, levels)
     counts = count((target, vessel))
     labels, scores = judged([(target, vessel)])
     threshold, f1 = best_threshold(*counts.histograms[0])
-    assert f1 == pytest.approx(max(f1_above(labels, scores, t) for t in np.unique(scores)), abs=1e-12)
+    assert f1 == pytest.approx(
+        max(f1_above(labels, scores, t) for t in np.unique(scores)), abs=1e-12
+    )
     called = decide(of_vessel(vessel)[None], threshold)[0]
     decided = ConfusionMatrix(2)
     decided.update(target, called)
@@ -308,7 +353,9 @@ def test_of_several_classes_each_has_its_own_ranks():
     target = torch.randint(3, (30, 40))
     counts = SegmentationCounts(3)
     counts.update(target, probs.argmax(0), probs)
-    expected = [exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)]
+    expected = [
+        exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)
+    ]
     assert summarize(counts)["auc"] == pytest.approx(np.mean(expected), abs=1e-4)
     assert "best_threshold" not in summarize(counts)
 
@@ -329,16 +376,23 @@ def shifted(down, right=0):
     return torch.roll(LINE, (down, right), (0, 1))
 
 
-@pytest.mark.parametrize("pred, tolerance, expected", [
-    (LINE, 1, [6, 6, 6, 6]),
-    (shifted(1), 1, [6, 6, 6, 6]),  # one pixel beside the truth all along
-    (shifted(1, 1), 1, [6, 6, 6, 6]),  # and diagonally
-    (shifted(2), 1, [0, 6, 0, 6]),
-    (shifted(2), 2, [6, 6, 6, 6]),
-    (shifted(0, 2), 1, [5, 6, 5, 6]),  # columns 3-8 against 1-6: 3-7 lie within a pixel, and 2-6 do
-    (torch.zeros_like(LINE), 1, [0, 0, 0, 6]),
-    (torch.ones_like(LINE), 1, [24, 63, 6, 6]),  # the line and its border: 3 × 8 pixels
-])
+@pytest.mark.parametrize(
+    "pred, tolerance, expected",
+    [
+        (LINE, 1, [6, 6, 6, 6]),
+        (shifted(1), 1, [6, 6, 6, 6]),  # one pixel beside the truth all along
+        (shifted(1, 1), 1, [6, 6, 6, 6]),  # and diagonally
+        (shifted(2), 1, [0, 6, 0, 6]),
+        (shifted(2), 2, [6, 6, 6, 6]),
+        (
+            shifted(0, 2),
+            1,
+            [5, 6, 5, 6],
+        ),  # columns 3-8 against 1-6: 3-7 lie within a pixel, and 2-6 do
+        (torch.zeros_like(LINE), 1, [0, 0, 0, 6]),
+        (torch.ones_like(LINE), 1, [24, 63, 6, 6]),  # the line and its border: 3 × 8 pixels
+    ],
+)
 def test_near_counts_by_hand(pred, tolerance, expected):
     assert near_counts(LINE, pred, 1, tolerance).tolist() == expected
 
@@ -353,10 +407,19 @@ def test_near_counts_are_those_of_brute_force():
     generator = torch.Generator().manual_seed(0)
     target, pred = (torch.rand(2, 20, 24, generator=generator) < 0.06).long()
     for tolerance in (1, 3):
+
         def near(points, others, tolerance=tolerance):
-            distances = (points.nonzero()[:, None] - others.nonzero()[None]).abs().amax(2)  # chessboard distance
+            distances = (
+                (points.nonzero()[:, None] - others.nonzero()[None]).abs().amax(2)
+            )  # chessboard distance
             return int((distances.amin(1) <= tolerance).sum())
-        assert near_counts(target, pred, 1, tolerance).tolist() == [near(pred, target), int(pred.sum()), near(target, pred), int(target.sum())]
+
+        assert near_counts(target, pred, 1, tolerance).tolist() == [
+            near(pred, target),
+            int(pred.sum()),
+            near(target, pred),
+            int(target.sum()),
+        ]
 
 
 def test_the_summary_pools_them_over_images():
@@ -365,15 +428,23 @@ def test_the_summary_pools_them_over_images():
         counts.update(LINE, pred, of_vessel(pred.float()))
     scores = summarize(counts)
     precision, recall = (5 + 24) / (6 + 63), (5 + 6) / 12
-    assert scores["precision_tolerant"] == pytest.approx(precision) and scores["recall_tolerant"] == pytest.approx(recall)
-    assert scores["f1_tolerant"] == pytest.approx(2 * precision * recall / (precision + recall)) and scores["tolerance"] == 1
+    assert scores["precision_tolerant"] == pytest.approx(precision) and scores[
+        "recall_tolerant"
+    ] == pytest.approx(recall)
+    assert (
+        scores["f1_tolerant"] == pytest.approx(2 * precision * recall / (precision + recall))
+        and scores["tolerance"] == 1
+    )
     assert "f1_tolerant" not in summarize(count((TARGET, PRED.float())))
 
 
 def test_the_sum_of_two_counts_is_that_of_one_judgement():
     first, second, both = (SegmentationCounts(2, ignore_index=7, tolerance=1) for _ in range(3))
     ignored = torch.where(torch.arange(LINE.shape[1]) < 2, 7, LINE)
-    for part, target, pred in ((first, ignored, shifted(0, 2)), (second, LINE, torch.ones_like(LINE))):
+    for part, target, pred in (
+        (first, ignored, shifted(0, 2)),
+        (second, LINE, torch.ones_like(LINE)),
+    ):
         for counts in (part, both):
             counts.update(target, pred, of_vessel(pred.float()))
     total = first + second
@@ -381,7 +452,10 @@ def test_the_sum_of_two_counts_is_that_of_one_judgement():
     assert total.ignore_index == 7 and torch.equal(total.confusion, both.confusion)
 
 
-@pytest.mark.parametrize("target, pred, f1", [(LINE, 0 * LINE, 0.0), (0 * LINE, LINE, 0.0), (0 * LINE, 0 * LINE, math.nan)])
+@pytest.mark.parametrize(
+    "target, pred, f1",
+    [(LINE, 0 * LINE, 0.0), (0 * LINE, LINE, 0.0), (0 * LINE, 0 * LINE, math.nan)],
+)
 def test_nothing_true_or_nothing_predicted(target, pred, f1):
     counts = SegmentationCounts(2, tolerance=1)
     counts.update(target, pred, of_vessel(pred.float()))

@@ -47,35 +47,75 @@ def refusal(capsys, *argv):
 
 # --- flags → options --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("argv, expected", [
-    ([], {"bilinear": False, "base_c": 16, "norm": True, "bias": None}),
-    (["--preset", "classic"], {"bilinear": True, "base_c": 32, "norm": True, "bias": None}),
-    (["--base-c", 8, "--no-norm"], {"bilinear": False, "base_c": 8, "norm": False, "bias": None}),
-    (["--bias"], {"bilinear": False, "base_c": 16, "norm": True, "bias": True}),
-    (["--model", "unet_plus_plus"], {"base_c": 32, "deep_supervision": True, "norm": True, "bias": None}),
-    (["--model", "unet_plus_plus", "--no-deep-supervision", "--preset", "classic"],
-     {"base_c": 32, "deep_supervision": False, "norm": True, "bias": None}),
-    (["--model", "attention_unet", "--bilinear"], {"bilinear": True, "base_c": 16, "norm": True, "bias": None}),
-    (["--model", "resunet"], {"base_c": 64}),
-    (["--model", "unet_original", "--base-c", 16], {"base_c": 16}),
-    (["--model", "vgg16_unet"], {}),
-    (["--model", "mobilenetv3_unet", "--pretrained"], {}),  # where the weights began is not what the model is
-], ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "")
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], {"bilinear": False, "base_c": 16, "norm": True, "bias": None}),
+        (["--preset", "classic"], {"bilinear": True, "base_c": 32, "norm": True, "bias": None}),
+        (
+            ["--base-c", 8, "--no-norm"],
+            {"bilinear": False, "base_c": 8, "norm": False, "bias": None},
+        ),
+        (["--bias"], {"bilinear": False, "base_c": 16, "norm": True, "bias": True}),
+        (
+            ["--model", "unet_plus_plus"],
+            {"base_c": 32, "deep_supervision": True, "norm": True, "bias": None},
+        ),
+        (
+            ["--model", "unet_plus_plus", "--no-deep-supervision", "--preset", "classic"],
+            {"base_c": 32, "deep_supervision": False, "norm": True, "bias": None},
+        ),
+        (
+            ["--model", "attention_unet", "--bilinear"],
+            {"bilinear": True, "base_c": 16, "norm": True, "bias": None},
+        ),
+        (["--model", "resunet"], {"base_c": 64}),
+        (["--model", "unet_original", "--base-c", 16], {"base_c": 16}),
+        (["--model", "vgg16_unet"], {}),
+        (
+            ["--model", "mobilenetv3_unet", "--pretrained"],
+            {},
+        ),  # where the weights began is not what the model is
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
 def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
     assert options(*argv) == expected
 
 
-@pytest.mark.parametrize("argv, named", [
-    (["--model", "vgg16_unet", "--base-c", 16], "--base-c: --model vgg16_unet has no such option; it has --pretrained"),
-    (["--model", "resunet", "--no-bilinear"], "--bilinear: --model resunet has no such option; it has --base-c"),
-    (["--pretrained"], "--pretrained: --model unet has no such option; it has --base-c, --bilinear, --norm, --bias"),
-    (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
-    (["--model", "unet_original", "--crop-size", 187], "--crop-size 187: unet_original learns from crops of at least 188"),
-    (["--model", "mobilenetv3_unet", "--crop-size", 32], "--crop-size 32: mobilenetv3_unet.*of at least 33"),
-    (["--model", "vgg16_unet", "--pretrained", "--in-channels", 4], "--pretrained: .*not --in-channels 4"),
-    (["--prune", 2], "--prune belongs to --test-only"),
-    (["--prune", 5, "--test-only"], "--prune.*at most 4"),
-])
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (
+            ["--model", "vgg16_unet", "--base-c", 16],
+            "--base-c: --model vgg16_unet has no such option; it has --pretrained",
+        ),
+        (
+            ["--model", "resunet", "--no-bilinear"],
+            "--bilinear: --model resunet has no such option; it has --base-c",
+        ),
+        (
+            ["--pretrained"],
+            "--pretrained: --model unet has no such option; it has --base-c, --bilinear, --norm, --bias",
+        ),
+        (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
+        (
+            ["--model", "unet_original", "--crop-size", 187],
+            "--crop-size 187: unet_original learns from crops of at least 188",
+        ),
+        (
+            ["--model", "mobilenetv3_unet", "--crop-size", 32],
+            "--crop-size 32: mobilenetv3_unet.*of at least 33",
+        ),
+        (
+            ["--model", "vgg16_unet", "--pretrained", "--in-channels", 4],
+            "--pretrained: .*not --in-channels 4",
+        ),
+        (["--prune", 2], "--prune belongs to --test-only"),
+        (["--prune", 5, "--test-only"], "--prune.*at most 4"),
+    ],
+)
 def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
     message = refusal(capsys, *argv)
     assert all(part in message for part in named.split(".*"))
@@ -83,7 +123,10 @@ def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
 
 def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
     said = describe_recipe(parse("--preset", "classic", "--lr", 0.02, "--model", "resunet"))
-    assert "model resunet: in_channels 3, num_classes 2, base_c 64\nrecipe classic: augment resize" in said
+    assert (
+        "model resunet: in_channels 3, num_classes 2, base_c 64\nrecipe classic: augment resize"
+        in said
+    )
     assert "lr 0.02" in said and "class_weights [1.0, 2.0]" in said
     assert "central 4 px" in describe_recipe(parse("--crop-size", 192, "--model", "unet_original"))
 
@@ -91,9 +134,14 @@ def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
 def test_every_option_of_every_class_has_a_flag():
     for name in MODELS:
         described = describe_model(parse("--model", name))
-        assert described["model_kwargs"].keys() <= MODEL_FLAGS.keys() | {"in_channels", "num_classes"}
+        assert described["model_kwargs"].keys() <= MODEL_FLAGS.keys() | {
+            "in_channels",
+            "num_classes",
+        }
         with torch.device("meta"):
-            assert build_model(described["model_name"], **described["model_kwargs"]).num_classes == 2
+            assert (
+                build_model(described["model_name"], **described["model_kwargs"]).num_classes == 2
+            )
 
 
 def test_list_models_prints_what_each_name_builds(capsys):
@@ -102,47 +150,85 @@ def test_list_models_prints_what_each_name_builds(capsys):
     assert lines.keys() == MODELS.keys() | {"--model"}
     # base 16 transposed is what the recipe trains: DESIGN's 31,037,698 counts base 64
     with torch.device("meta"):
-        assert lines["unet"] == f"{sum(p.numel() for p in MODELS['unet'](3, 2, False, 16).parameters()):,}"
+        assert (
+            lines["unet"]
+            == f"{sum(p.numel() for p in MODELS['unet'](3, 2, False, 16).parameters()):,}"
+        )
     assert lines["unet_plus_plus"] == "9,046,056"
 
 
 def test_mean_and_std_follow_the_weights():
     row = DATASETS["drive"]
-    for argv, mean, std in ((["--model", "vgg16_unet"], row["mean"], row["std"]),
-                            (["--model", "vgg16_unet", "--pretrained"], IMAGENET_MEAN, IMAGENET_STD),
-                            (["--model", "vgg16_unet", "--pretrained", "--mean", .1, .2, .3], [.1, .2, .3], IMAGENET_STD)):
+    for argv, mean, std in (
+        (["--model", "vgg16_unet"], row["mean"], row["std"]),
+        (["--model", "vgg16_unet", "--pretrained"], IMAGENET_MEAN, IMAGENET_STD),
+        (
+            ["--model", "vgg16_unet", "--pretrained", "--mean", 0.1, 0.2, 0.3],
+            [0.1, 0.2, 0.3],
+            IMAGENET_STD,
+        ),
+    ):
         args = parse(*argv)
         assert (args.mean, args.std) == (mean, std)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
+
 def test_what_a_checkpoint_asks_for_and_this_version_or_machine_has_not(tmp_path, capsys):
     path = tmp_path / "run.pth"
     torch.save({"args": {"model": "transformer"}}, path)
     assert "--model transformer, as the checkpoint says: this version has only" in refusal(
-        capsys, "--test-only", "--weights", path)
-    torch.save(dict.fromkeys(("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold"))
-               | {"format": 1, "args": {"sync_bn": True}}, path)
-    assert parse("--test-only", "--weights", path, "--device", "cpu").sync_bn  # judging needs no SyncBatchNorm
-    assert "CUDA only, not on cpu; give --no-sync-bn" in refusal(capsys, "--resume", path, "--device", "cpu")
+        capsys, "--test-only", "--weights", path
+    )
+    torch.save(
+        dict.fromkeys(
+            ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
+        )
+        | {"format": 1, "args": {"sync_bn": True}},
+        path,
+    )
+    assert parse(
+        "--test-only", "--weights", path, "--device", "cpu"
+    ).sync_bn  # judging needs no SyncBatchNorm
+    assert "CUDA only, not on cpu; give --no-sync-bn" in refusal(
+        capsys, "--resume", path, "--device", "cpu"
+    )
     assert not parse("--resume", path, "--device", "cpu", "--no-sync-bn").sync_bn
 
 
-
 def test_a_checkpoint_from_before_an_option_had_its_default():
-    old = {"model_name": "unet", "model_kwargs": {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 16}}
+    old = {
+        "model_name": "unet",
+        "model_kwargs": {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 16},
+    }
     check_description(old, describe_model(parse()), "old.pth")
-    with pytest.raises(CheckpointError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"):
+    with pytest.raises(
+        CheckpointError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"
+    ):
         check_description(old, describe_model(parse("--no-norm")), "old.pth")
-    with pytest.raises(CheckpointError, match="of the model unet, but the flags ask for resunet; leave --model out"):
+    with pytest.raises(
+        CheckpointError, match="of the model unet, but the flags ask for resunet; leave --model out"
+    ):
         check_description(old, describe_model(parse("--model", "resunet")), "old.pth")
     check_description({"model": {}}, describe_model(parse()), "plain.pth")
 
 
 def predicted(weights, images, output, *more):
     """The probabilities that predict.py writes."""
-    argv = ["--weights", weights, "--input", images, "--output", output, "--device", "cpu", "--no-amp", "--save-prob", *more]
+    argv = [
+        "--weights",
+        weights,
+        "--input",
+        images,
+        "--output",
+        output,
+        "--device",
+        "cpu",
+        "--no-amp",
+        "--save-prob",
+        *more,
+    ]
     predict.main(predict.parse_args([str(arg) for arg in argv]))
     return np.asarray(Image.open(output / "01_test_prob.png")).astype(int)
 
@@ -155,60 +241,131 @@ def test_a_unet_plus_plus_trains_resumes_and_is_pruned(tiny_root, tmp_path, caps
     assert checkpoint["epoch"] == 1 and (model.base_c, model.depth) == (4, 4)
     weights, images, scores = folder / "best_model.pth", tiny_root / "DRIVE/test/images", []
     for level in (4, 1):
-        output = run_train(tiny_root, tmp_path / f"test{level}", "--test-only", "--weights", weights, "--prune", level,
-                           settings=())
+        output = run_train(
+            tiny_root,
+            tmp_path / f"test{level}",
+            "--test-only",
+            "--weights",
+            weights,
+            "--prune",
+            level,
+            settings=(),
+        )
         scores.append(json.loads((output / "test_scores.json").read_text())["scores"])
-    assert scores[0] == json.loads((folder / "test_scores.json").read_text())["scores"] and scores[0] != scores[1]
-    whole, *pruned = (predicted(weights, images, tmp_path / f"out{i}", *more) for i, more in
-                      enumerate(([], ["--prune", 4], ["--prune", 1])))
+    assert (
+        scores[0] == json.loads((folder / "test_scores.json").read_text())["scores"]
+        and scores[0] != scores[1]
+    )
+    whole, *pruned = (
+        predicted(weights, images, tmp_path / f"out{i}", *more)
+        for i, more in enumerate(([], ["--prune", 4], ["--prune", 1]))
+    )
     assert np.array_equal(whole, pruned[0]) and not np.array_equal(whole, pruned[1])
 
 
 def test_pruning_something_else_names_the_file(tiny_root, tmp_path):
     weights = run_train(tiny_root, tmp_path / "run", "--epochs", 1) / "best_model.pth"
-    for judge in (lambda: predicted(weights, tiny_root / "DRIVE/test/images", tmp_path / "out", "--prune", 2),
-                  lambda: run_train(tiny_root, tmp_path / "t", "--test-only", "--weights", weights, "--prune", 2)):
+    for judge in (
+        lambda: predicted(weights, tiny_root / "DRIVE/test/images", tmp_path / "out", "--prune", 2),
+        lambda: run_train(
+            tiny_root, tmp_path / "t", "--test-only", "--weights", weights, "--prune", 2
+        ),
+    ):
         with pytest.raises(CheckpointError, match="best_model.pth: is a UNet, which has no levels"):
             judge()
     assert not (tmp_path / "out").exists()
 
 
 def test_the_original_unet_trains_on_centres_and_predicts_whole_images(tiny_root, tmp_path):
-    folder = run_train(tiny_root, tmp_path / "run", "--model", "unet_original", "--crop-size", 204, "--base-size", 204,
-                       "--scale", 1, 1, "--epochs", 1)
+    folder = run_train(
+        tiny_root,
+        tmp_path / "run",
+        "--model",
+        "unet_original",
+        "--crop-size",
+        204,
+        "--base-size",
+        204,
+        "--scale",
+        1,
+        1,
+        "--epochs",
+        1,
+    )
     assert load(folder / "last_model.pth")["history"][0]["train_loss"] > 0
     size = Image.open(tiny_root / "DRIVE/test/images/01_test.tif").size
-    assert predicted(folder / "best_model.pth", tiny_root / "DRIVE/test/images", tmp_path / "out").shape == size[::-1]
+    assert (
+        predicted(
+            folder / "best_model.pth", tiny_root / "DRIVE/test/images", tmp_path / "out"
+        ).shape
+        == size[::-1]
+    )
 
 
 def test_crops_reach_over_the_border_by_what_valid_convolutions_take_off(tiny_root):
     dataset = DriveDataset(tiny_root, train=True)
     dataset.count_pixels()
     for argv, margin in ((["--model", "unet_original"], 92), ([], 0)):
-        loader = make_train_loader(parse(*argv), dataset, EpochBatches(len(dataset), 1, 0), torch.device("cpu"))
+        loader = make_train_loader(
+            parse(*argv), dataset, EpochBatches(len(dataset), 1, 0), torch.device("cpu")
+        )
         assert loader.crops.margin == margin
 
 
-def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_again(tiny_root, tmp_path, monkeypatch):
-    file = tmp_path / "hub/checkpoints" / MobileNet_V3_Large_Weights.IMAGENET1K_V1.url.rsplit("/")[-1]
+def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_again(
+    tiny_root, tmp_path, monkeypatch
+):
+    file = (
+        tmp_path / "hub/checkpoints" / MobileNet_V3_Large_Weights.IMAGENET1K_V1.url.rsplit("/")[-1]
+    )
     file.parent.mkdir(parents=True)
     torch.save(torchvision.models.mobilenet_v3_large().state_dict(), file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     started = []
     original = train.train_one_epoch
-    monkeypatch.setattr(train, "train_one_epoch", lambda model, *args, **kwargs: started.append(
-        model.state_dict()["backbone.0.0.weight"].clone()) or original(model, *args, **kwargs))
-    folder = run_train(tiny_root, tmp_path / "run", "--model", "mobilenetv3_unet", "--pretrained", "--epochs", 1,
-                       settings=TINY_WITHOUT_WIDTH)
+    monkeypatch.setattr(
+        train,
+        "train_one_epoch",
+        lambda model, *args, **kwargs: (
+            started.append(model.state_dict()["backbone.0.0.weight"].clone())
+            or original(model, *args, **kwargs)
+        ),
+    )
+    folder = run_train(
+        tiny_root,
+        tmp_path / "run",
+        "--model",
+        "mobilenetv3_unet",
+        "--pretrained",
+        "--epochs",
+        1,
+        settings=TINY_WITHOUT_WIDTH,
+    )
     assert torch.equal(started[0], torch.load(file)["features.0.0.weight"])
     checkpoint = load(folder / "best_model.pth")
     assert (checkpoint["mean"], checkpoint["std"]) == (IMAGENET_MEAN, IMAGENET_STD)
 
     file.unlink()
     run_train(tiny_root, folder, "--resume", "auto", "--epochs", 2, settings=())
-    assert load(folder / "last_model.pth")["epoch"] == 1 and load(folder / "last_model.pth")["mean"] == IMAGENET_MEAN
-    run_train(tiny_root, tmp_path / "tuned", "--weights", folder / "best_model.pth", "--epochs", 1, "--crop-size", 64,
-              "--crops", 1, "--device", "cpu", settings=())
+    assert (
+        load(folder / "last_model.pth")["epoch"] == 1
+        and load(folder / "last_model.pth")["mean"] == IMAGENET_MEAN
+    )
+    run_train(
+        tiny_root,
+        tmp_path / "tuned",
+        "--weights",
+        folder / "best_model.pth",
+        "--epochs",
+        1,
+        "--crop-size",
+        64,
+        "--crops",
+        1,
+        "--device",
+        "cpu",
+        settings=(),
+    )
     assert load(tmp_path / "tuned/last_model.pth")["mean"] == IMAGENET_MEAN
     with pytest.raises(SystemExit):
         parse("--model", "mobilenetv3_unet", "--pretrained", "--weights", folder / "best_model.pth")
@@ -220,6 +377,15 @@ def test_offline_a_pretrained_run_ends_before_anything_is_written(tiny_root, tmp
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(OSError, match="mobilenet_v3_large.*place it in"):  # run_script ends with this sentence
-        run_train(tiny_root, tmp_path / "run", "--model", "mobilenetv3_unet", "--pretrained", settings=TINY_WITHOUT_WIDTH)
+    with pytest.raises(
+        OSError, match="mobilenet_v3_large.*place it in"
+    ):  # run_script ends with this sentence
+        run_train(
+            tiny_root,
+            tmp_path / "run",
+            "--model",
+            "mobilenetv3_unet",
+            "--pretrained",
+            settings=TINY_WITHOUT_WIDTH,
+        )
     assert not (tmp_path / "run").exists()

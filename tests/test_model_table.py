@@ -8,13 +8,21 @@ from src import MODELS
 from train_utils.model_table import cost, model_table, multiply_adds
 
 
-@pytest.mark.parametrize("layer, shape, by_hand", [
-    (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), 10 * 12 * 8 * 3 * 9),
-    (nn.Conv2d(4, 6, 3, stride=2, padding=1), (4, 10, 12), 5 * 6 * 6 * 4 * 9),
-    (nn.Conv2d(4, 6, 3, padding=1, groups=2), (4, 10, 12), 10 * 12 * 6 * 2 * 9),
-    (nn.ConvTranspose2d(4, 2, 2, stride=2), (4, 5, 6), 10 * 12 * 2 * 4),  # an output pixel has one input pixel
-    (nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU()), (3, 5, 6), 5 * 6 * 2 * 3),
-], ids=["conv", "strided", "grouped", "transposed", "by elements"])
+@pytest.mark.parametrize(
+    "layer, shape, by_hand",
+    [
+        (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), 10 * 12 * 8 * 3 * 9),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), (4, 10, 12), 5 * 6 * 6 * 4 * 9),
+        (nn.Conv2d(4, 6, 3, padding=1, groups=2), (4, 10, 12), 10 * 12 * 6 * 2 * 9),
+        (
+            nn.ConvTranspose2d(4, 2, 2, stride=2),
+            (4, 5, 6),
+            10 * 12 * 2 * 4,
+        ),  # an output pixel has one input pixel
+        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU()), (3, 5, 6), 5 * 6 * 2 * 3),
+    ],
+    ids=["conv", "strided", "grouped", "transposed", "by elements"],
+)
 def test_multiply_adds_of_a_layer(layer, shape, by_hand):
     assert multiply_adds(layer, torch.empty(1, *shape)) == by_hand
 
@@ -25,10 +33,19 @@ def test_cost_of_a_unet_by_hand():
     widths = [c, 2 * c, 4 * c, 8 * c, 16 * c]
     down = [[(before, width), (width, width)] for before, width in zip([3, *widths], widths)]
     up = [[(2 * width, width), (width, width)] for width in widths[:-1]]
-    total = sum(9 * a * b * pixels // 4**level for path in (down, up) for level, convs in enumerate(path) for a, b in convs)
-    total += sum(2 * width * width * pixels // 4**level for level, width in enumerate(widths[:-1]))  # transposed
+    total = sum(
+        9 * a * b * pixels // 4**level
+        for path in (down, up)
+        for level, convs in enumerate(path)
+        for a, b in convs
+    )
+    total += sum(
+        2 * width * width * pixels // 4**level for level, width in enumerate(widths[:-1])
+    )  # transposed
     total += c * 2 * pixels
-    parameters, operations, side = cost("unet", {"in_channels": 3, "num_classes": 2, "base_c": c, "bilinear": False})
+    parameters, operations, side = cost(
+        "unet", {"in_channels": 3, "num_classes": 2, "base_c": c, "bilinear": False}
+    )
     assert (operations, side) == (total, 480)
     assert parameters == sum(p.numel() for p in MODELS["unet"](3, 2, False, c).parameters())
 
@@ -40,12 +57,17 @@ def test_valid_convolutions_are_counted_at_a_legal_size():
 
 def test_of_a_unet_plus_plus_only_what_judges_is_counted():
     kwargs = {"in_channels": 3, "num_classes": 2, "base_c": 2}
-    assert cost("unet_plus_plus", kwargs)[1] == cost("unet_plus_plus", {**kwargs, "deep_supervision": False})[1]
+    assert (
+        cost("unet_plus_plus", kwargs)[1]
+        == cost("unet_plus_plus", {**kwargs, "deep_supervision": False})[1]
+    )
 
 
 def test_the_table_has_a_line_a_model():
     kwargs = {"in_channels": 3, "num_classes": 2}
-    lines = model_table({"model_name": name, "model_kwargs": kwargs} for name in MODELS).splitlines()
+    lines = model_table(
+        {"model_name": name, "model_kwargs": kwargs} for name in MODELS
+    ).splitlines()
     assert "480×480" in lines[0] and len(lines) == 1 + len(MODELS)
     by_name = {line.split()[0]: line for line in lines[1:]}
     assert by_name.keys() == MODELS.keys()

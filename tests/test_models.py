@@ -16,8 +16,15 @@ from train_utils import criterion
 from transforms import eval_preset
 
 # Options that make each row small. A new row needs one here: an empty one if its class has none.
-SMALL = {"attention_unet": {"base_c": 4}, "mobilenetv3_unet": {}, "resunet": {"base_c": 4}, "unet": {"base_c": 4},
-         "unet_original": {"base_c": 4}, "unet_plus_plus": {"base_c": 4}, "vgg16_unet": {}}
+SMALL = {
+    "attention_unet": {"base_c": 4},
+    "mobilenetv3_unet": {},
+    "resunet": {"base_c": 4},
+    "unet": {"base_c": 4},
+    "unet_original": {"base_c": 4},
+    "unet_plus_plus": {"base_c": 4},
+    "vgg16_unet": {},
+}
 EACH = pytest.mark.parametrize("name", sorted(MODELS))
 
 
@@ -50,13 +57,19 @@ def test_every_row_is_tested():
 @EACH
 def test_a_row_says_what_it_takes_and_where_it_comes_from(name):
     assert {"in_channels", "num_classes"} <= default_options(name).keys()
-    assert all(parameter.default is not inspect.Parameter.empty or parameter.name == "num_classes"
-               for parameter in inspect.signature(MODELS[name]).parameters.values())
+    assert all(
+        parameter.default is not inspect.Parameter.empty or parameter.name == "num_classes"
+        for parameter in inspect.signature(MODELS[name]).parameters.values()
+    )
     assert "20" in MODELS[name].paper and "arXiv:" in MODELS[name].paper
 
 
 @EACH
-@pytest.mark.parametrize("size, in_channels, num_classes", [((32, 32), 3, 2), ((33, 47), 1, 5), ((70, 37), 4, 3)], ids=str)
+@pytest.mark.parametrize(
+    "size, in_channels, num_classes",
+    [((32, 32), 3, 2), ((33, 47), 1, 5), ((70, 37), 4, 3)],
+    ids=str,
+)
 def test_logits_have_the_size_of_a_single_image(name, size, in_channels, num_classes):
     model = small(name, in_channels, num_classes).eval()
     with torch.no_grad():
@@ -80,7 +93,9 @@ def test_a_step_lowers_the_loss_and_the_gradient_reaches_every_parameter(name):
     model, (image, target) = small(name).train(), training_batch(name)
     loss = loss_of(model, image, target)
     loss.backward()
-    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.03)  # however steep, a small step
     assert norm.isfinite()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
@@ -102,13 +117,33 @@ def test_a_checkpoint_goes_through_predict(name, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (41, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.2, 0.2]
-    checkpoints.save(tmp_path / "model.pth", {
-        "model": model.state_dict(), "model_name": name, "model_kwargs": {"in_channels": 3, "num_classes": 2, **SMALL[name]},
-        "class_names": ["background", "vessel"], "mean": mean, "std": std, "threshold": 0.5})
-    argv = ["--weights", tmp_path / "model.pth", "--input", tmp_path / "image.png", "--output", tmp_path / "out",
-            "--device", "cpu", "--no-amp"]
+    checkpoints.save(
+        tmp_path / "model.pth",
+        {
+            "model": model.state_dict(),
+            "model_name": name,
+            "model_kwargs": {"in_channels": 3, "num_classes": 2, **SMALL[name]},
+            "class_names": ["background", "vessel"],
+            "mean": mean,
+            "std": std,
+            "threshold": 0.5,
+        },
+    )
+    argv = [
+        "--weights",
+        tmp_path / "model.pth",
+        "--input",
+        tmp_path / "image.png",
+        "--output",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--no-amp",
+    ]
     predict.main(predict.parse_args([str(arg) for arg in argv]))
-    image, _ = eval_preset(mean, std)(torch.from_numpy(pixels).permute(2, 0, 1), torch.zeros(41, 50))
+    image, _ = eval_preset(mean, std)(
+        torch.from_numpy(pixels).permute(2, 0, 1), torch.zeros(41, 50)
+    )
     expected = decide(predict_probs(model, image[None]))[0].numpy() * 255
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "image_mask.png")), expected)
 
@@ -118,5 +153,7 @@ def test_compiled_it_computes_the_same(name):
     model, image = small(name).eval(), random_image(40, 48)
     with torch.no_grad():
         expected = model(image)["out"]
-        model.compile(backend="eager")  # in place, as train.py does; this backend traces, and runs what it traced as it is
+        model.compile(
+            backend="eager"
+        )  # in place, as train.py does; this backend traces, and runs what it traced as it is
         torch.testing.assert_close(model(image)["out"], expected, atol=1e-5, rtol=1e-5)

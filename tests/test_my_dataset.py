@@ -7,8 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-from my_dataset import (DATASETS, IGNORE, SegmentationDataset, Case, DataError, DriveDataset, fold, hold_out, list_drive,
-                        read_binary, read_image)
+from my_dataset import (
+    DATASETS,
+    IGNORE,
+    Case,
+    DataError,
+    DriveDataset,
+    SegmentationDataset,
+    fold,
+    hold_out,
+    list_drive,
+    read_binary,
+    read_image,
+)
 from transforms import eval_preset
 
 SIZE = (6, 8)
@@ -34,8 +45,11 @@ def palette_picture(mask, colours=((0, 0, 0), (255, 255, 255))):
 
 def write_case(folder, image=None, label=None, roi=None, suffix=".png"):
     """A Case of three files from PIL pictures; by default COLOURS, TRUTH and FIELD."""
-    pictures = {"image": image or Image.fromarray(COLOURS), "label": label or two_valued(TRUTH, 0, 255),
-                "roi": roi or two_valued(FIELD, 0, 255)}
+    pictures = {
+        "image": image or Image.fromarray(COLOURS),
+        "label": label or two_valued(TRUTH, 0, 255),
+        "roi": roi or two_valued(FIELD, 0, 255),
+    }
     paths = {}
     for what, picture in pictures.items():
         paths[what] = folder / f"{what}{suffix}"
@@ -51,8 +65,10 @@ def write_drive(root, split="training", numbers=(21, 22), labels=True):
     """A DRIVE tree of tiny pictures; the picture of number n is n everywhere. Returns the split's folder."""
     folder = root / "DRIVE" / split
     for number in numbers:
-        files = {f"images/{number:02d}_{split}.tif": Image.new("RGB", (8, 6), (number,) * 3),
-                 f"mask/{number:02d}_{split}_mask.gif": two_valued(FIELD, 0, 255)}
+        files = {
+            f"images/{number:02d}_{split}.tif": Image.new("RGB", (8, 6), (number,) * 3),
+            f"mask/{number:02d}_{split}_mask.gif": two_valued(FIELD, 0, 255),
+        }
         if labels:
             files[f"1st_manual/{number:02d}_manual1.gif"] = two_valued(TRUTH, 0, 255)
         for name, picture in files.items():
@@ -69,6 +85,7 @@ def error_of(function, *args, **kwargs):
 
 
 # --- the item ---------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("train, count", [(True, 5), (False, 2)])
 def test_item_is_a_uint8_image_and_target_as_the_files_hold_them(tiny_root, train, count):
@@ -153,7 +170,11 @@ def test_more_than_two_values_are_refused_with_file_and_values(tmp_path, what):
 def test_of_many_values_the_first_are_named(tmp_path):
     case = write_case(tmp_path, label=Image.fromarray(np.arange(48, dtype=np.uint8).reshape(SIZE)))
     message = error_of(item, case)
-    assert "holds 48: 0 (1 pixels), 1 (1 pixels)" in message and "…" in message and "9 (1" not in message
+    assert (
+        "holds 48: 0 (1 pixels), 1 (1 pixels)" in message
+        and "…" in message
+        and "9 (1" not in message
+    )
 
 
 def test_one_strange_value_is_refused(tmp_path):
@@ -199,6 +220,7 @@ def test_the_values_of_the_labels_are_noted_with_an_example(tmp_path):
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
+
 def test_a_grey_image_has_three_equal_channels(tmp_path):
     image, _ = item(write_case(tmp_path, image=Image.fromarray(COLOURS[..., 0])))
     assert np.array_equal(image, np.stack([COLOURS[..., 0]] * 3))
@@ -214,8 +236,12 @@ def test_an_alpha_channel_is_dropped(tmp_path, mode):
 
 
 def test_a_palette_image_has_its_colours(tmp_path):
-    image, _ = item(write_case(tmp_path, image=palette_picture(TRUTH, ((10, 20, 30), (200, 100, 50)))))
-    assert np.array_equal(image.permute(1, 2, 0), np.where(TRUTH[..., None], (200, 100, 50), (10, 20, 30)))
+    image, _ = item(
+        write_case(tmp_path, image=palette_picture(TRUTH, ((10, 20, 30), (200, 100, 50))))
+    )
+    assert np.array_equal(
+        image.permute(1, 2, 0), np.where(TRUTH[..., None], (200, 100, 50), (10, 20, 30))
+    )
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -228,8 +254,11 @@ def test_a_16_bit_image_is_scaled_not_clipped(tmp_path, suffix):
     assert image[0, 0, 0] == 0 and image[0, -1, -1] == 255 and image.unique().numel() == 48
 
 
-@pytest.mark.parametrize("values", [np.full(SIZE, 70000, np.int32), np.full(SIZE, -1, np.int32),
-                                    np.full(SIZE, 0.5, np.float32)], ids=["70000", "-1", "float"])
+@pytest.mark.parametrize(
+    "values",
+    [np.full(SIZE, 70000, np.int32), np.full(SIZE, -1, np.int32), np.full(SIZE, 0.5, np.float32)],
+    ids=["70000", "-1", "float"],
+)
 def test_an_image_of_other_numbers_is_refused(tmp_path, values):
     path = tmp_path / "image.tif"
     Image.fromarray(values).save(path)
@@ -258,7 +287,9 @@ def test_a_rotated_image_with_masks_that_are_not_is_refused(tmp_path):
     case = write_case(tmp_path)
     sideways = Image.fromarray(COLOURS).transpose(Image.Transpose.ROTATE_270)
     save_rotated(sideways, case.image)
-    assert Image.open(case.image).size == Image.open(case.label).size  # only the EXIF note tells them apart
+    assert (
+        Image.open(case.image).size == Image.open(case.label).size
+    )  # only the EXIF note tells them apart
     message = error_of(item, case)
     assert str(case.label) in message and "EXIF" in message
 
@@ -267,9 +298,11 @@ def test_a_rotated_image_with_masks_that_are_not_is_refused(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
 def test_a_truncated_image_is_refused_by_name(tmp_path, suffix, share):
     path = tmp_path / f"image{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(
+        path
+    )
     content = path.read_bytes()
-    path.write_bytes(content[:int(share * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
     message = error_of(read_image, path)
     assert str(path) in message and "cannot be read" in message
 
@@ -282,9 +315,12 @@ def test_a_text_file_and_a_missing_file_are_refused_by_name(tmp_path):
 
 # --- the listing ------------------------------------------------------------------------------------------------------
 
+
 def test_files_are_paired_by_number_and_sorted(tmp_path):
     folder = write_drive(tmp_path, numbers=(40, 21, 33))
-    (folder / "1st_manual" / "33_manual1.gif").rename(folder / "1st_manual" / "33_a_better_label.GIF")
+    (folder / "1st_manual" / "33_manual1.gif").rename(
+        folder / "1st_manual" / "33_a_better_label.GIF"
+    )
     (folder / "images" / "21_training.tif").rename(folder / "images" / "21_zoom.TIF")
     cases = list_drive(tmp_path, train=True)
     assert [case.name for case in cases] == ["21_zoom", "33_training", "40_training"]
@@ -297,20 +333,37 @@ def test_files_are_paired_by_number_and_sorted(tmp_path):
 def test_training_and_test_are_kept_apart(tmp_path):
     write_drive(tmp_path, "training", (21, 22))
     write_drive(tmp_path, "test", (1, 2, 3))
-    assert [case.name for case in DriveDataset(tmp_path, train=True).cases] == ["21_training", "22_training"]
-    assert [case.name for case in DriveDataset(tmp_path, train=False).cases] == ["01_test", "02_test", "03_test"]
+    assert [case.name for case in DriveDataset(tmp_path, train=True).cases] == [
+        "21_training",
+        "22_training",
+    ]
+    assert [case.name for case in DriveDataset(tmp_path, train=False).cases] == [
+        "01_test",
+        "02_test",
+        "03_test",
+    ]
 
 
 def test_hidden_files_and_other_kinds_of_file_are_passed_over(tmp_path):
     folder = write_drive(tmp_path)
-    for name in ("images/.21_training.tif", "images/Thumbs.db", "mask/readme.txt", "1st_manual/._21_manual1.gif"):
+    for name in (
+        "images/.21_training.tif",
+        "images/Thumbs.db",
+        "mask/readme.txt",
+        "1st_manual/._21_manual1.gif",
+    ):
         (folder / name).write_bytes(b"x")
     assert len(DriveDataset(tmp_path, train=True)) == 2
 
 
-@pytest.mark.parametrize("missing, what", [("mask/22_training_mask.gif", "ROI mask"),
-                                           ("1st_manual/22_manual1.gif", "label"),
-                                           ("images/22_training.tif", "image")])
+@pytest.mark.parametrize(
+    "missing, what",
+    [
+        ("mask/22_training_mask.gif", "ROI mask"),
+        ("1st_manual/22_manual1.gif", "label"),
+        ("images/22_training.tif", "image"),
+    ],
+)
 def test_what_has_no_partner_is_listed(tmp_path, missing, what):
     folder = write_drive(tmp_path, numbers=(21, 22, 23))
     (folder / missing).unlink()
@@ -331,7 +384,9 @@ def test_two_files_of_one_number_are_refused(tmp_path):
     folder = write_drive(tmp_path)
     shutil.copy(folder / "images" / "21_training.tif", folder / "images" / "21_training.png")
     message = error_of(list_drive, tmp_path, train=True)
-    assert "two files for one number" in message and str(folder / "images" / "21_training") in message
+    assert (
+        "two files for one number" in message and str(folder / "images" / "21_training") in message
+    )
 
 
 def test_test_labels_are_optional(tmp_path):
@@ -354,12 +409,19 @@ def test_no_data_there_shows_the_tree_and_the_demo(tmp_path, existing):
     if existing:
         (root / existing).mkdir(parents=True)
     message = error_of(DriveDataset, root, train=True)
-    for part in (str(root / "DRIVE" / "training" / "images"), "--data-path", "21_manual1.gif", "21_training_mask.gif",
-                 "test/images", "--demo"):
+    for part in (
+        str(root / "DRIVE" / "training" / "images"),
+        "--data-path",
+        "21_manual1.gif",
+        "21_training_mask.gif",
+        "test/images",
+        "--demo",
+    ):
         assert part in message
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
+
 
 def test_the_second_read_does_not_touch_the_disk(tmp_path):
     case = write_case(tmp_path)
@@ -379,7 +441,9 @@ def test_without_cache_each_read_does(tmp_path):
     assert str(case.image) in error_of(dataset.__getitem__, 0)
 
 
-@pytest.mark.parametrize("transforms", [None, lambda image, target: (image, target)], ids=["none", "identity"])
+@pytest.mark.parametrize(
+    "transforms", [None, lambda image, target: (image, target)], ids=["none", "identity"]
+)
 def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
     dataset = SegmentationDataset([write_case(tmp_path)], transforms=transforms)
     image, target = dataset[0]
@@ -391,6 +455,7 @@ def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
 
 
 # --- counting, batches, splits ----------------------------------------------------------------------------------------
+
 
 def test_count_pixels_counts_those_of_all_cases(tmp_path):
     case = write_case(tmp_path)
@@ -432,7 +497,9 @@ def test_hold_out_leaves_both_parts_something(count, held_out):
 
 
 def test_a_single_case_cannot_be_split():
-    assert "1 training image(s)" in error_of(hold_out, [1]) and "--val none" in error_of(hold_out, [1])
+    assert "1 training image(s)" in error_of(hold_out, [1]) and "--val none" in error_of(
+        hold_out, [1]
+    )
 
 
 @pytest.mark.parametrize("count, folds", [(20, 5), (20, 2), (7, 3), (4, 4)])
@@ -461,10 +528,16 @@ def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(tiny_root
 
 # --- the real data ----------------------------------------------------------------------------------------------------
 
+
 # Counted once from the ROI mask files by numpy alone.
-@pytest.mark.parametrize("train, names, inside", [
-    (True, [f"{number}_training" for number in range(21, 41)], 4_541_006),
-    (False, [f"{number:02d}_test" for number in range(1, 21)], 4_538_143)], ids=["training", "test"])
+@pytest.mark.parametrize(
+    "train, names, inside",
+    [
+        (True, [f"{number}_training" for number in range(21, 41)], 4_541_006),
+        (False, [f"{number:02d}_test" for number in range(1, 21)], 4_538_143),
+    ],
+    ids=["training", "test"],
+)
 def test_drive_has_20_and_20_images_and_its_pixels_inside_the_roi(drive_root, train, names, inside):
     dataset = DriveDataset(drive_root, train, cache=False)
     assert [case.name for case in dataset.cases] == names
@@ -478,8 +551,12 @@ def test_drive_has_20_and_20_images_and_its_pixels_inside_the_roi(drive_root, tr
 def test_the_second_observer_is_read_like_the_first(drive_root):
     for case in DriveDataset(drive_root, train=False).cases[:3]:
         first, _ = read_binary(case.label, "label")
-        second, _ = read_binary(case.label.parents[1] / "2nd_manual" / f"{case.name[:2]}_manual2.gif", "label")
-        assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.7  # two people, not one and the negative
+        second, _ = read_binary(
+            case.label.parents[1] / "2nd_manual" / f"{case.name[:2]}_manual2.gif", "label"
+        )
+        assert (
+            2 * (first & second).sum() / (first.sum() + second.sum()) > 0.7
+        )  # two people, not one and the negative
 
 
 def test_8_bit_values_in_a_32_bit_file_stay_what_they_are(tmp_path):

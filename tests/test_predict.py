@@ -17,7 +17,16 @@ from transforms import eval_preset
 @pytest.fixture(scope="module")
 def run(tiny_root, tmp_path_factory):
     """Long enough a run that both classes are predicted."""
-    return run_train(tiny_root, tmp_path_factory.mktemp("run"), "--epochs", 12, "--optimizer", "adamw", "--lr", "0.01")
+    return run_train(
+        tiny_root,
+        tmp_path_factory.mktemp("run"),
+        "--epochs",
+        12,
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "0.01",
+    )
 
 
 @pytest.fixture
@@ -26,7 +35,18 @@ def images(tiny_root):
 
 
 def segment(weights, source, output, *options):
-    argv = ["--weights", weights, "--input", source, "--output", output, "--no-amp", "--device", "cpu", *options]
+    argv = [
+        "--weights",
+        weights,
+        "--input",
+        source,
+        "--output",
+        output,
+        "--no-amp",
+        "--device",
+        "cpu",
+        *options,
+    ]
     predict.main(predict.parse_args([str(arg) for arg in argv]))
     return {path.name: path for path in output.iterdir()}
 
@@ -36,23 +56,43 @@ def test_masks_reproduce_the_scored_predictions(run, tiny_root, images, tmp_path
     for row in json.loads((run / "test_scores.json").read_text())["images"]:
         number = row["name"].split("_")[0]
         mask = np.asarray(Image.open(files[f"{row['name']}_mask.png"]))
-        truth, roi = (np.asarray(Image.open(tiny_root / "DRIVE/test" / name)) > 0
-                      for name in (f"1st_manual/{number}_manual1.gif", f"mask/{number}_test_mask.gif"))
+        truth, roi = (
+            np.asarray(Image.open(tiny_root / "DRIVE/test" / name)) > 0
+            for name in (f"1st_manual/{number}_manual1.gif", f"mask/{number}_test_mask.gif")
+        )
         assert set(np.unique(mask)) == {0, 255}
-        assert (row["tp"], row["fp"]) == (((mask > 0) & truth & roi).sum(), ((mask > 0) & ~truth & roi).sum())
+        assert (row["tp"], row["fp"]) == (
+            ((mask > 0) & truth & roi).sum(),
+            ((mask > 0) & ~truth & roi).sum(),
+        )
 
 
 def test_flips_and_several_weights_average_the_probabilities(run, images, tmp_path, capsys):
     checkpoint = load(run / "last_model.pth")
     torch.save(checkpoint | {"threshold": checkpoint["threshold"] / 2}, tmp_path / "half.pth")
     paths, path = [run / "best_model.pth", tmp_path / "half.pth"], images / "01_test.tif"
-    argv = ["--weights", *paths, "--input", path, "--output", tmp_path / "out", "--no-amp", "--device", "cpu"]
+    argv = [
+        "--weights",
+        *paths,
+        "--input",
+        path,
+        "--output",
+        tmp_path / "out",
+        "--no-amp",
+        "--device",
+        "cpu",
+    ]
     predict.main(predict.parse_args([str(arg) for arg in (*argv, "--flips", "--save-prob")]))
     thresholds = [load(path)["threshold"] for path in paths]
     assert f"threshold {sum(thresholds) / 2:.3f}" in capsys.readouterr().out
-    image, _ = eval_preset(checkpoint["mean"], checkpoint["std"])(predict.read_image(path), torch.zeros(96, 104))
-    every = [predict_probs(load_model(path)[0], image[None].flip(axes)).flip(axes)[0, 1]
-             for path in paths for axes in ([], [2], [3], [2, 3])]
+    image, _ = eval_preset(checkpoint["mean"], checkpoint["std"])(
+        predict.read_image(path), torch.zeros(96, 104)
+    )
+    every = [
+        predict_probs(load_model(path)[0], image[None].flip(axes)).flip(axes)[0, 1]
+        for path in paths
+        for axes in ([], [2], [3], [2, 3])
+    ]
     found = np.asarray(Image.open(tmp_path / "out/01_test_prob.png")) / 65535
     np.testing.assert_allclose(found, torch.stack(every).mean(0).numpy(), atol=1e-5)
 
@@ -63,15 +103,30 @@ def test_threshold_comes_from_the_checkpoint(run, images, tmp_path, capsys):
 
 
 def test_probabilities_roi_and_overlay(run, tiny_root, images, tmp_path):
-    files = segment(run / "best_model.pth", images, tmp_path, "--save-prob", "--overlay", "--threshold", "0.5",
-                    "--roi-mask", tiny_root / "DRIVE/test/mask")
-    image, roi = np.asarray(Image.open(images / "02_test.tif")), np.asarray(
-        Image.open(tiny_root / "DRIVE/test/mask/02_test_mask.gif")) > 0
+    files = segment(
+        run / "best_model.pth",
+        images,
+        tmp_path,
+        "--save-prob",
+        "--overlay",
+        "--threshold",
+        "0.5",
+        "--roi-mask",
+        tiny_root / "DRIVE/test/mask",
+    )
+    image, roi = (
+        np.asarray(Image.open(images / "02_test.tif")),
+        np.asarray(Image.open(tiny_root / "DRIVE/test/mask/02_test_mask.gif")) > 0,
+    )
     probs = np.asarray(Image.open(files["02_test_prob.png"]))
-    mask, overlay = (np.asarray(Image.open(files[f"02_test_{kind}.png"])) for kind in ("mask", "overlay"))
+    mask, overlay = (
+        np.asarray(Image.open(files[f"02_test_{kind}.png"])) for kind in ("mask", "overlay")
+    )
     assert probs.dtype == np.uint16 and probs[~roi].max() == 0 and probs.max() > 32768
     assert ((probs > 32768) == (mask > 0)).mean() > 0.999
-    assert (overlay[mask == 0] == image[mask == 0]).all() and (overlay[mask > 0] != image[mask > 0]).any()
+    assert (overlay[mask == 0] == image[mask == 0]).all() and (
+        overlay[mask > 0] != image[mask > 0]
+    ).any()
 
 
 @pytest.mark.parametrize("size", [(31, 20), (97, 131)])
@@ -99,4 +154,7 @@ def test_warns_when_one_class_is_predicted(run, images, tmp_path, capsys):
     checkpoint["model"]["out_conv.0.bias"] = torch.tensor([100.0, -100.0])
     torch.save(checkpoint, tmp_path / "black.pth")
     segment(tmp_path / "black.pth", images, tmp_path / "out")
-    assert "only one class was predicted in 2 of 2 images: 01_test.tif (all background)" in capsys.readouterr().out
+    assert (
+        "only one class was predicted in 2 of 2 images: 01_test.tif (all background)"
+        in capsys.readouterr().out
+    )

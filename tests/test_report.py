@@ -22,7 +22,21 @@ from train_utils.evidence import Evidence, Judged, bootstrap, count_found, rank_
 from train_utils.metrics import BINS
 from train_utils.pictures import TWO_CLASS_ERRORS, error_overlay
 
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+VOID = {
+    "area",
+    "base",
+    "br",
+    "col",
+    "embed",
+    "hr",
+    "img",
+    "input",
+    "link",
+    "meta",
+    "source",
+    "track",
+    "wbr",
+}
 
 
 class Page(HTMLParser):
@@ -69,6 +83,7 @@ def stands_alone(text):
 
 # --- intervals --------------------------------------------------------------------------------------------------------
 
+
 def confusion(*cells):
     """[images, 2, 2] of (TP, FP, FN, TN) of each image."""
     return torch.tensor([[[tn, fp], [fn, tp]] for tp, fp, fn, tn in cells])
@@ -83,7 +98,12 @@ def test_images_that_are_alike_leave_no_interval():
 def test_interval_of_two_images_by_hand():
     a, b = (10, 0, 0, 90), (1, 3, 6, 90)  # F1 1 and 2/11; pooled 22/31
     wide = bootstrap(confusion(a, b))  # a quarter of the resamples is twice b, a quarter twice a
-    assert wide["f1"] == wide["dice"] == bootstrap(confusion(a, b), level=0.6)["f1"] == pytest.approx((2 / 11, 1))
+    assert (
+        wide["f1"]
+        == wide["dice"]
+        == bootstrap(confusion(a, b), level=0.6)["f1"]
+        == pytest.approx((2 / 11, 1))
+    )
     narrow = bootstrap(confusion(a, b), level=0.4)  # within the half that has one of each
     assert narrow["f1"] == pytest.approx((22 / 31, 22 / 31))
     assert narrow["dice"] == pytest.approx(((1 + 2 / 11) / 2,) * 2)
@@ -103,7 +123,9 @@ def test_interval_depends_on_the_seed_alone():
 def test_interval_without_foreground_in_some_images_or_all():
     some = bootstrap(confusion((10, 10, 10, 10), (0, 0, 0, 40)))
     assert some["f1"] == some["dice"] == pytest.approx((0.5, 0.5))
-    assert all(math.isnan(value) for pair in bootstrap(confusion((0, 0, 0, 40))).values() for value in pair)
+    assert all(
+        math.isnan(value) for pair in bootstrap(confusion((0, 0, 0, 40))).values() for value in pair
+    )
 
 
 def test_interval_of_more_classes_is_of_the_mean_over_the_foreground():
@@ -114,12 +136,13 @@ def test_interval_of_more_classes_is_of_the_mean_over_the_foreground():
 
 # --- thin and thick ---------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("width, thick", [(1, False), (2, False), (3, True), (4, True), (7, True)])
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("start", [0, 5])
 def test_a_bar_is_thick_from_three_pixels_on(width, thick, turned, start):
     label = torch.zeros(20, 25, dtype=torch.bool)
-    label[start:start + width, 4:] = True  # at the rim and inside
+    label[start : start + width, 4:] = True  # at the rim and inside
     label = label.T if turned else label
     assert torch.equal(thick_pixels(label), label if thick else torch.zeros_like(label))
 
@@ -162,6 +185,7 @@ def test_found_pixels_by_hand():
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
+
 def of_vessel(values):
     vessel = torch.tensor(values)
     return torch.stack([1 - vessel, vessel])
@@ -178,7 +202,12 @@ def test_roi_and_whole_frame_by_hand():
     evidence = Evidence(2, [target], [frame])
     evidence(of_vessel([[0.9, 0.8, 0.7], [0.2, 0.1, 0.6]]))
     assert cells(evidence.roi) == (1, 1, 1, 1)
-    assert cells(evidence.frame) == (1, 1, 2, 2)  # outside the ROI: one label missed, one background for nothing
+    assert cells(evidence.frame) == (
+        1,
+        1,
+        2,
+        2,
+    )  # outside the ROI: one label missed, one background for nothing
     assert cells(evidence.raw) == (2, 2, 1, 1)
     assert evidence.has_outside() and not evidence.observer.images
     assert evidence.predictions[0].tolist() == [[1, 1, 1], [0, 0, 1]]
@@ -192,7 +221,9 @@ def test_without_roi_all_conventions_are_one():
     label = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
     evidence = Evidence(2, [label], [label])
     evidence(of_vessel([[0.9, 0.8], [0.2, 0.1]]))
-    assert not evidence.has_outside() and cells(evidence.roi) == cells(evidence.frame) == cells(evidence.raw)
+    assert not evidence.has_outside() and cells(evidence.roi) == cells(evidence.frame) == cells(
+        evidence.raw
+    )
 
 
 def test_thin_and_thick_are_told_by_the_whole_label_and_counted_inside_the_roi():
@@ -227,7 +258,9 @@ def test_scores_of_single_images_and_their_mean():
     judged = Judged(2)
     judged.update(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
     judged.update(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
-    judged.update(torch.tensor([[0, 0]]), of_vessel([[0.4, 0.1]]))  # no foreground: no Dice, no sensitivity, no AUC
+    judged.update(
+        torch.tensor([[0, 0]]), of_vessel([[0.4, 0.1]])
+    )  # no foreground: no Dice, no sensitivity, no AUC
     assert [image["accuracy"] for image in judged.images] == [1, 0, 1]
     assert judged.mean_and_sd("sensitivity") == judged.mean_and_sd("auc") == (0.5, 0.5)
     assert judged.mean_and_sd("accuracy") == pytest.approx((2 / 3, math.sqrt(2) / 3))
@@ -240,7 +273,10 @@ def test_rank_curves_by_hand():
     false, true, precision = rank_curves(negatives, positives)
     assert false.tolist() == [0.25, 1, 1] and true.tolist() == [0.75, 0.75, 1]
     assert precision.tolist() == pytest.approx([3 / 4, 3 / 7, 4 / 8])
-    assert rank_curves(negatives * 0, positives) is None and rank_curves(negatives, positives * 0) is None
+    assert (
+        rank_curves(negatives * 0, positives) is None
+        and rank_curves(negatives, positives * 0) is None
+    )
 
 
 def test_the_second_observer_of_drive_scores_as_published(drive_root):
@@ -249,8 +285,17 @@ def test_the_second_observer_of_drive_scores_as_published(drive_root):
     for target in evidence.targets:
         evidence(torch.zeros(2, *target.shape))
     scores = summarize(evidence.observer.counts)
-    expected = {"f1": .7891, "dice": .7881, "accuracy": .9473, "sensitivity": .7746, "specificity": .9725, "mean_iou": .797}
-    assert {name: round(scores[name], 3 if name == "mean_iou" else 4) for name in expected} == expected
+    expected = {
+        "f1": 0.7891,
+        "dice": 0.7881,
+        "accuracy": 0.9473,
+        "sensitivity": 0.7746,
+        "specificity": 0.9725,
+        "mean_iou": 0.797,
+    }
+    assert {
+        name: round(scores[name], 3 if name == "mean_iou" else 4) for name in expected
+    } == expected
     assert scores["pixels"] == 4_538_143 and len(evidence.observer.images) == 20
     assert summarize(evidence.frame.counts)["pixels"] == 20 * 565 * 584
     (thin_found, thin), (thick_found, thick) = evidence.observer_found.tolist()
@@ -260,16 +305,25 @@ def test_the_second_observer_of_drive_scores_as_published(drive_root):
 def test_the_second_observer_is_listed_where_there_is_one(tiny_copy):
     assert all(case.second is None for case in list_drive(tiny_copy, train=False))
     (tiny_copy / "DRIVE/test/2nd_manual").mkdir()
-    shutil.copy(tiny_copy / "DRIVE/test/1st_manual/02_manual1.gif", tiny_copy / "DRIVE/test/2nd_manual/02_manual2.gif")
-    assert [case.second and case.second.name for case in list_drive(tiny_copy, train=False)] == [None, "02_manual2.gif"]
+    shutil.copy(
+        tiny_copy / "DRIVE/test/1st_manual/02_manual1.gif",
+        tiny_copy / "DRIVE/test/2nd_manual/02_manual2.gif",
+    )
+    assert [case.second and case.second.name for case in list_drive(tiny_copy, train=False)] == [
+        None,
+        "02_manual2.gif",
+    ]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
+
 def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)):
     """(content, evidence, class names, image_of) of a judgement of random pictures."""
     generator = torch.Generator().manual_seed(num_classes)
-    frames = [torch.randint(num_classes, size, generator=generator).byte() for _ in range(num_images)]
+    frames = [
+        torch.randint(num_classes, size, generator=generator).byte() for _ in range(num_images)
+    ]
     targets = [frame.clone() for frame in frames]
     for target in targets:
         target[:5] = 255 if outside else target[:5]
@@ -280,9 +334,19 @@ def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)
         evidence((3 * torch.rand(num_classes, *size, generator=generator) + truth).softmax(0))
     names = names or [f"image {i}" for i in range(num_images)]
     scores = summarize(evidence.roi.counts, 0.4)
-    content = {"command": "python train.py", "commit": None, "versions": {"torch": "2"}, "weights": ["a.pth", "b.pth"],
-               "flips": True, "selection": "validation images", "epoch": [3, 4], "split": [{"train": ["x"], "val": []}] * 2,
-               "threshold": 0.4, "scores": scores, "images": results.image_rows(names, evidence.roi.counts)}
+    content = {
+        "command": "python train.py",
+        "commit": None,
+        "versions": {"torch": "2"},
+        "weights": ["a.pth", "b.pth"],
+        "flips": True,
+        "selection": "validation images",
+        "epoch": [3, 4],
+        "split": [{"train": ["x"], "val": []}] * 2,
+        "threshold": 0.4,
+        "scores": scores,
+        "images": results.image_rows(names, evidence.roi.counts),
+    }
     class_names = ["background", *(f"class {c}" for c in range(1, num_classes))]
     return content, evidence, class_names, lambda i: np.full((*size, 3), 20 * i, np.uint8)
 
@@ -291,21 +355,42 @@ def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)
 def test_page_is_whole_and_stands_alone(num_classes):
     content, evidence, class_names, image_of = made_up(num_classes)
     page = stands_alone(report.page("a set", content, evidence, class_names, image_of))
-    for name in ("f1", "dice", "auc", "average_precision", "accuracy", "sensitivity", "specificity", "mean_iou"):
+    for name in (
+        "f1",
+        "dice",
+        "auc",
+        "average_precision",
+        "accuracy",
+        "sensitivity",
+        "specificity",
+        "mean_iou",
+    ):
         assert f"{content['scores'][name]:.4f}" in page.text
     for value in content["scores"]["iou_per_class"]:
         assert f"{value:.4f}" in page.text
     for low, high in bootstrap(evidence.roi.counts.confusion).values():
         assert f"95 % interval {low:.4f} to {high:.4f}" in page.text
-    assert "whole frame" in page.text and f"{summarize(evidence.frame.counts)['accuracy']:.4f}" in page.text
+    assert (
+        "whole frame" in page.text
+        and f"{summarize(evidence.frame.counts)['accuracy']:.4f}" in page.text
+    )
     assert all(name in page.text for name in class_names) and page.tags.count("svg") == 2
-    assert page.tags.count("img") == 8 and "ensemble of 2 models" in page.text and "four flips" in page.text
+    assert (
+        page.tags.count("img") == 8
+        and "ensemble of 2 models" in page.text
+        and "four flips" in page.text
+    )
     binary = num_classes == 2
-    assert (f"recall, thin {class_names[1]}" in page.text) == ("second observer" in page.text) == ("chosen threshold" in page.text) == binary
+    assert (
+        (f"recall, thin {class_names[1]}" in page.text)
+        == ("second observer" in page.text)
+        == ("chosen threshold" in page.text)
+        == binary
+    )
 
 
 def test_names_are_escaped():
-    bad = "<script src=\"http://evil/x.js\">&'$_{"
+    bad = '<script src="http://evil/x.js">&\'$_{'
     content, evidence, class_names, image_of = made_up(names=[f"{bad}{i}" for i in range(5)])
     content |= {"command": bad, "selection": bad, "weights": [bad]}
     text = report.page(bad, content, evidence, ["background", f"_{bad}"], image_of)
@@ -319,10 +404,15 @@ def test_without_anything_outside_the_roi_one_convention_is_shown():
     assert "No pixel lies outside" in text and "whole frame, raw" not in text
 
 
-@pytest.mark.parametrize("num_images, best, worst", [(1, 1, 0), (2, 1, 1), (3, 2, 1), (4, 2, 2), (9, 2, 2)])
+@pytest.mark.parametrize(
+    "num_images, best, worst", [(1, 1, 0), (2, 1, 1), (3, 2, 1), (4, 2, 2), (9, 2, 2)]
+)
 def test_no_image_is_best_and_worst(num_images, best, worst):
     content, evidence, class_names, image_of = made_up(num_images=num_images)
-    titles = re.findall(r"<h3>(Best|Worst): (.*?), Dice", report.page("a set", content, evidence, class_names, image_of))
+    titles = re.findall(
+        r"<h3>(Best|Worst): (.*?), Dice",
+        report.page("a set", content, evidence, class_names, image_of),
+    )
     dice = sorted(content["images"], key=lambda row: -row["dice"])
     assert [kind for kind, _ in titles] == ["Best"] * best + ["Worst"] * worst
     assert [name for _, name in titles[:best]] == [row["name"] for row in dice[:best]]
@@ -333,10 +423,18 @@ def test_what_has_no_score_is_a_dash():
     label = torch.zeros(8, 8, dtype=torch.uint8)
     evidence = Evidence(2, [label], [label])
     evidence(torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]))
-    content = made_up()[0] | {"scores": summarize(evidence.roi.counts), "threshold": None,
-                              "images": results.image_rows(["empty"], evidence.roi.counts)}
+    content = made_up()[0] | {
+        "scores": summarize(evidence.roi.counts),
+        "threshold": None,
+        "images": results.image_rows(["empty"], evidence.roi.counts),
+    }
     text = stands_alone(report.page("a set", content, evidence, ["a", "b"], None)).text
-    assert "nan" not in text.lower() and "–" in text and "have no Dice" in text and "chosen threshold" not in text
+    assert (
+        "nan" not in text.lower()
+        and "–" in text
+        and "have no Dice" in text
+        and "chosen threshold" not in text
+    )
 
 
 def test_csv_counts_classes_from_the_background(tmp_path):
@@ -354,12 +452,19 @@ def test_error_overlay_shows_the_image_where_nothing_is_found_or_missed():
     target = np.array([[1, 0, 1, 0, 255]], np.uint8)
     prediction = np.array([[1, 1, 0, 0, 1]], np.uint8)
     drawn = error_overlay(np.full((1, 5, 3), (30, 60, 90), np.uint8), target, prediction)
-    expected = [TWO_CLASS_ERRORS[name] for name in ("true positive", "false positive", "false negative")]
-    assert drawn[0].tolist() == [*map(list, expected), [36, 36, 36], list(TWO_CLASS_ERRORS["not judged"])]
+    expected = [
+        TWO_CLASS_ERRORS[name] for name in ("true positive", "false positive", "false negative")
+    ]
+    assert drawn[0].tolist() == [
+        *map(list, expected),
+        [36, 36, 36],
+        list(TWO_CLASS_ERRORS["not judged"]),
+    ]
     assert drawn.dtype == np.uint8
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def weights(tiny_root, tmp_path_factory):
@@ -369,14 +474,28 @@ def weights(tiny_root, tmp_path_factory):
 
 def test_train_py_writes_the_report(weights, tiny_copy, tmp_path, monkeypatch):
     (tiny_copy / "DRIVE/test/2nd_manual").mkdir()
-    for path in (tiny_copy / "DRIVE/test/1st_manual").iterdir():  # an observer who saw all one pixel lower
+    for path in (
+        tiny_copy / "DRIVE/test/1st_manual"
+    ).iterdir():  # an observer who saw all one pixel lower
         label = np.roll(np.asarray(Image.open(path)), 1, axis=0)
         Image.fromarray(np.where(label > 0, 253, 3).astype(np.uint8)).save(
-            tiny_copy / f"DRIVE/test/2nd_manual/{path.name[:2]}_manual2.gif", optimize=False)
+            tiny_copy / f"DRIVE/test/2nd_manual/{path.name[:2]}_manual2.gif", optimize=False
+        )
     passes = []
-    monkeypatch.setattr(train_and_eval, "predict_probs", lambda *args, predict=train_and_eval.predict_probs: passes.append(
-        1) or predict(*args))
-    run_train(tiny_copy, tmp_path, "--test-only", "--weights", weights, "--report", tmp_path / "deep/report")
+    monkeypatch.setattr(
+        train_and_eval,
+        "predict_probs",
+        lambda *args, predict=train_and_eval.predict_probs: passes.append(1) or predict(*args),
+    )
+    run_train(
+        tiny_copy,
+        tmp_path,
+        "--test-only",
+        "--weights",
+        weights,
+        "--report",
+        tmp_path / "deep/report",
+    )
     scores = json.loads((tmp_path / "test_scores.json").read_text())
     text = (tmp_path / "deep/report/report.html").read_text(encoding="utf-8")
     page = stands_alone(text)
@@ -386,18 +505,31 @@ def test_train_py_writes_the_report(weights, tiny_copy, tmp_path, monkeypatch):
             assert f"{value:.4f}" in page.text, name
     for fact in ("command", "commit", "machine", "selection"):
         assert (scores[fact] or "–") in page.text  # outside of a repository there is no commit
-    assert "second observer, 2 images" in page.text and "01_test" in page.text and str(weights) in page.text
+    assert (
+        "second observer, 2 images" in page.text
+        and "01_test" in page.text
+        and str(weights) in page.text
+    )
     rows = list(csv.DictReader((tmp_path / "deep/report/images.csv").open(encoding="utf-8")))
     for row, image in zip(rows, scores["images"], strict=True):
         assert row["name"] == image["name"]
         assert all(float(row[name]) == image[name] for name in ("dice", "tp", "fp", "fn", "tn"))
-        assert float(row["sensitivity"]) == image["tp"] / (image["tp"] + image["fn"]) and 0.4 < float(row["auc"]) <= 1
+        assert (
+            float(row["sensitivity"]) == image["tp"] / (image["tp"] + image["fn"])
+            and 0.4 < float(row["auc"]) <= 1
+        )
 
 
 def test_report_leaves_the_scores_as_they_are(weights, tiny_root, tmp_path):
     for folder, options in (("with", ("--report", tmp_path / "report")), ("without", ())):
         run_train(tiny_root, tmp_path / folder, "--test-only", "--weights", weights, *options)
-    one, other = (json.loads((tmp_path / folder / "test_scores.json").read_text()) for folder in ("with", "without"))
+    one, other = (
+        json.loads((tmp_path / folder / "test_scores.json").read_text())
+        for folder in ("with", "without")
+    )
     assert one["scores"] == other["scores"] and one["images"] == other["images"]
     assert "second observer" not in (tmp_path / "report/report.html").read_text(encoding="utf-8")
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["images.csv", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "images.csv",
+        "report.html",
+    ]

@@ -8,13 +8,32 @@ from src import ResUNet
 from src.resunet import ResidualUnit, join
 
 # Table 1: (filters, stride, side of the output) of the 15 convolutions, for an image of 224 px.
-TABLE_1 = [(64, 1, 224), (64, 1, 224), (128, 2, 112), (128, 1, 112), (256, 2, 56), (256, 1, 56), (512, 2, 28), (512, 1, 28),
-           (256, 1, 56), (256, 1, 56), (128, 1, 112), (128, 1, 112), (64, 1, 224), (64, 1, 224), (1, 1, 224)]
+TABLE_1 = [
+    (64, 1, 224),
+    (64, 1, 224),
+    (128, 2, 112),
+    (128, 1, 112),
+    (256, 2, 56),
+    (256, 1, 56),
+    (512, 2, 28),
+    (512, 1, 28),
+    (256, 1, 56),
+    (256, 1, 56),
+    (128, 1, 112),
+    (128, 1, 112),
+    (64, 1, 224),
+    (64, 1, 224),
+    (1, 1, 224),
+]
 
 
 def convolutions(model):
     """Those that the table counts: not the 1×1 of the shortcuts."""
-    return [module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name]
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and "shortcut" not in name
+    ]
 
 
 def test_sizes_of_table_1():
@@ -22,7 +41,10 @@ def test_sizes_of_table_1():
         model, seen = ResUNet(3, 1), []
         for conv in convolutions(model):
             conv.register_forward_hook(
-                lambda conv, args, output: seen.append((len(conv.weight), conv.stride[0], *output.shape[-2:])))
+                lambda conv, args, output: seen.append(
+                    (len(conv.weight), conv.stride[0], *output.shape[-2:])
+                )
+            )
         model(torch.empty(1, 3, 224, 224))
     assert seen == [(*row, row[-1]) for row in TABLE_1]
     assert {conv.kernel_size for conv in convolutions(model)[:-1]} == {(3, 3)}
@@ -35,7 +57,11 @@ def test_parameter_count():
     # The paper says 7.8M; the table's 15 convolutions, by hand: 9·in·out each, 64 + 1 for the last.
     ins = [3, 64, 64, 128, 128, 256, 256, 512, 768, 256, 384, 128, 192, 64]
     by_hand = sum(9 * a * row[0] for a, row in zip(ins, TABLE_1)) + 65
-    assert sum(parameter.numel() for conv in convolutions(model) for parameter in conv.parameters()) == by_hand == 7_780_097
+    assert (
+        sum(parameter.numel() for conv in convolutions(model) for parameter in conv.parameters())
+        == by_hand
+        == 7_780_097
+    )
     # Beside them the 1×1 shortcuts, in·out, and BatchNorm's scale and shift for what goes into all but the first and last.
     shortcuts = sum(ins[i] * TABLE_1[i][0] for i in range(0, 14, 2))
     norms = 2 * sum(ins[1:])
@@ -47,7 +73,10 @@ def test_unit_is_pre_activation_and_adds_its_input():
     torch.manual_seed(0)
     unit, x = ResidualUnit(4, 4).eval(), torch.randn(2, 4, 5, 6)
     assert [type(layer) for layer in unit.residual] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d] * 2
-    assert [type(layer) for layer in ResidualUnit(3, 4, first=True).residual][:2] == [nn.Conv2d, nn.BatchNorm2d]
+    assert [type(layer) for layer in ResidualUnit(3, 4, first=True).residual][:2] == [
+        nn.Conv2d,
+        nn.BatchNorm2d,
+    ]
     before = x.clone()
     norm1, _, conv1, norm2, _, conv2 = unit.residual
     with torch.no_grad():
@@ -61,7 +90,11 @@ def test_unit_is_pre_activation_and_adds_its_input():
 def test_where_the_size_changes_the_shortcut_is_a_strided_1x1_convolution():
     unit = ResidualUnit(2, 3, stride=2)
     assert unit(torch.randn(1, 2, 7, 8)).shape == (1, 3, 4, 4)
-    assert (unit.shortcut.kernel_size, unit.shortcut.stride, unit.shortcut.bias) == ((1, 1), (2, 2), None)
+    assert (unit.shortcut.kernel_size, unit.shortcut.stride, unit.shortcut.bias) == (
+        (1, 1),
+        (2, 2),
+        None,
+    )
 
 
 @pytest.mark.parametrize("size", [(4, 6), (3, 5)], ids=str)

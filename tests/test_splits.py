@@ -3,7 +3,16 @@
 import pytest
 
 from my_dataset import Case, DataError
-from readers.splits import by_names, draw, names_of, read_split, split_cases, test_cases as judged_cases
+from readers.splits import (
+    by_names,
+    draw,
+    names_of,
+    read_split,
+    split_cases,
+)
+from readers.splits import (
+    test_cases as judged_cases,
+)
 
 
 def cases(*names):
@@ -32,16 +41,25 @@ def test_the_draw_is_the_same_on_every_machine():
     assert names(draw(MANY, 0.05, 0, "test"))[1] == ["003", "021", "048", "055", "080", "116"]
 
 
-@pytest.mark.parametrize("val, sizes", [("holdout", (75, 19, 24)), ("none", (94, 0, 24)), ("test", (94, 24, 24))])
+@pytest.mark.parametrize(
+    "val, sizes", [("holdout", (75, 19, 24)), ("none", (94, 0, 24)), ("test", (94, 24, 24))]
+)
 def test_one_piece_is_cut_into_disjoint_parts(val, sizes):
     training, validation, test = split_cases({"all": MANY}, ordered=False, val=val)
     assert (len(training), len(validation), len(test)) == sizes
     drawn = {case.name for case in validation + test}
-    assert not drawn & {case.name for case in training} and len(drawn | {case.name for case in training}) == 118
+    assert (
+        not drawn & {case.name for case in training}
+        and len(drawn | {case.name for case in training}) == 118
+    )
 
 
 def test_without_a_test_fraction_nothing_is_set_aside():
-    assert [len(part) for part in split_cases({"all": MANY}, False, "none", test_fraction=0)] == [118, 0, 0]
+    assert [len(part) for part in split_cases({"all": MANY}, False, "none", test_fraction=0)] == [
+        118,
+        0,
+        0,
+    ]
 
 
 def test_folders_that_are_there_are_the_splits():
@@ -82,17 +100,23 @@ def test_too_few_cannot_be_split():
 
 def test_a_split_is_read_again_though_files_were_added(tmp_path):
     import json
+
     parts = split_cases({"all": MANY}, False)
     (tmp_path / "split.json").write_text(json.dumps(names_of(*parts)))
     split = read_split(tmp_path / "split.json")
     more = {"all": cases("000a") + MANY}
     assert by_names(more, split) == parts
-    assert judged_cases(more, split) == parts[2] and judged_cases(more, split, test_fraction=1) == more["all"]
+    assert (
+        judged_cases(more, split) == parts[2]
+        and judged_cases(more, split, test_fraction=1) == more["all"]
+    )
     with pytest.raises(DataError, match="not there any more: .*117"):
         by_names({"all": MANY[:-1]}, split)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"train": []}', '{"train": 1, "val": [], "test": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"train": []}', '{"train": 1, "val": [], "test": []}']
+)
 def test_other_files_are_no_splits(tmp_path, content):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match="is no split"):

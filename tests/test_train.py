@@ -20,8 +20,16 @@ from train_utils.checkpoint import CheckpointError, load, load_model
 from train_utils.cli import run_script
 from transforms import eval_preset
 
-BLOCK = ["[epoch: 0]", "train_loss: ", "lr: ", "dice coefficient: ", "global correct: ", "average row correct: [",
-         "IoU: [", "mean IoU: "]
+BLOCK = [
+    "[epoch: 0]",
+    "train_loss: ",
+    "lr: ",
+    "dice coefficient: ",
+    "global correct: ",
+    "average row correct: [",
+    "IoU: [",
+    "mean IoU: ",
+]
 
 
 def weights(folder, name="last_model.pth"):
@@ -39,9 +47,20 @@ def finished(tiny_root, tmp_path_factory):
 
 
 def test_a_run_leaves_every_file(finished):
-    names = {path.name.split("2")[0] if path.name.startswith("results2") else path.name for path in finished.iterdir()}
-    assert names == {"best_model.pth", "last_model.pth", "results", "results.csv", "curves.png", "predictions.png",
-                     "split.json", "test_scores.json"}
+    names = {
+        path.name.split("2")[0] if path.name.startswith("results2") else path.name
+        for path in finished.iterdir()
+    }
+    assert names == {
+        "best_model.pth",
+        "last_model.pth",
+        "results",
+        "results.csv",
+        "curves.png",
+        "predictions.png",
+        "split.json",
+        "test_scores.json",
+    }
     for name in ("curves.png", "predictions.png"):
         assert Image.open(finished / name).size[0] > 300
 
@@ -57,18 +76,39 @@ def test_results_txt_has_the_tutorials_block(finished):
 def test_results_csv_has_a_row_an_epoch(finished):
     header, *rows = (finished / "results.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
-    assert {"train_loss", "lr", "val_dice", "val_f1", "val_auc", "val_iou_1", "val_specificity"} <= set(header.split(","))
+    assert {
+        "train_loss",
+        "lr",
+        "val_dice",
+        "val_f1",
+        "val_auc",
+        "val_iou_1",
+        "val_specificity",
+    } <= set(header.split(","))
 
 
 def test_test_scores_say_where_they_come_from(finished):
     scores = json.loads((finished / "test_scores.json").read_text())
-    assert {"command", "commit", "versions", "machine", "seconds", "peak_memory_mb", "selection", "threshold"} <= set(scores)
+    assert {
+        "command",
+        "commit",
+        "versions",
+        "machine",
+        "seconds",
+        "peak_memory_mb",
+        "selection",
+        "threshold",
+    } <= set(scores)
     assert [row["name"] for row in scores["images"]] == ["01_test", "02_test"]
     assert "validation" in scores["selection"]
     cells = [sum(row[cell] for row in scores["images"]) for cell in ("tp", "fp", "fn", "tn")]
     assert sum(cells) == scores["scores"]["pixels"]
-    assert scores["scores"]["f1"] == pytest.approx(2 * cells[0] / (2 * cells[0] + cells[1] + cells[2]))
-    assert not any(name.startswith("best_") for name in scores["scores"])  # no threshold is looked for on test images
+    assert scores["scores"]["f1"] == pytest.approx(
+        2 * cells[0] / (2 * cells[0] + cells[1] + cells[2])
+    )
+    assert not any(
+        name.startswith("best_") for name in scores["scores"]
+    )  # no threshold is looked for on test images
 
 
 def test_checkpoint_describes_itself_in_plain_types(finished):
@@ -77,27 +117,39 @@ def test_checkpoint_describes_itself_in_plain_types(finished):
     assert checkpoint["class_names"] == ["background", "vessel"]
     assert checkpoint["mean"] == DATASETS["drive"]["mean"] and 0 <= checkpoint["threshold"] < 1
     assert math.isfinite(checkpoint["best_score"])
-    best = max(range(3), key=lambda epoch: load(finished / "last_model.pth")["history"][epoch]["val_dice"])
+    best = max(
+        range(3), key=lambda epoch: load(finished / "last_model.pth")["history"][epoch]["val_dice"]
+    )
     assert checkpoint["epoch"] == best
 
 
 def test_test_only_repeats_the_final_scores(finished, tiny_root, tmp_path):
     run_train(tiny_root, tmp_path, "--test-only", "--weights", finished / "best_model.pth")
-    first, again = (json.loads((folder / "test_scores.json").read_text()) for folder in (finished, tmp_path))
+    first, again = (
+        json.loads((folder / "test_scores.json").read_text()) for folder in (finished, tmp_path)
+    )
     assert first["scores"] == again["scores"] and first["images"] == again["images"]
     assert again["selection"] == first["selection"]
 
 
 def test_test_only_judges_plain_weights_of_the_tutorials(finished, tiny_root, tmp_path):
-    torch.save({"model": weights(finished), "epoch": 3, "args": argparse.Namespace(amp="False")}, tmp_path / "plain.pth")
+    torch.save(
+        {"model": weights(finished), "epoch": 3, "args": argparse.Namespace(amp="False")},
+        tmp_path / "plain.pth",
+    )
     run_train(tiny_root, tmp_path, "--test-only", "--weights", tmp_path / "plain.pth")
-    assert json.loads((tmp_path / "test_scores.json").read_text())["selection"] == "unknown: plain weights"
+    assert (
+        json.loads((tmp_path / "test_scores.json").read_text())["selection"]
+        == "unknown: plain weights"
+    )
 
 
 @pytest.fixture(scope="module")
 def other(tiny_root, tmp_path_factory):
     """Weights of another architecture, seed and threshold than `finished`'s."""
-    folder = run_train(tiny_root, tmp_path_factory.mktemp("other"), "--epochs", 1, "--seed", 1, "--base-c", 5)
+    folder = run_train(
+        tiny_root, tmp_path_factory.mktemp("other"), "--epochs", 1, "--seed", 1, "--base-c", 5
+    )
     torch.save(load(folder / "best_model.pth") | {"threshold": 0.25}, folder / "other.pth")
     return folder / "other.pth"
 
@@ -107,20 +159,37 @@ def judged(tiny_root, folder, *options):
     return json.loads((folder / "test_scores.json").read_text())
 
 
-def test_an_ensemble_with_flips_scores_the_mean_of_all_probabilities(finished, other, tiny_root, tmp_path):
+def test_an_ensemble_with_flips_scores_the_mean_of_all_probabilities(
+    finished, other, tiny_root, tmp_path
+):
     paths = [finished / "best_model.pth", other]
     found = judged(tiny_root, tmp_path, "--weights", *paths, "--flips")
     models, checkpoints = zip(*(load_model(path) for path in paths))
-    dataset = DriveDataset(tiny_root, train=False, transforms=eval_preset(checkpoints[0]["mean"], checkpoints[0]["std"]))
+    dataset = DriveDataset(
+        tiny_root,
+        train=False,
+        transforms=eval_preset(checkpoints[0]["mean"], checkpoints[0]["std"]),
+    )
     for (image, target), row in zip(dataset, found["images"], strict=True):
-        every = [predict_probs(model, image[None].flip(axes)).flip(axes)
-                 for model in models for axes in ([], [2], [3], [2, 3])]
+        every = [
+            predict_probs(model, image[None].flip(axes)).flip(axes)
+            for model in models
+            for axes in ([], [2], [3], [2, 3])
+        ]
         vessel = torch.stack(every).mean(0)[0, 1] > 0.5
-        assert (row["tp"], row["fp"]) == (int((vessel & (target == 1)).sum()), int((vessel & (target == 0)).sum()))
+        assert (row["tp"], row["fp"]) == (
+            int((vessel & (target == 1)).sum()),
+            int((vessel & (target == 0)).sum()),
+        )
     assert found["weights"] == [str(path) for path in paths] and found["flips"] is True
     assert found["threshold"] == pytest.approx((checkpoints[0]["threshold"] + 0.25) / 2)
-    assert found["epoch"] == [checkpoint["epoch"] for checkpoint in checkpoints] and len(found["split"]) == 2
-    assert [kwargs["base_c"] for kwargs in found["model_kwargs"]] == [4, 5] and found["model_name"] == ["unet"] * 2
+    assert (
+        found["epoch"] == [checkpoint["epoch"] for checkpoint in checkpoints]
+        and len(found["split"]) == 2
+    )
+    assert [kwargs["base_c"] for kwargs in found["model_kwargs"]] == [4, 5] and found[
+        "model_name"
+    ] == ["unet"] * 2
     assert [flags["seed"] for flags in found["args"]] == [0, 1]  # how each was trained
 
 
@@ -128,7 +197,11 @@ def test_an_ensemble_of_one_file_twice_scores_like_the_file(finished, tiny_root,
     path = finished / "best_model.pth"
     once = judged(tiny_root, tmp_path / "once", "--weights", path)
     twice = judged(tiny_root, tmp_path / "twice", "--weights", path, path)
-    assert once["images"] == twice["images"] and once["weights"] == [str(path)] and once["flips"] is False
+    assert (
+        once["images"] == twice["images"]
+        and once["weights"] == [str(path)]
+        and once["flips"] is False
+    )
     assert once["scores"]["f1"] == twice["scores"]["f1"] and once["selection"] == twice["selection"]
 
 
@@ -137,39 +210,75 @@ def test_plain_weights_may_join_an_ensemble(finished, tiny_root, tmp_path):
     torch.save(weights(finished, "best_model.pth"), plain)
     once = judged(tiny_root, tmp_path, "--weights", described)
     for paths in ((described, plain), (plain, described)):
-        found = judged(tiny_root, tmp_path / "two", "--base-c", 4, "--bilinear", "--weights", *paths)
-        assert found["images"] == once["images"] and found["threshold"] is None and "unknown" in found["selection"]
+        found = judged(
+            tiny_root, tmp_path / "two", "--base-c", 4, "--bilinear", "--weights", *paths
+        )
+        assert (
+            found["images"] == once["images"]
+            and found["threshold"] is None
+            and "unknown" in found["selection"]
+        )
 
 
 def test_a_threshold_of_ones_own_goes_before_the_checkpoints(finished, tiny_root, tmp_path):
-    found = judged(tiny_root, tmp_path, "--weights", finished / "best_model.pth", "--threshold", 0.5)
+    found = judged(
+        tiny_root, tmp_path, "--weights", finished / "best_model.pth", "--threshold", 0.5
+    )
     assert found["threshold"] == 0.5 != load(finished / "best_model.pth")["threshold"]
     assert found["scores"]["f1_at_threshold"] == pytest.approx(found["scores"]["f1"])
 
 
-@pytest.mark.parametrize("change, named", [
-    ({"mean": [0.5, 0.5, 0.5]}, "other.pth.*mean .0.5, 0.5, 0.5.*best_model.pth with"),
-    ({"class_names": ["background", "crack"]}, "other.pth: has the classes background, crack"),
-    ({"resize": [48, 48]}, r"other.pth: was trained with resize \[48, 48\], but .*best_model.pth with None"),
-])
-def test_members_of_different_normalisation_or_classes_are_refused(finished, tiny_root, tmp_path, change, named):
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"mean": [0.5, 0.5, 0.5]}, "other.pth.*mean .0.5, 0.5, 0.5.*best_model.pth with"),
+        ({"class_names": ["background", "crack"]}, "other.pth: has the classes background, crack"),
+        (
+            {"resize": [48, 48]},
+            r"other.pth: was trained with resize \[48, 48\], but .*best_model.pth with None",
+        ),
+    ],
+)
+def test_members_of_different_normalisation_or_classes_are_refused(
+    finished, tiny_root, tmp_path, change, named
+):
     torch.save(load(finished / "best_model.pth") | change, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=named):
-        judged(tiny_root, tmp_path / "out", "--weights", finished / "best_model.pth", tmp_path / "other.pth")
+        judged(
+            tiny_root,
+            tmp_path / "out",
+            "--weights",
+            finished / "best_model.pth",
+            tmp_path / "other.pth",
+        )
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_a_run_that_diverged_are_refused_in_one_sentence(finished, tiny_root, tmp_path, capsys):
+def test_weights_of_a_run_that_diverged_are_refused_in_one_sentence(
+    finished, tiny_root, tmp_path, capsys
+):
     """Compared with the threshold, their NaN would pass for background."""
     checkpoint = load(finished / "best_model.pth")
     checkpoint["model"]["out_conv.0.bias"].fill_(float("nan"))
     torch.save(checkpoint, tmp_path / "nan.pth")
-    argv = ["--weights", tmp_path / "nan.pth", "--input", tiny_root / "DRIVE/test/images", "--output", tmp_path / "out"]
-    for script in (lambda: judged(tiny_root, tmp_path / "judged", "--weights", tmp_path / "nan.pth"),
-                   lambda: predict.main(predict.parse_args([*map(str, argv), "--device", "cpu"]))):
+    argv = [
+        "--weights",
+        tmp_path / "nan.pth",
+        "--input",
+        tiny_root / "DRIVE/test/images",
+        "--output",
+        tmp_path / "out",
+    ]
+    for script in (
+        lambda: judged(tiny_root, tmp_path / "judged", "--weights", tmp_path / "nan.pth"),
+        lambda: predict.main(predict.parse_args([*map(str, argv), "--device", "cpu"])),
+    ):
         with pytest.raises(SystemExit) as stop:
             run_script(script, "script")
-        assert stop.value.code == 2 and "script: error: the model's probabilities are not" in capsys.readouterr().err
+        assert (
+            stop.value.code == 2
+            and "script: error: the model's probabilities are not" in capsys.readouterr().err
+        )
 
 
 def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monkeypatch):
@@ -194,7 +303,10 @@ def test_val_test_says_that_it_selects_on_test(tiny_root, tmp_path, capsys):
 def test_val_none_trains_on_all_and_keeps_the_last_weights(tiny_root, tmp_path):
     run_train(tiny_root, tmp_path, "--epochs", 2, "--val", "none")
     assert equal(weights(tmp_path), weights(tmp_path, "best_model.pth"))
-    assert load(tmp_path / "best_model.pth")["epoch"] == 1 and load(tmp_path / "best_model.pth")["threshold"] == 0.5
+    assert (
+        load(tmp_path / "best_model.pth")["epoch"] == 1
+        and load(tmp_path / "best_model.pth")["threshold"] == 0.5
+    )
     assert "val_dice" not in (tmp_path / "results.csv").read_text()
 
 
@@ -215,8 +327,17 @@ def test_a_dice_of_zero_or_nan_still_saves_the_first_epoch():
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options", [(), ("--workers", 2), ("--amp", "--optimizer", "adamw", "--accumulate", 2),
-                                     ("--preset", "best", "--crops", 2)], ids=["plain", "workers", "amp", "crops"])
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--workers", 2),
+        ("--amp", "--optimizer", "adamw", "--accumulate", 2),
+        ("--preset", "best", "--crops", 2),
+    ],
+    ids=["plain", "workers", "amp", "crops"],
+)
 def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monkeypatch, options):
     straight = run_train(tiny_root, tmp_path / "straight", "--epochs", 4, *options)
     for stop in (1, 3):
@@ -227,7 +348,9 @@ def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monke
                 run_train(tiny_root, folder, "--epochs", 4, *options)
         assert load(folder / "last_model.pth")["epoch"] == stop - 1
         torch.manual_seed(99)  # another process starts from another random state
-        local = options if "--workers" in options else ()  # every other setting is in the checkpoint
+        local = (
+            options if "--workers" in options else ()
+        )  # every other setting is in the checkpoint
         run_train(tiny_root, folder, "--resume", "auto", "--device", "cpu", *local, settings=())
         for name in ("last_model.pth", "best_model.pth"):
             assert equal(weights(straight, name), weights(folder, name))
@@ -251,7 +374,12 @@ def stop_after(patch, epochs):
 def same_history(*folders):
     def rows(folder):
         timing = {"seconds", "images_per_second"}
-        return str([{k: v for k, v in row.items() if k not in timing} for row in load(folder / "last_model.pth")["history"]])
+        return str(
+            [
+                {k: v for k, v in row.items() if k not in timing}
+                for row in load(folder / "last_model.pth")["history"]
+            ]
+        )
 
     return len({rows(folder) for folder in folders}) == 1
 
@@ -259,9 +387,14 @@ def same_history(*folders):
 def test_resume_keeps_the_best_score_and_the_settings(finished, tiny_root, tmp_path, capsys):
     for path in finished.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    run_train(tiny_root, tmp_path, "--resume", "auto", settings=())  # nothing but the folder is said again
+    run_train(
+        tiny_root, tmp_path, "--resume", "auto", settings=()
+    )  # nothing but the folder is said again
     assert "resumed" in capsys.readouterr().out
-    assert load(tmp_path / "last_model.pth")["best_score"] == load(finished / "last_model.pth")["best_score"]
+    assert (
+        load(tmp_path / "last_model.pth")["best_score"]
+        == load(finished / "last_model.pth")["best_score"]
+    )
     assert equal(weights(finished), weights(tmp_path))
 
 
@@ -306,11 +439,21 @@ def test_resume_in_another_folder_keeps_the_best_weights(finished, tiny_root, tm
 def test_resume_with_another_split_is_refused(finished, tiny_root, tmp_path):
     for options in (("--val", "none"), ("--folds", 5, "--fold", 0)):
         with pytest.raises(CheckpointError, match="split the images otherwise"):
-            run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", *options, settings=())
+            run_train(
+                tiny_root, tmp_path, "--resume", finished / "last_model.pth", *options, settings=()
+            )
 
 
 def test_start_epoch_goes_back_without_doubling_epochs(finished, tiny_root, tmp_path):
-    run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", "--start-epoch", 1, settings=())
+    run_train(
+        tiny_root,
+        tmp_path,
+        "--resume",
+        finished / "last_model.pth",
+        "--start-epoch",
+        1,
+        settings=(),
+    )
     assert [row["epoch"] for row in load(tmp_path / "last_model.pth")["history"]] == [0, 1, 2]
 
 
@@ -321,20 +464,42 @@ def test_resume_of_another_architecture_is_refused(finished, tiny_root, tmp_path
 
 def test_no_save_best_keeps_every_epoch(tiny_root, tmp_path):
     run_train(tiny_root, tmp_path, "--epochs", 2, "--no-save-best")
-    assert load(tmp_path / "model_0.pth")["epoch"] == 0 and load(tmp_path / "model_1.pth")["epoch"] == 1
+    assert (
+        load(tmp_path / "model_0.pth")["epoch"] == 0
+        and load(tmp_path / "model_1.pth")["epoch"] == 1
+    )
 
 
 def test_fine_tuning_starts_from_the_weights(finished, tiny_root, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "train_one_epoch", lambda model, *args, **kwargs: seen.append(
-        {name: value.clone() for name, value in model.state_dict().items()}) or (1.0, 0.1))
-    run_train(tiny_root, tmp_path, "--epochs", 1, "--weights", finished / "best_model.pth", "--device", "cpu", settings=())
+    monkeypatch.setattr(
+        train,
+        "train_one_epoch",
+        lambda model, *args, **kwargs: (
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            or (1.0, 0.1)
+        ),
+    )
+    run_train(
+        tiny_root,
+        tmp_path,
+        "--epochs",
+        1,
+        "--weights",
+        finished / "best_model.pth",
+        "--device",
+        "cpu",
+        settings=(),
+    )
     assert equal(seen[0], weights(finished, "best_model.pth"))
 
 
 # --- data and failures ------------------------------------------------------------------------------------------------
 
-def test_non_finite_loss_names_the_images_and_keeps_the_last_weights(tiny_root, tmp_path, monkeypatch):
+
+def test_non_finite_loss_names_the_images_and_keeps_the_last_weights(
+    tiny_root, tmp_path, monkeypatch
+):
     run_train(tiny_root, tmp_path, "--epochs", 2)
     before = weights(tmp_path)
     original = train.train_one_epoch
@@ -365,11 +530,15 @@ def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):
         values.save(path, optimize=False)
     run_train(tiny_copy, tmp_path, "--epochs", 1)
     out = capsys.readouterr().out
-    assert "4 labels are read as 3/253, such as" in out and "the larger value is read as class 1" in out
+    assert (
+        "4 labels are read as 3/253, such as" in out
+        and "the larger value is read as class 1" in out
+    )
 
 
 def test_tensorboard_logs_scalars_and_pictures(tiny_root, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run_train(tiny_root, tmp_path, "--epochs", 2, "--tensorboard")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("val/dice")] == [0, 1]
@@ -378,13 +547,18 @@ def test_tensorboard_logs_scalars_and_pictures(tiny_root, tmp_path):
 
 def test_auto_class_weights_balance_the_classes(tiny_root, tmp_path, capsys):
     run_train(tiny_root, tmp_path, "--epochs", 1, "--class-weights", "auto")
-    background, vessel = capsys.readouterr().out.split("class weights: ")[1].split("\n")[0].split(", ")
+    background, vessel = (
+        capsys.readouterr().out.split("class weights: ")[1].split("\n")[0].split(", ")
+    )
     assert float(vessel) > 3 * float(background) > 0
 
 
 def test_piped_output_has_plain_lines(tiny_root, tmp_path, capsys):
     run_train(tiny_root, tmp_path, "--epochs", 1, "--print-freq", 1)
     captured = capsys.readouterr()
-    assert "epoch 0  step 1/2  loss " in captured.out and "images/s" in captured.out and "left" in captured.out
+    assert (
+        "epoch 0  step 1/2  loss " in captured.out
+        and "images/s" in captured.out
+        and "left" in captured.out
+    )
     assert "\r" not in captured.out + captured.err
-

@@ -10,7 +10,14 @@ from torch.utils.data import DataLoader
 
 from my_dataset import SegmentationDataset
 from src import UNet
-from train_utils import NonFiniteLossError, create_lr_scheduler, criterion, evaluate, judge, train_one_epoch
+from train_utils import (
+    NonFiniteLossError,
+    create_lr_scheduler,
+    criterion,
+    evaluate,
+    judge,
+    train_one_epoch,
+)
 from train_utils.lr_scheduler import schedule_from_plan
 
 CPU = torch.device("cpu")
@@ -71,16 +78,21 @@ def run_epoch(model, loader, lr=0.1, momentum=0.9, **options):
 
 def batch_losses(model, loader):
     with torch.no_grad():
-        return [criterion(model(image), target, ignore_index=255).item() for image, target in loader]
+        return [
+            criterion(model(image), target, ignore_index=255).item() for image, target in loader
+        ]
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
+
 
 def test_epochs_lower_the_loss_and_return_the_rate_of_the_last_step():
     model, loader = tiny().eval(), make_loader(make_items(6), 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     scheduler = create_lr_scheduler(optimizer, len(loader), 4)
-    results = [train_one_epoch(model, optimizer, loader, CPU, epoch, 2, scheduler) for epoch in range(4)]
+    results = [
+        train_one_epoch(model, optimizer, loader, CPU, epoch, 2, scheduler) for epoch in range(4)
+    ]
     losses, rates = zip(*results)
     assert model.training
     assert losses[-1] < losses[0]
@@ -123,17 +135,25 @@ def test_how_often_the_loss_is_looked_at_changes_nothing(print_freq):
     results = []
     for freq in (10, print_freq):
         model = tiny()
-        results.append((run_epoch(model, make_loader(make_items(7), 1), print_freq=freq), model.first.weight))
+        results.append(
+            (run_epoch(model, make_loader(make_items(7), 1), print_freq=freq), model.first.weight)
+        )
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
 
 
-@pytest.mark.parametrize("count, batch_size, accumulate", [(8, 2, 2), (6, 1, 4), (12, 2, 3), (4, 2, 5)])
+@pytest.mark.parametrize(
+    "count, batch_size, accumulate", [(8, 2, 2), (6, 1, 4), (12, 2, 3), (4, 2, 5)]
+)
 @pytest.mark.parametrize("clip_grad", [None, 0.05])
 def test_accumulated_small_batches_are_one_large_batch(count, batch_size, accumulate, clip_grad):
     small, large = tiny(), tiny()
     items = make_items(count)
-    loss_small, _ = run_epoch(small, make_loader(items, batch_size), accumulate=accumulate, clip_grad=clip_grad)
-    loss_large, _ = run_epoch(large, make_loader(items, batch_size * accumulate), clip_grad=clip_grad)
+    loss_small, _ = run_epoch(
+        small, make_loader(items, batch_size), accumulate=accumulate, clip_grad=clip_grad
+    )
+    loss_large, _ = run_epoch(
+        large, make_loader(items, batch_size * accumulate), clip_grad=clip_grad
+    )
     assert loss_small == pytest.approx(loss_large, abs=1e-5)
     for a, b in zip(small.parameters(), large.parameters()):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
@@ -144,9 +164,13 @@ def test_the_schedule_counts_optimiser_steps(accumulate, steps):
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = schedule_from_plan(optimizer, CONSTANT)
-    train_one_epoch(model, optimizer, make_loader(make_items(5), 1), CPU, 0, 2, scheduler, accumulate=accumulate)
+    train_one_epoch(
+        model, optimizer, make_loader(make_items(5), 1), CPU, 0, 2, scheduler, accumulate=accumulate
+    )
     assert scheduler.last_epoch == steps
-    assert all(parameter.grad is None for parameter in model.parameters())  # nothing is left for the next epoch
+    assert all(
+        parameter.grad is None for parameter in model.parameters()
+    )  # nothing is left for the next epoch
 
 
 def test_gradients_are_clipped_to_the_norm():
@@ -189,7 +213,9 @@ def test_a_gradient_scaler_does_not_change_the_steps(clip_grad):
     plain, scaled = tiny(), tiny()
     loader = make_loader(make_items(4), 2)
     run_epoch(plain, loader, clip_grad=clip_grad)
-    run_epoch(scaled, loader, clip_grad=clip_grad, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+    run_epoch(
+        scaled, loader, clip_grad=clip_grad, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0)
+    )
     torch.testing.assert_close(scaled.first.weight, plain.first.weight, atol=1e-6, rtol=0)
 
 
@@ -233,6 +259,7 @@ def test_a_loader_without_batches_is_refused_in_words():
 
 # --- judging ----------------------------------------------------------------------------------------------------------
 
+
 def judged_items():
     """[(image, target)] of different sizes, with ignored pixels; the fourth lacks class 1 in truth and prediction."""
     torch.manual_seed(2)
@@ -259,14 +286,18 @@ def test_dice_is_the_mean_over_images_whatever_the_batch_size(batch_size):
     expected = [dice_by_hand(*item) for i, item in enumerate(items) if i != 3]
     assert dice == pytest.approx(sum(expected) / 4, abs=1e-12)
     valid = sum(int((target != 255).sum()) for _, target in items)
-    right = sum(int((((image[0] > 0) == target) & (target != 255)).sum()) for image, target in items)
+    right = sum(
+        int((((image[0] > 0) == target) & (target != 255)).sum()) for image, target in items
+    )
     assert confmat.mat.sum() == valid and confmat.mat.diag().sum() == right
     assert confmat.compute()[0].item() == pytest.approx(right / valid)
 
 
 def test_counts_of_every_batch_size_are_the_same_image_by_image():
     items = judged_items()
-    single, triple = (judge(Pointwise(), make_loader(items, batch_size), CPU, 2) for batch_size in (1, 3))
+    single, triple = (
+        judge(Pointwise(), make_loader(items, batch_size), CPU, 2) for batch_size in (1, 3)
+    )
     assert torch.equal(single.confusion, triple.confusion)
     assert torch.equal(single.histograms, triple.histograms)
 
@@ -283,7 +314,10 @@ def test_a_unets_dice_does_not_depend_on_the_batch_size():
 
 
 def test_a_perfect_prediction_beats_a_wrong_one():
-    items = [(torch.where(target == 1, 1.0, -1.0).expand(3, -1, -1), target) for _, target in judged_items()]
+    items = [
+        (torch.where(target == 1, 1.0, -1.0).expand(3, -1, -1), target)
+        for _, target in judged_items()
+    ]
     reversed_items = [(-image, target) for image, target in items]
     assert evaluate(Pointwise(), make_loader(items, 2), CPU, 2)[1] == 1
     assert evaluate(Pointwise(), make_loader(reversed_items, 2), CPU, 2)[1] == 0
@@ -313,5 +347,7 @@ def test_judging_neither_trains_the_model_nor_leaves_it_in_training_mode():
 def test_bfloat16_judges_about_as_float32_does():
     torch.manual_seed(0)
     model, loader = UNet(3, 2, base_c=4), make_loader(judged_items(), 1)
-    exact, rough = (evaluate(model, loader, CPU, 2, amp_dtype=dtype)[0].mat for dtype in (None, torch.bfloat16))
+    exact, rough = (
+        evaluate(model, loader, CPU, 2, amp_dtype=dtype)[0].mat for dtype in (None, torch.bfloat16)
+    )
     assert (exact - rough).abs().sum() < 0.05 * exact.sum()

@@ -27,14 +27,31 @@ DRIVERLESS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def command(launch, data, output, *options, script="train_multi_GPU.py"):
-    argv = ["-m", "torch.distributed.run", *launch, script, "--data-path", data, "--output-dir", output, *TINY, *options]
+    argv = [
+        "-m",
+        "torch.distributed.run",
+        *launch,
+        script,
+        "--data-path",
+        data,
+        "--output-dir",
+        output,
+        *TINY,
+        *options,
+    ]
     return [sys.executable, *map(str, argv)]
 
 
 def torchrun(launch, data, output, *options, script="train_multi_GPU.py", **environment):
     """The finished torchrun process."""
-    return subprocess.run(command(launch, data, output, *options, script=script), cwd=ROOT, text=True, timeout=300,
-                          capture_output=True, env={**os.environ, **DRIVERLESS, **environment, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        command(launch, data, output, *options, script=script),
+        cwd=ROOT,
+        text=True,
+        timeout=300,
+        capture_output=True,
+        env={**os.environ, **DRIVERLESS, **environment, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def succeed(*args, **kwargs):
@@ -56,13 +73,16 @@ def trained(tiny_root, tmp_path_factory):
 
 # --- judging and training ---------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("num_test, processes", [(5, 2), (5, 3), (1, 2)])
 def test_scores_do_not_depend_on_the_number_of_processes(trained, tmp_path, num_test, processes):
     data = write_demo_drive(tmp_path, num_training=2, num_test=num_test, size=(96, 104))
     judge = ("--test-only", "--weights", trained[0] / "best_model.pth", "--no-amp")
     run_train(data, tmp_path / "one", *judge)
     succeed(("--standalone", f"--nproc_per_node={processes}"), data, tmp_path / "many", *judge)
-    one, many = (json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "many"))
+    one, many = (
+        json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "many")
+    )
     assert len(one["images"]) == num_test
     assert one["scores"] == many["scores"] and one["images"] == many["images"]
 
@@ -72,28 +92,54 @@ def test_one_process_writes_and_prints(trained):
     assert out.count("epoch 2/2") == 1 and len(list(folder.glob("results2*.txt"))) == 1
     assert epochs(folder) == [0, 1, 2] and load(folder / "last_model.pth")["ranks"] == 2
     assert len(load(folder / "last_model.pth")["random_states"]) == 2
-    assert {"curves.png", "predictions.png", "test_scores.json"} <= {path.name for path in folder.iterdir()}
+    assert {"curves.png", "predictions.png", "test_scores.json"} <= {
+        path.name for path in folder.iterdir()
+    }
 
 
 def test_without_torchrun_it_is_one_process_like_train_py(tiny_root, tmp_path):
-    alone = [sys.executable, "train_multi_GPU.py", "--data-path", str(tiny_root), "--output-dir", str(tmp_path / "multi"),
-             *TINY, "--epochs", "2"]
+    alone = [
+        sys.executable,
+        "train_multi_GPU.py",
+        "--data-path",
+        str(tiny_root),
+        "--output-dir",
+        str(tmp_path / "multi"),
+        *TINY,
+        "--epochs",
+        "2",
+    ]
     subprocess.run(alone, cwd=ROOT, check=True, capture_output=True)
     run_train(tiny_root, tmp_path / "train", "--epochs", 2)
-    multi, single = (load(tmp_path / name / "last_model.pth")["model"] for name in ("multi", "train"))
+    multi, single = (
+        load(tmp_path / name / "last_model.pth")["model"] for name in ("multi", "train")
+    )
     assert all(torch.equal(multi[name], single[name]) for name in single)
 
 
 def test_more_processes_than_images_still_train(tiny_root, tmp_path):
-    succeed(("--standalone", "--nproc_per_node=3"), tiny_root, tmp_path, "--epochs", 1, "--folds", 2, "--fold", 0,
-            "--batch-size", 4)
+    succeed(
+        ("--standalone", "--nproc_per_node=3"),
+        tiny_root,
+        tmp_path,
+        "--epochs",
+        1,
+        "--folds",
+        2,
+        "--fold",
+        0,
+        "--batch-size",
+        4,
+    )
     assert epochs(tmp_path) == [0]
 
 
 def test_resumed_with_another_number_of_processes(trained, tiny_root, tmp_path, capsys):
     for path in trained[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--device", "cpu", settings=())
+    run_train(
+        tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--device", "cpu", settings=()
+    )
     assert "had 2 process(es) and goes on with 1" in capsys.readouterr().out
     assert epochs(tmp_path) == [0, 1, 2, 3]
 
@@ -123,12 +169,23 @@ def train_steps(rank, ranks, steps, accumulate=1):
     shared = share_model(model, torch.device("cpu"))
     optimizer = torch.optim.SGD(shared.parameters(), lr=0.1)
     scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
-    loss, _ = train_one_epoch(shared, optimizer, data_of(rank, ranks, 2, steps), "cpu", 0, 2, scheduler, accumulate=accumulate)
+    loss, _ = train_one_epoch(
+        shared,
+        optimizer,
+        data_of(rank, ranks, 2, steps),
+        "cpu",
+        0,
+        2,
+        scheduler,
+        accumulate=accumulate,
+    )
     return loss, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def worker(rank, ranks, port, steps, accumulate, folder):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     with process_group("gloo", 60):
         torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
 
@@ -141,6 +198,7 @@ def free_port():
 
 def starts_of(store, ranks, late=0):
     """What agree_on_start tells the ranks, of which number `late` comes last."""
+
     def one(rank):
         time.sleep(0.3 * (rank == late))
         return agree_on_start(store, rank, ranks, 10)
@@ -151,7 +209,13 @@ def starts_of(store, ranks, late=0):
 
 def test_every_start_in_one_store_has_a_name_of_its_own():
     store, names = dist.HashStore(), []
-    for ranks, late in ((3, 0), (3, 1), (3, 2), (2, 0), (3, 1)):  # what the earlier starts wrote stays in the store
+    for ranks, late in (
+        (3, 0),
+        (3, 1),
+        (3, 2),
+        (2, 0),
+        (3, 1),
+    ):  # what the earlier starts wrote stays in the store
         found = starts_of(store, ranks, late)
         assert len(set(found)) == 1
         names.append(found[0])
@@ -165,7 +229,9 @@ def test_a_rank_that_never_starts_is_an_error():
         agree_on_start(store, 1, 2, 0.2)
 
 
-@pytest.mark.parametrize("steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"])
+@pytest.mark.parametrize(
+    "steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"]
+)
 def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate):
     multiprocessing.spawn(worker, args=(2, free_port(), steps, accumulate, tmp_path), nprocs=2)
     (loss, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
@@ -178,9 +244,22 @@ def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumula
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
+
 def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path):
-    run = succeed((*ONE_MACHINE, "--max-restarts=2"), tiny_root, tmp_path / "run", "--epochs", 4, "--batch-size", 1,
-                  "--resume", "auto", script="tests/faulty_worker.py", FAULT="kill 1 2", FAULT_FILE=str(tmp_path / "done"))
+    run = succeed(
+        (*ONE_MACHINE, "--max-restarts=2"),
+        tiny_root,
+        tmp_path / "run",
+        "--epochs",
+        4,
+        "--batch-size",
+        1,
+        "--resume",
+        "auto",
+        script="tests/faulty_worker.py",
+        FAULT="kill 1 2",
+        FAULT_FILE=str(tmp_path / "done"),
+    )
     assert (tmp_path / "done").exists() and "resumed" in run.stdout
     assert epochs(tmp_path / "run") == [0, 1, 2, 3]
     rows = (tmp_path / "run" / "results.csv").read_text().splitlines()
@@ -189,16 +268,29 @@ def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path)
 
 def test_an_error_on_one_rank_ends_all_with_its_message(tiny_root, tmp_path):
     start = time.monotonic()
-    run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "run", "--epochs", 3, "--batch-size", 1,
-                   script="tests/faulty_worker.py", FAULT="raise 1 1", FAULT_FILE=str(tmp_path / "done"))
+    run = torchrun(
+        ONE_MACHINE,
+        tiny_root,
+        tmp_path / "run",
+        "--epochs",
+        3,
+        "--batch-size",
+        1,
+        script="tests/faulty_worker.py",
+        FAULT="raise 1 1",
+        FAULT_FILE=str(tmp_path / "done"),
+    )
     assert run.returncode != 0 and "planted on rank 1" in run.stderr
     assert time.monotonic() - start < 60
     assert epochs(tmp_path / "run") == [0]
 
 
 def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
-    for options, named in ((("--epochs", 0), "--epochs"), (("--resume", tmp_path / "none.pth"), "there is no such file"),
-                           (("--sync-bn",), "CUDA only")):
+    for options, named in (
+        (("--epochs", 0), "--epochs"),
+        (("--resume", tmp_path / "none.pth"), "there is no such file"),
+        (("--sync-bn",), "CUDA only"),
+    ):
         run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "out", *options)
         assert run.returncode != 0
         assert run.stderr.count("train_multi_GPU.py: error: ") == 1 and named in run.stderr
@@ -206,12 +298,28 @@ def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
 
 def test_two_machines(tiny_root, tmp_path):
     """Two torchrun agents on this machine; each with an output folder of its own, as machines without a shared disk."""
-    launch = ("--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}",
-              "--local_addr=127.0.0.1", "--rdzv_id=test")
-    agents = [subprocess.Popen(command(launch, tiny_root, tmp_path / name, "--epochs", 2, "--batch-size", 1), cwd=ROOT,
-                               env={**os.environ, **DRIVERLESS}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-              for name in ("a", "b")]
+    launch = (
+        "--nnodes=2",
+        "--nproc_per_node=1",
+        "--rdzv_backend=c10d",
+        f"--rdzv_endpoint=127.0.0.1:{free_port()}",
+        "--local_addr=127.0.0.1",
+        "--rdzv_id=test",
+    )
+    agents = [
+        subprocess.Popen(
+            command(launch, tiny_root, tmp_path / name, "--epochs", 2, "--batch-size", 1),
+            cwd=ROOT,
+            env={**os.environ, **DRIVERLESS},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("a", "b")
+    ]
     outputs = [agent.communicate(timeout=200)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], outputs
-    written = [tmp_path / name for name in ("a", "b") if (tmp_path / name / "last_model.pth").exists()]
+    written = [
+        tmp_path / name for name in ("a", "b") if (tmp_path / name / "last_model.pth").exists()
+    ]
     assert len(written) == 1 and epochs(written[0]) == [0, 1]

@@ -5,8 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from transforms import (CenterCrop, Compose, Normalize, RandomCrop, RandomHorizontalFlip, RandomResize,
-                        RandomVerticalFlip, ToTensor, eval_preset, pad_if_smaller, train_preset)
+from transforms import (
+    CenterCrop,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResize,
+    RandomVerticalFlip,
+    ToTensor,
+    eval_preset,
+    pad_if_smaller,
+    train_preset,
+)
 
 KINDS = pytest.mark.parametrize("kind", ["pil", "tensor"])
 BRIGHT = 200  # the image of a pixel of class 1; class 0 is black
@@ -34,7 +45,7 @@ def as_arrays(image, target):
 
 
 def disk(size, centre, radius):
-    rows, columns = np.mgrid[:size[0], :size[1]] + 0.5
+    rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
     return (np.hypot(rows - centre[0], columns - centre[1]) < radius).astype(int)
 
 
@@ -45,8 +56,11 @@ def centroid(mask):
 
 # --- resizing ---------------------------------------------------------------------------------------------------------
 
+
 @KINDS
-@pytest.mark.parametrize("size, expected", [((40, 60), (20, 30)), ((60, 40), (30, 20)), ((20, 20), (20, 20))], ids=str)
+@pytest.mark.parametrize(
+    "size, expected", [((40, 60), (20, 30)), ((60, 40), (30, 20)), ((20, 20), (20, 20))], ids=str
+)
 def test_resize_scales_the_shorter_side_and_keeps_the_proportions(kind, size, expected):
     image, target = as_arrays(*RandomResize(20)(*make_pair(kind, random_target(*size))))
     assert image.shape == target.shape == expected
@@ -64,7 +78,9 @@ def test_resize_draws_lengths_from_min_to_max_both_included(kind):
 @pytest.mark.parametrize("length", [17, 20, 33, 48, 97])
 def test_resize_invents_no_class_ids(kind, length):
     ids = np.array([0, 3, 7, 255])[np.random.default_rng(0).integers(0, 4, (40, 48))]
-    _, target = as_arrays(*RandomResize(length)(make_pair(kind, ids // 255)[0], make_ids(kind, ids)))
+    _, target = as_arrays(
+        *RandomResize(length)(make_pair(kind, ids // 255)[0], make_ids(kind, ids))
+    )
     assert set(np.unique(target)) == {0, 3, 7, 255}
 
 
@@ -94,12 +110,15 @@ def test_target_is_sampled_at_the_centre_of_the_new_pixel(kind):
 
 # --- flips and crops --------------------------------------------------------------------------------------------------
 
+
 @KINDS
 @pytest.mark.parametrize("flip, axis", [(RandomHorizontalFlip, 1), (RandomVerticalFlip, 0)])
 def test_flips_mirror_image_and_target_together(kind, flip, axis):
     original = random_target(7, 9)
     image, target = as_arrays(*flip(1)(*make_pair(kind, original)))
-    assert np.array_equal(target, np.flip(original, axis)) and np.array_equal(image, target * BRIGHT)
+    assert np.array_equal(target, np.flip(original, axis)) and np.array_equal(
+        image, target * BRIGHT
+    )
     image, target = as_arrays(*flip(0)(*make_pair(kind, original)))
     assert np.array_equal(target, original) and np.array_equal(image, target * BRIGHT)
 
@@ -108,7 +127,9 @@ def test_flips_mirror_image_and_target_together(kind, flip, axis):
 def test_flips_come_about_as_often_as_asked(flip):
     torch.manual_seed(0)
     original = torch.arange(4).view(2, 2)
-    flipped = sum(not torch.equal(flip(0.25)(original[None], original)[1], original) for _ in range(400))
+    flipped = sum(
+        not torch.equal(flip(0.25)(original[None], original)[1], original) for _ in range(400)
+    )
     assert 70 < flipped < 130  # 100 expected, standard deviation 8.7
 
 
@@ -116,7 +137,7 @@ def test_flips_come_about_as_often_as_asked(flip):
 def test_random_crop_cuts_the_same_square_of_both(kind):
     torch.manual_seed(0)
     original = random_target(9, 12)
-    windows = {original[y:y + 6, x:x + 6].tobytes() for y in range(4) for x in range(7)}
+    windows = {original[y : y + 6, x : x + 6].tobytes() for y in range(4) for x in range(7)}
     seen = set()
     for _ in range(300):
         image, target = as_arrays(*RandomCrop(6)(*make_pair(kind, original)))
@@ -155,7 +176,9 @@ def test_what_a_crop_has_to_pad_is_not_judged(kind, crop, size):
 @pytest.mark.parametrize("fill", [0, 255])
 def test_pad_if_smaller_pads_at_the_right_and_below(kind, fill):
     image, target = make_pair(kind, np.ones((3, 5), int))
-    image, target = as_arrays(pad_if_smaller(image, 4, fill=fill), pad_if_smaller(target, 4, fill=fill))
+    image, target = as_arrays(
+        pad_if_smaller(image, 4, fill=fill), pad_if_smaller(target, 4, fill=fill)
+    )
     assert image.shape == target.shape == (4, 5)
     assert (image[:3] == BRIGHT).all() and (image[3] == fill).all()
     assert (target[:3] == 1).all() and (target[3] == fill).all()
@@ -167,7 +190,15 @@ def test_pad_if_smaller_pads_at_the_right_and_below(kind, fill):
 @pytest.mark.parametrize("seed", range(8))
 def test_image_and_target_stay_aligned_through_the_whole_chain(kind, seed):
     torch.manual_seed(seed)
-    chain = Compose([RandomResize(25, 70), RandomHorizontalFlip(), RandomVerticalFlip(), RandomCrop(48), ToTensor()])
+    chain = Compose(
+        [
+            RandomResize(25, 70),
+            RandomHorizontalFlip(),
+            RandomVerticalFlip(),
+            RandomCrop(48),
+            ToTensor(),
+        ]
+    )
     image, target = chain(*make_pair(kind, random_target(50, 60, block=10, seed=seed)))
     assert image.shape == (3, 48, 48) and target.shape == (48, 48)
     image, padded = image[0], target == 255
@@ -178,6 +209,7 @@ def test_image_and_target_stay_aligned_through_the_whole_chain(kind, seed):
 
 
 # --- to tensors -------------------------------------------------------------------------------------------------------
+
 
 @KINDS
 def test_to_tensor_scales_the_image_and_keeps_the_ids(kind):
@@ -218,6 +250,7 @@ def test_normalize_subtracts_the_mean_and_divides_by_the_deviation():
 
 
 # --- the presets ------------------------------------------------------------------------------------------------------
+
 
 def preset(**options):
     return train_preset([0.5] * 3, [0.25] * 3, **{"base_size": 60, "crop_size": 48, **options})
@@ -261,4 +294,6 @@ def test_judging_preset_keeps_the_native_size_and_every_id(kind):
     original = random_target(37, 53)
     image, target = eval_preset([0.5] * 3, [0.25] * 3)(*make_pair(kind, original))
     assert np.array_equal(target, original)
-    torch.testing.assert_close(image[0], (torch.from_numpy(original).float() * BRIGHT / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(
+        image[0], (torch.from_numpy(original).float() * BRIGHT / 255 - 0.5) / 0.25
+    )

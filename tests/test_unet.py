@@ -41,13 +41,17 @@ def test_defaults_are_those_of_the_tutorials():
 
 @BOTH
 def test_state_dict_keys_are_those_of_the_tutorials(bilinear):
-    blocks = ["in_conv"] + [f"down{i}.1" for i in range(1, 5)] + [f"up{i}.conv" for i in range(1, 5)]
+    blocks = (
+        ["in_conv"] + [f"down{i}.1" for i in range(1, 5)] + [f"up{i}.conv" for i in range(1, 5)]
+    )
     expected = {"out_conv.0.weight", "out_conv.0.bias"}
     for block in blocks:
         for conv, norm in ((0, 1), (3, 4)):
             expected.add(f"{block}.{conv}.weight")  # and no bias: BatchNorm follows
-            expected |= {f"{block}.{norm}.{name}"
-                         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+            expected |= {
+                f"{block}.{norm}.{name}"
+                for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+            }
     if not bilinear:
         expected |= {f"up{i}.up.{name}" for i in range(1, 5) for name in ("weight", "bias")}
     assert set(small_unet(bilinear).state_dict()) == expected
@@ -74,7 +78,9 @@ def test_every_parameter_gets_a_gradient(bilinear):
     model = small_unet(bilinear)
     image, target = random_batch()
     criterion(model(image), target).backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert without == []
 
 
@@ -117,7 +123,11 @@ def test_bfloat16_autocast_is_close_to_float32(bilinear):
 @BOTH
 def test_without_norm_the_convolutions_have_a_bias(bilinear):
     model = small_unet(bilinear, norm=False)
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    convolutions = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
     assert len(convolutions) == 18 and all(conv.bias is not None for conv in convolutions)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert model.eval()(torch.randn(1, 3, 17, 31))["out"].shape == (1, 2, 17, 31)
@@ -125,9 +135,16 @@ def test_without_norm_the_convolutions_have_a_bias(bilinear):
 
 # A bias in place of BatchNorm's scale and shift is a parameter less for each output of a convolution; beside them, one more.
 # Outputs, base 64: 2 · (64 + 128 + 256 + 512) on the way down, the same on the way up, 2 · 1024 at the bottom: 5,888.
-@pytest.mark.parametrize("options, more", [
-    ({"norm": False}, -5888), ({"bias": True}, 5888), ({"norm": False, "bias": False}, -11776), ({"bias": False}, 0),
-], ids=str)
+@pytest.mark.parametrize(
+    "options, more",
+    [
+        ({"norm": False}, -5888),
+        ({"bias": True}, 5888),
+        ({"norm": False, "bias": False}, -11776),
+        ({"bias": False}, 0),
+    ],
+    ids=str,
+)
 def test_parameter_count_with_other_norm_and_bias(options, more):
     with torch.device("meta"):
         model = UNet(3, 2, bilinear=False, **options)
@@ -141,7 +158,9 @@ def test_up_concatenates_the_skip_before_the_upsampled():
     deep, skip = torch.randn(1, 2, 4, 5), torch.randn(1, 2, 8, 10)
     joined = up(deep, skip)
     assert torch.equal(joined[:, :2], skip)
-    assert torch.equal(joined[:, 2:], F.interpolate(deep, scale_factor=2, mode="bilinear", align_corners=True))
+    assert torch.equal(
+        joined[:, 2:], F.interpolate(deep, scale_factor=2, mode="bilinear", align_corners=True)
+    )
 
 
 def test_odd_sizes_are_padded_with_zeros_more_at_the_lower_right():

@@ -51,7 +51,10 @@ def test_widths_and_dense_skips():
 
 @torch.no_grad()
 def test_every_depth_is_the_papers_recursion():
-    model, image = small(norm=False).train(), random_image(32, 48)  # no norm: training and judging compute the same
+    model, image = (
+        small(norm=False).train(),
+        random_image(32, 48),
+    )  # no norm: training and judging compute the same
 
     def node(i, j):
         if j == 0:

@@ -5,8 +5,34 @@ from my_dataset import DATASETS
 from src import MODELS
 from train_utils.flags import parse_args
 
-TINY = ("--preset", "classic", "--base-c", "4", "--crop-size", "64", "--base-size", "96", "--batch-size", "2", "--no-amp", "--device", "cpu")
-AFFINE = ("--base-c", "4", "--crop-size", "64", "--crops", "2", "--batch-size", "2", "--no-amp", "--device", "cpu")
+TINY = (
+    "--preset",
+    "classic",
+    "--base-c",
+    "4",
+    "--crop-size",
+    "64",
+    "--base-size",
+    "96",
+    "--batch-size",
+    "2",
+    "--no-amp",
+    "--device",
+    "cpu",
+)
+AFFINE = (
+    "--base-c",
+    "4",
+    "--crop-size",
+    "64",
+    "--crops",
+    "2",
+    "--batch-size",
+    "2",
+    "--no-amp",
+    "--device",
+    "cpu",
+)
 
 
 def run_train(data, output, *options, settings=TINY):

@@ -5,5 +5,15 @@ from .lr_scheduler import create_lr_scheduler
 from .metrics import ConfusionMatrix, SegmentationCounts, summarize
 from .train_and_eval import NonFiniteLossError, evaluate, judge, train_one_epoch
 
-__all__ = ["ConfusionMatrix", "NonFiniteLossError", "SegmentationCounts", "create_lr_scheduler", "criterion",
-           "dice_loss", "evaluate", "judge", "summarize", "train_one_epoch"]
+__all__ = [
+    "ConfusionMatrix",
+    "NonFiniteLossError",
+    "SegmentationCounts",
+    "create_lr_scheduler",
+    "criterion",
+    "dice_loss",
+    "evaluate",
+    "judge",
+    "summarize",
+    "train_one_epoch",
+]

@@ -10,7 +10,10 @@ class Board:
     def __init__(self, folder):
         self.writer = None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only wanted here
+            from torch.utils.tensorboard import (
+                SummaryWriter,
+            )  # slow to import, and only wanted here
+
             self.writer = SummaryWriter(folder)
 
     def scalars(self, row, step):
@@ -23,7 +26,9 @@ class Board:
     def picture(self, path, step):
         """Logs an image file under its name."""
         if self.writer and path.exists():
-            self.writer.add_image(path.stem, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+            self.writer.add_image(
+                path.stem, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC"
+            )
 
     def close(self):
         if self.writer:

@@ -40,14 +40,20 @@ class CheckpointError(ValueError):
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
+
 def save(path, checkpoint):
     """Writes the checkpoint atomically; CheckpointError if that fails, with the earlier file untouched."""
     try:
         with replacing(path) as temporary:
             torch.save({"format": FORMAT, **checkpoint}, temporary)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise CheckpointError(f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
-                              "An earlier file of that name is untouched") from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
+            "An earlier file of that name is untouched"
+        ) from error
 
 
 def prepare_folder(folder, num_bytes=0):
@@ -59,18 +65,25 @@ def prepare_folder(folder, num_bytes=0):
             file.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+        raise CheckpointError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder"
+        ) from error
     if free < num_bytes:
-        raise CheckpointError(f"{folder}: {free / 1e6:.0f} MB are free, but the run needs about {num_bytes / 1e6:.0f} MB; "
-                              "free some space or choose another folder")
+        raise CheckpointError(
+            f"{folder}: {free / 1e6:.0f} MB are free, but the run needs about {num_bytes / 1e6:.0f} MB; "
+            "free some space or choose another folder"
+        )
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
+
 def load(path):
     """The checkpoint dict, on the CPU. CheckpointError for a file that is missing, cut short, unsafe or something else."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the tutorials' files hold one; it is harmless
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # the tutorials' files hold one; it is harmless
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
@@ -80,7 +93,11 @@ def load(path):
         elif isinstance(error, (IsADirectoryError, PermissionError)):
             reason = f"it cannot be read ({error.strerror}); name a file that train.py wrote"
         else:
-            detail = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).partition("\n")[0][:100]
+            detail = (
+                type(error).__name__
+                if isinstance(error, UnpicklingError)
+                else str(error).partition("\n")[0][:100]
+            )
             reason = f"it is cut short or no checkpoint ({detail}); use an earlier copy, or a file that train.py wrote"
         raise CheckpointError(f"{path}: cannot be loaded: {reason}") from None
     if not isinstance(checkpoint, dict):
@@ -96,8 +113,10 @@ def load_described(path):
 def check_described(checkpoint, path):
     """The checkpoint, read from `path`; CheckpointError if it does not describe itself."""
     if checkpoint.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
-                              "give plain weights to train.py --weights, with the flags of their architecture")
+        raise CheckpointError(
+            f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
+            "give plain weights to train.py --weights, with the flags of their architecture"
+        )
     missing = [name for name in DESCRIPTION if name not in checkpoint]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; use a file that train.py wrote")
@@ -121,11 +140,15 @@ def combine(paths, members):
         return model, first
     for path, (_, checkpoint) in zip(paths[1:], members[1:]):
         for name in ("class_names", "mean", "std", "resize"):
-            own, wanted = checkpoint.get(name), first.get(name)  # files of before --resize have none
+            own, wanted = (
+                checkpoint.get(name),
+                first.get(name),
+            )  # files of before --resize have none
             if own != wanted:
                 raise CheckpointError(
                     f"{path}: was trained with {name} {own}, but {paths[0]} with {wanted}; the members of an "
-                    "ensemble are shown one image and must share it: leave one of them out")
+                    "ensemble are shown one image and must share it: leave one of them out"
+                )
     thresholds = [checkpoint["threshold"] for _, checkpoint in members]
     mean = None if None in thresholds else sum(thresholds) / len(thresholds)
     return Ensemble([model for model, _ in members]), {**first, "threshold": mean}
@@ -135,13 +158,17 @@ def model_of(checkpoint, path):
     """The model in eval mode that the checkpoint, read from `path`, describes, with its weights."""
     check_described(checkpoint, path)
     if checkpoint["model_name"] not in MODELS:
-        raise CheckpointError(f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
-                              f"have; it has {', '.join(sorted(MODELS))}")
+        raise CheckpointError(
+            f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
+            f"have; it has {', '.join(sorted(MODELS))}"
+        )
     try:
         model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: describes a {checkpoint['model_name']} that cannot be built from "
-                              f"{checkpoint['model_kwargs']} ({error}); use a file that train.py wrote") from None
+        raise CheckpointError(
+            f"{path}: describes a {checkpoint['model_name']} that cannot be built from "
+            f"{checkpoint['model_kwargs']} ({error}); use a file that train.py wrote"
+        ) from None
     load_weights(model, checkpoint, path)
     return model.eval()
 
@@ -153,14 +180,21 @@ def check_description(checkpoint, asked, path):
     """
     name = asked["model_name"]
     if checkpoint.get("model_name", name) != name:
-        raise CheckpointError(f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; leave "
-                              "--model out or start a new run")
+        raise CheckpointError(
+            f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; leave "
+            "--model out or start a new run"
+        )
     kwargs = default_options(name) | checkpoint.get("model_kwargs", asked["model_kwargs"])
     differ = [option for option, value in asked["model_kwargs"].items() if kwargs[option] != value]
     if differ:
-        held, wanted = ({option: values[option] for option in differ} for values in (kwargs, asked["model_kwargs"]))
-        raise CheckpointError(f"{path}: is of a {name} with {held}, but the flags ask for {wanted}; leave these flags "
-                              "out or start a new run")
+        held, wanted = (
+            {option: values[option] for option in differ}
+            for values in (kwargs, asked["model_kwargs"])
+        )
+        raise CheckpointError(
+            f"{path}: is of a {name} with {held}, but the flags ask for {wanted}; leave these flags "
+            "out or start a new run"
+        )
 
 
 def prune(model, level, path):
@@ -171,8 +205,10 @@ def prune(model, level, path):
     if level is None:
         return
     if not hasattr(model, "prune"):
-        raise CheckpointError(f"{path}: is a {type(model).__name__}, which has no levels for --prune to leave out; that is "
-                              "for unet_plus_plus")
+        raise CheckpointError(
+            f"{path}: is a {type(model).__name__}, which has no levels for --prune to leave out; that is "
+            "for unet_plus_plus"
+        )
     try:
         model.prune(level)
     except ValueError as error:
@@ -182,21 +218,38 @@ def prune(model, level, path):
 def load_weights(model, checkpoint, path):
     """Loads the weights of a checkpoint, of the tutorials' {"model": …}, or a bare state_dict, into the model."""
     state = checkpoint.get("model", checkpoint)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: holds no weights (a dict of tensors); use a file that train.py wrote")
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise CheckpointError(
+            f"{path}: holds no weights (a dict of tensors); use a file that train.py wrote"
+        )
     expected = model.state_dict()
-    wrong = [f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}" for name, value in expected.items()
-             if name in state and state[name].shape != value.shape]
+    wrong = [
+        f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if wrong or missing or extra:
-        parts = [f"{len(items)} weights {what} (first: {items[0]})" for items, what in
-                 ((wrong, "of another shape"), (missing, "missing"), (extra, "unknown")) if items]
-        raise CheckpointError(f"{path}: is of another architecture than {type(model).__name__} with these flags: "
-                              f"{', '.join(parts)}; give the flags it was trained with")
+        parts = [
+            f"{len(items)} weights {what} (first: {items[0]})"
+            for items, what in (
+                (wrong, "of another shape"),
+                (missing, "missing"),
+                (extra, "unknown"),
+            )
+            if items
+        ]
+        raise CheckpointError(
+            f"{path}: is of another architecture than {type(model).__name__} with these flags: "
+            f"{', '.join(parts)}; give the flags it was trained with"
+        )
     model.load_state_dict(state)
 
 
 # --- random states ----------------------------------------------------------------------------------------------------
+
 
 def random_state():
     """The states of all random generators of this process, its current GPU's included, in plain types."""

@@ -22,15 +22,25 @@ class CropLoader:
     """
 
     def __init__(self, source, batches, crops, seed, device):
-        self.source, self.batches, self.crops, self.seed, self.device = source, batches, crops, seed, device
+        self.source, self.batches, self.crops, self.seed, self.device = (
+            source,
+            batches,
+            crops,
+            seed,
+            device,
+        )
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.batches.epoch) * 4099 + self.batches.rank)
+        generator = torch.Generator().manual_seed(
+            (self.seed * 1_000_003 + self.batches.epoch) * 4099 + self.batches.rank
+        )
         for images, targets, sizes in self.source:
-            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
+            images, targets = (
+                tensor.to(self.device, non_blocking=True) for tensor in (images, targets)
+            )
             yield self.crops(images, targets, sizes, generator)
 
 
@@ -38,7 +48,12 @@ class StackedImages:
     """All images of a data set on one device, from which batches are taken there, without workers or files."""
 
     def __init__(self, images, targets, sizes, batches, device):
-        self.images, self.targets, self.sizes, self.batches = images.to(device), targets.to(device), sizes, batches
+        self.images, self.targets, self.sizes, self.batches = (
+            images.to(device),
+            targets.to(device),
+            sizes,
+            batches,
+        )
 
     def __iter__(self):
         for batch in self.batches:
@@ -47,7 +62,9 @@ class StackedImages:
             yield self.images[there], self.targets[there], self.sizes[chosen]
 
 
-def make_loader(dataset, device, workers=None, prefetch=None, pin_memory=None, in_memory=True, **options):
+def make_loader(
+    dataset, device, workers=None, prefetch=None, pin_memory=None, in_memory=True, **options
+):
     """A DataLoader of `dataset` with `options`. What is None sets itself.
 
     workers: processes that read, by default one a CPU core up to 8 for a GPU and for what is read from files (not
@@ -57,8 +74,13 @@ def make_loader(dataset, device, workers=None, prefetch=None, pin_memory=None, i
     if workers is None:
         workers = min(8, cores() // world_size()) if device.type == "cuda" or not in_memory else 0
     pin_memory = device.type == "cuda" if pin_memory is None else pin_memory
-    return DataLoader(dataset, num_workers=workers, prefetch_factor=prefetch if workers else None, pin_memory=pin_memory,
-                      **{"collate_fn": dataset.collate_fn, **options})
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        pin_memory=pin_memory,
+        **{"collate_fn": dataset.collate_fn, **options},
+    )
 
 
 def judge_order(size):

@@ -26,22 +26,30 @@ def write_demo_drive(root, num_training=20, num_test=8, size=(292, 282), seed=0)
     """
     size = (int(size[0]), int(size[1]))
     if min(size) < 64 or num_training < 0 or not 0 <= num_test <= 20 or seed < 0:
-        raise ValueError("need size at least (64, 64), num_training >= 0, 0 <= num_test <= 20 and seed >= 0, "
-                         f"got {size}, {num_training}, {num_test} and {seed}")
+        raise ValueError(
+            "need size at least (64, 64), num_training >= 0, 0 <= num_test <= 20 and seed >= 0, "
+            f"got {size}, {num_training}, {num_test} and {seed}"
+        )
     folder = Path(root) / "DRIVE"
     marker = folder / "demo.txt"
     description = f"synthetic demo set: {num_training=} {num_test=} {size=} {seed=}\n"
     drawing = "unfinished " + description
     found = marker.read_text() if marker.exists() else "no demo.txt"
     if folder.exists() and any(folder.iterdir()) and found not in (description, drawing):
-        raise FileExistsError(f"{folder} holds other files than this demo set ({found.strip()}); they are left untouched: "
-                              "move the folder away")
-    paths = {number: picture_paths(folder, "training", number) for number in range(21, 21 + num_training)}
+        raise FileExistsError(
+            f"{folder} holds other files than this demo set ({found.strip()}); they are left untouched: "
+            "move the folder away"
+        )
+    paths = {
+        number: picture_paths(folder, "training", number) for number in range(21, 21 + num_training)
+    }
     paths |= {number: picture_paths(folder, "test", number) for number in range(1, 1 + num_test)}
     if found == description and all(path.exists() for three in paths.values() for path in three):
         return Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(drawing)  # the description comes last, so that an interrupted set is drawn again
+    marker.write_text(
+        drawing
+    )  # the description comes last, so that an interrupted set is drawn again
     for number, three in paths.items():
         save_picture(draw_fundus(np.random.default_rng([seed, number]), size), three)
     marker.write_text(description)
@@ -50,9 +58,11 @@ def write_demo_drive(root, num_training=20, num_test=8, size=(292, 282), seed=0)
 
 def picture_paths(folder, split, number):
     """Paths of one picture's image, vessel label and field-of-view mask, as DRIVE names them."""
-    return (folder / split / "images" / f"{number:02d}_{split}.tif",
-            folder / split / "1st_manual" / f"{number:02d}_manual1.gif",
-            folder / split / "mask" / f"{number:02d}_{split}_mask.gif")
+    return (
+        folder / split / "images" / f"{number:02d}_{split}.tif",
+        folder / split / "1st_manual" / f"{number:02d}_manual1.gif",
+        folder / split / "mask" / f"{number:02d}_{split}_mask.gif",
+    )
 
 
 def save_picture(arrays, paths):
@@ -87,7 +97,9 @@ def grow_tree(rng, disc, macula):
         for angle, width in ((1.2, THICK), (1.45, 0.75 * THICK)):  # the arcade round the macula
             trunks.append((side * rng.normal(angle, 0.08), -side * rng.uniform(1.3, 1.7), width))
         for _ in range(rng.integers(1, 3)):  # nasal vessels, away from the macula
-            trunks.append((side * rng.uniform(1.8, 2.9), side * rng.uniform(-0.5, 0.5), 0.6 * THICK))
+            trunks.append(
+                (side * rng.uniform(1.8, 2.9), side * rng.uniform(-0.5, 0.5), 0.6 * THICK)
+            )
         trunks.append((side * rng.uniform(0.2, 0.6), side * rng.uniform(-0.2, 0.3), 0.4 * THICK))
     queue = [(disc + rng.normal(0, 0.02, 2), *trunk, True) for trunk in trunks]
     vessels, taken = [], {}
@@ -110,14 +122,23 @@ def grow_vessel(rng, position, angle, bend, width, trunk, macula, taken, name):
         points.append((*position, max(width, THIN)))
         cell = tuple(np.floor(position / 0.045).astype(int))
         crowded = taken.setdefault(cell, name) != name and len(points) > 5  # 5 to leave its parent
-        if not trunk and (crowded or np.hypot(*(position - macula)) < 0.15):  # no vessels in the fovea
+        if not trunk and (
+            crowded or np.hypot(*(position - macula)) < 0.15
+        ):  # no vessels in the fovea
             width *= 0.85
         if len(points) == next_branch:
             side, next_branch = -side, next_branch + rng.integers(5, 8)
-            branch_angle, branch_width = angle + side * rng.uniform(0.5, 1.1), width * rng.uniform(0.4, 0.73)
-            branches.append((position, branch_angle, -side * rng.uniform(0, 1), branch_width, False))
+            branch_angle, branch_width = (
+                angle + side * rng.uniform(0.5, 1.1),
+                width * rng.uniform(0.4, 0.73),
+            )
+            branches.append(
+                (position, branch_angle, -side * rng.uniform(0, 1), branch_width, False)
+            )
             width *= 0.965
-        wiggle = 0.85 * wiggle + rng.normal(0, 0.13)  # returns to 0, so vessels wind but keep their course
+        wiggle = 0.85 * wiggle + rng.normal(
+            0, 0.13
+        )  # returns to 0, so vessels wind but keep their course
         position = position + STEP * np.array([np.cos(angle + wiggle), np.sin(angle + wiggle)])
         angle, bend, width = angle + bend * STEP, 0.985 * bend, 0.993 * width
     return np.array(points), branches
@@ -128,14 +149,20 @@ def paint_vessels(vessels, size):
     canvases = [Image.new("L", (size[1] * FINE, size[0] * FINE)) for _ in range(2)]
     cover, shade = (ImageDraw.Draw(canvas) for canvas in canvases)
     for points in sorted(vessels, key=lambda points: points[0, 2]):  # thick ones last, on top
-        points = points[points[:, 2] * field_radius(size) > 0.6]  # small pictures lack the finest twigs
+        points = points[
+            points[:, 2] * field_radius(size) > 0.6
+        ]  # small pictures lack the finest twigs
         xy = (points[:, :2] * field_radius(size) + np.array(size[::-1]) / 2) * FINE
-        width = np.maximum(points[:, 2] * field_radius(size), 1.25) * FINE  # labels of 1 px would break up
+        width = (
+            np.maximum(points[:, 2] * field_radius(size), 1.25) * FINE
+        )  # labels of 1 px would break up
         strength = 0.15 + 0.85 * (points[:, 2] / THICK) ** 0.7
         stroke(cover, xy, width, np.full(len(xy), 255))
         stroke(shade, xy, width, 255 * strength)
         thick = points[:, 2] > 0.55 * THICK
-        stroke(shade, xy[thick], 0.3 * width[thick], 170 * strength[thick])  # light reflex along the middle
+        stroke(
+            shade, xy[thick], 0.3 * width[thick], 170 * strength[thick]
+        )  # light reflex along the middle
     canvases[1] = canvases[1].filter(ImageFilter.GaussianBlur(0.5 * FINE))  # the camera's optics
     return [np.asarray(canvas.reduce(FINE)) / 255 for canvas in canvases]
 
@@ -156,12 +183,18 @@ def paint_background(rng, size, disc, macula):
         light += strength * smooth_noise(rng, size, cells)
     light *= 1 - rng.uniform(0.2, 0.35) * blob(x, y, macula, 0.15)
     for _ in range(rng.integers(6, 14)):  # small dark and bright spots that are no vessels
-        light *= 1 + rng.uniform(-0.3, 0.3) * blob(x, y, rng.uniform(-0.75, 0.75, 2), rng.uniform(0.01, 0.02))
+        light *= 1 + rng.uniform(-0.3, 0.3) * blob(
+            x, y, rng.uniform(-0.75, 0.75, 2), rng.uniform(0.01, 0.02)
+        )
     tint = np.stack([0.04 * smooth_noise(rng, size, 4) for _ in range(3)], axis=-1)
     base = np.array([0.69, 0.365, 0.21]) * rng.normal(1, 0.05) * rng.normal(1, 0.04, 3)
     colour = base * light[..., None] * (1 + tint)
     radius = rng.uniform(0.14, 0.18)
-    distance = np.hypot(x - disc[0], 0.9 * (y - disc[1])) / radius * (1 + 0.06 * smooth_noise(rng, size, 8))
+    distance = (
+        np.hypot(x - disc[0], 0.9 * (y - disc[1]))
+        / radius
+        * (1 + 0.06 * smooth_noise(rng, size, 8))
+    )
     share = 0.75 / (1 + np.exp(14 * (distance - 1))) + 0.15 * np.exp(-((distance / 1.6) ** 2))
     bright = np.array([0.96, 0.72, 0.40]) * (1 + 0.2 * blob(x, y, disc, 0.5 * radius)[..., None])
     return colour + share[..., None] * (bright - colour)
@@ -181,7 +214,9 @@ def smooth_noise(rng, size, cells):
 def paint_field(size):
     """Share of each pixel inside the round field of view, whose top and bottom are slightly cut off."""
     x, y = field_grid(size)
-    return np.clip((1 - np.maximum(np.hypot(x, y), np.abs(y) / 0.99)) * field_radius(size) + 0.5, 0, 1)
+    return np.clip(
+        (1 - np.maximum(np.hypot(x, y), np.abs(y) / 0.99)) * field_radius(size) + 0.5, 0, 1
+    )
 
 
 def field_radius(size):

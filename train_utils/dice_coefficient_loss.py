@@ -6,7 +6,9 @@ import torch.nn.functional as F
 AUX_WEIGHT = 0.5  # of every output beside "out"
 
 
-def criterion(inputs, target, loss_weight=None, num_classes=2, dice=True, ignore_index=-100, batch_dice=False):
+def criterion(
+    inputs, target, loss_weight=None, num_classes=2, dice=True, ignore_index=-100, batch_dice=False
+):
     """Weighted cross entropy + (1 − Dice) of each output, added up with the outputs' weights.
 
     Args:
@@ -19,18 +21,26 @@ def criterion(inputs, target, loss_weight=None, num_classes=2, dice=True, ignore
     Returns a scalar float32 tensor; 0 with zero gradient for a batch that is ignored altogether. Computed in float32
     whatever the logits' dtype, since sums over 10⁵ pixels overflow float16 and vanish in bfloat16.
     """
-    losses = {name: _output_loss(logits, target, loss_weight, num_classes, dice, ignore_index, batch_dice)
-              for name, logits in inputs.items()}
+    losses = {
+        name: _output_loss(logits, target, loss_weight, num_classes, dice, ignore_index, batch_dice)
+        for name, logits in inputs.items()
+    }
     return losses["out"] + sum(AUX_WEIGHT * loss for name, loss in losses.items() if name != "out")
 
 
 def _output_loss(logits, target, loss_weight, num_classes, dice, ignore_index, batch_dice):
     if logits.shape[1] != num_classes:
-        raise ValueError(f"the model returns {logits.shape[1]} classes, the criterion expects {num_classes}")
+        raise ValueError(
+            f"the model returns {logits.shape[1]} classes, the criterion expects {num_classes}"
+        )
     with torch.autocast(logits.device.type, enabled=False):
         log_probs = F.log_softmax(logits.float(), dim=1)
         loss = cross_entropy(log_probs, target, loss_weight, ignore_index)
-        return loss + dice_loss(log_probs.exp(), target, ignore_index, batch=batch_dice) if dice else loss
+        return (
+            loss + dice_loss(log_probs.exp(), target, ignore_index, batch=batch_dice)
+            if dice
+            else loss
+        )
 
 
 def cross_entropy(log_probs, target, weight=None, ignore_index=-100):

@@ -48,12 +48,14 @@ def agree_on_start(store, rank, ranks, timeout_seconds):
         if rank == 0:
             store.set("start", " ".join(read(store, f"mark{r}") for r in range(ranks)))
         start = read(store, "start")
-        if start.split(" ")[rank:rank + 1] == [mark]:
+        if start.split(" ")[rank : rank + 1] == [mark]:
             store.set(f"seen{rank}", start)
             if all(read(store, f"seen{r}") == start for r in range(ranks)):
                 return hashlib.sha256(start.encode()).hexdigest()
         time.sleep(0.02)
-    raise RuntimeError(f"rank {rank} waited {timeout_seconds:.0f} s for the other {ranks - 1} rank(s) to start")
+    raise RuntimeError(
+        f"rank {rank} waited {timeout_seconds:.0f} s for the other {ranks - 1} rank(s) to start"
+    )
 
 
 def read(store, key):
@@ -129,10 +131,14 @@ def gather_counts(counts, data_loader):
     if not is_distributed():
         return counts
     confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
-    confusion[rank()::world_size()] = counts.confusion
+    confusion[rank() :: world_size()] = counts.confusion
     parts = [confusion, counts.histograms, counts.near]
-    total = sum_over_ranks(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
-    counts.confusion, counts.histograms, counts.near = (flat.view_as(part) for flat, part in zip(total, parts))
+    total = sum_over_ranks(torch.cat([part.flatten() for part in parts])).split(
+        [part.numel() for part in parts]
+    )
+    counts.confusion, counts.histograms, counts.near = (
+        flat.view_as(part) for flat, part in zip(total, parts)
+    )
     return counts
 
 
@@ -142,8 +148,9 @@ def share_model(model, device, sync_bn=False):
         return model
     if sync_bn:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,
-                                   gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
 
 
 def share_buffers(model):
@@ -162,7 +169,13 @@ class EpochBatches:
     """
 
     def __init__(self, size, batch_size, seed, rank=0, ranks=1, repeats=1):
-        self.size, self.batch_size, self.seed, self.rank, self.ranks = size, batch_size, seed, rank, ranks
+        self.size, self.batch_size, self.seed, self.rank, self.ranks = (
+            size,
+            batch_size,
+            seed,
+            rank,
+            ranks,
+        )
         self.repeats, self.epoch = repeats, 0
 
     def set_epoch(self, epoch):

@@ -65,7 +65,9 @@ class Evidence:
     def __call__(self, probs):
         index = len(self.predictions)
         target, frame, second = self.targets[index], self.frames[index], self.seconds[index]
-        height, width = frame.shape  # a loader may have taken black rows at the rim for padding and cut them off
+        height, width = (
+            frame.shape
+        )  # a loader may have taken black rows at the rim for padding and cut them off
         probs = F.pad(probs.cpu(), (0, width - probs.shape[-1], 0, height - probs.shape[-2]))
         self.roi.update(target, probs)
         self.frame.update(frame, probs * (target != self.ignore_index))
@@ -93,14 +95,20 @@ def thick_pixels(label, size=THICK):
     """
     if min(label.shape) < size:
         return torch.zeros_like(label)
-    hollow = F.max_pool2d((~label).float()[None], size, stride=1)  # 1 where a square has a pixel that is not label
+    hollow = F.max_pool2d(
+        (~label).float()[None], size, stride=1
+    )  # 1 where a square has a pixel that is not label
     return F.max_pool2d(F.pad(1 - hollow, [size - 1] * 4), size, stride=1)[0] > 0
 
 
 def count_found(target, predicted, thick):
     """int64 [2, 2]: of the pixels of class 1 in the target, thin (row 0) and thick (row 1), those predicted and all."""
-    return torch.tensor([[int((kind & predicted).sum()), int(kind.sum())]
-                         for kind in ((target == 1) & ~thick, (target == 1) & thick)])
+    return torch.tensor(
+        [
+            [int((kind & predicted).sum()), int(kind.sum())]
+            for kind in ((target == 1) & ~thick, (target == 1) & thick)
+        ]
+    )
 
 
 def bootstrap(confusion, resamples=2000, level=0.95, seed=0):
@@ -110,12 +118,16 @@ def bootstrap(confusion, resamples=2000, level=0.95, seed=0):
     scored: F1 from the added counts, Dice as mean over the images that have one. NaN where no resample has a score.
     """
     images = len(confusion)
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    draws = np.random.default_rng(seed).multinomial(
+        images, np.full(images, 1 / images), size=resamples
+    )
     draws = torch.from_numpy(draws).double()  # how often each image was drawn: [resamples, images]
     pooled = (draws @ confusion.double().flatten(1)).unflatten(1, confusion.shape[1:])
     dice = dice_from_confusion(confusion)[:, 1:].nanmean(1)
-    scores = {"f1": dice_from_confusion(pooled)[:, 1:].nanmean(1),
-              "dice": draws @ dice.nan_to_num() / (draws @ (~dice.isnan()).double())}
+    scores = {
+        "f1": dice_from_confusion(pooled)[:, 1:].nanmean(1),
+        "dice": draws @ dice.nan_to_num() / (draws @ (~dice.isnan()).double()),
+    }
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     return {name: tuple(values.nanquantile(tails).tolist()) for name, values in scores.items()}
 

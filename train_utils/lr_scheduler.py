@@ -5,7 +5,9 @@ from torch.optim.lr_scheduler import LambdaLR
 POWER = 0.9
 
 
-def poly_factor(step, total_steps, warmup_steps=0, warmup_factor=1e-3, start_step=0, start_factor=1.0):
+def poly_factor(
+    step, total_steps, warmup_steps=0, warmup_factor=1e-3, start_step=0, start_factor=1.0
+):
     """The factor on the base rate at optimiser step `step` ≥ 0.
 
     Up to warmup_steps it rises linearly from warmup_factor to 1; then it falls as (1 − progress)^0.9 and is 0 from
@@ -27,10 +29,17 @@ def plan_schedule(num_step, epochs, warmup=True, warmup_epochs=1, warmup_factor=
     """
     total = num_step * epochs
     if num_step < 1 or epochs < 1:
-        raise ValueError(f"a schedule needs at least one step, got {epochs} epochs of {num_step} steps")
+        raise ValueError(
+            f"a schedule needs at least one step, got {epochs} epochs of {num_step} steps"
+        )
     warmup_steps = min(round(warmup_epochs * num_step), total // 2) if warmup else 0
-    return {"total_steps": total, "warmup_steps": warmup_steps, "warmup_factor": warmup_factor,
-            "start_step": 0, "start_factor": 1.0}
+    return {
+        "total_steps": total,
+        "warmup_steps": warmup_steps,
+        "warmup_factor": warmup_factor,
+        "start_step": 0,
+        "start_factor": 1.0,
+    }
 
 
 def extend(plan, step, total_steps, restart=False):
@@ -54,6 +63,10 @@ def schedule_from_plan(optimizer, plan, step=0):
     return LambdaLR(optimizer, lambda step: poly_factor(step, **plan), last_epoch=step - 1)
 
 
-def create_lr_scheduler(optimizer, num_step, epochs, warmup=True, warmup_epochs=1, warmup_factor=1e-3):
+def create_lr_scheduler(
+    optimizer, num_step, epochs, warmup=True, warmup_epochs=1, warmup_factor=1e-3
+):
     """The usual way: a scheduler to step once after each of num_step · epochs optimiser steps (see plan_schedule)."""
-    return schedule_from_plan(optimizer, plan_schedule(num_step, epochs, warmup, warmup_epochs, warmup_factor))
+    return schedule_from_plan(
+        optimizer, plan_schedule(num_step, epochs, warmup, warmup_epochs, warmup_factor)
+    )

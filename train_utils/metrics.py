@@ -21,8 +21,10 @@ class NonFiniteProbsError(ValueError):
 def check_finite(probs):
     """NonFiniteProbsError if a probability is not finite."""
     if not probs.isfinite().all():
-        raise NonFiniteProbsError("the model's probabilities are not finite: its weights hold NaN or infinite values; go "
-                                  "back to earlier weights, or train anew with a lower --lr")
+        raise NonFiniteProbsError(
+            "the model's probabilities are not finite: its weights hold NaN or infinite values; go "
+            "back to earlier weights, or train anew with a lower --lr"
+        )
 
 
 def confusion_counts(target, pred, num_classes, ignore_index=255):
@@ -36,9 +38,13 @@ def confusion_counts(target, pred, num_classes, ignore_index=255):
     for what, ids in (("target", target), ("prediction", pred)):
         if ids.numel() and (ids.min() < 0 or ids.max() >= num_classes):
             wrong = ids[(ids < 0) | (ids >= num_classes)].unique().tolist()
-            raise ValueError(f"{what} holds class ids {wrong[:10]}, but there are {num_classes} classes (0 to "
-                             f"{num_classes - 1}) and {ignore_index} for ignored pixels; check the labels or --num-classes")
-    return torch.bincount(target * num_classes + pred, minlength=num_classes**2).view(num_classes, num_classes)
+            raise ValueError(
+                f"{what} holds class ids {wrong[:10]}, but there are {num_classes} classes (0 to "
+                f"{num_classes - 1}) and {ignore_index} for ignored pixels; check the labels or --num-classes"
+            )
+    return torch.bincount(target * num_classes + pred, minlength=num_classes**2).view(
+        num_classes, num_classes
+    )
 
 
 class ConfusionMatrix:
@@ -74,11 +80,13 @@ def score_lines(accuracy, recall, iou):
     """The tutorials' four lines, in percent, from the global accuracy and lists of recall and IoU by class."""
     present = [i for i in iou if not math.isnan(i)] or [math.nan]
     absent = [str(c) for c, i in enumerate(iou) if math.isnan(i)]
-    return (f"global correct: {100 * accuracy:.1f}\n"
-            f"average row correct: {[f'{100 * r:.1f}' for r in recall]}\n"
-            f"IoU: {[f'{100 * i:.1f}' for i in iou]}\n"
-            f"mean IoU: {100 * sum(present) / len(present):.1f}"
-            + (f" (without the absent classes {', '.join(absent)})" if absent else ""))
+    return (
+        f"global correct: {100 * accuracy:.1f}\n"
+        f"average row correct: {[f'{100 * r:.1f}' for r in recall]}\n"
+        f"IoU: {[f'{100 * i:.1f}' for i in iou]}\n"
+        f"mean IoU: {100 * sum(present) / len(present):.1f}"
+        + (f" (without the absent classes {', '.join(absent)})" if absent else "")
+    )
 
 
 class SegmentationCounts:
@@ -105,8 +113,12 @@ class SegmentationCounts:
         matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()
         self.confusion = torch.cat([self.confusion, matrix[None]])
         if self.tolerance:
-            self.near += torch.stack([near_counts(target, pred, c, self.tolerance, self.ignore_index)
-                                      for c in range(1, self.num_classes)]).cpu()
+            self.near += torch.stack(
+                [
+                    near_counts(target, pred, c, self.tolerance, self.ignore_index)
+                    for c in range(1, self.num_classes)
+                ]
+            ).cpu()
         valid = target != self.ignore_index
         target = target[valid]
         for c in range(1, self.num_classes):
@@ -146,9 +158,18 @@ def near_counts(target, pred, class_id, tolerance, ignore_index=255):
     """
     judged = target != ignore_index
     truth, predicted = (target == class_id) & judged, (pred == class_id) & judged
-    near_truth, near_predicted = (F.max_pool2d(mask[None].float(), 2 * tolerance + 1, 1, tolerance)[0] > 0
-                                  for mask in (truth, predicted))
-    return torch.stack([(predicted & near_truth).sum(), predicted.sum(), (truth & near_predicted).sum(), truth.sum()])
+    near_truth, near_predicted = (
+        F.max_pool2d(mask[None].float(), 2 * tolerance + 1, 1, tolerance)[0] > 0
+        for mask in (truth, predicted)
+    )
+    return torch.stack(
+        [
+            (predicted & near_truth).sum(),
+            predicted.sum(),
+            (truth & near_predicted).sum(),
+            truth.sum(),
+        ]
+    )
 
 
 def tolerant_scores(near, tolerance):
@@ -156,10 +177,16 @@ def tolerant_scores(near, tolerance):
     near_truth, predicted, near_predicted, truth = near.double().unbind(1)
     precision, recall = near_truth / predicted, near_predicted / truth
     f1 = torch.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-    f1 = torch.where((predicted == 0) ^ (truth == 0), 0.0, f1)  # one of the two is there, the other is not
+    f1 = torch.where(
+        (predicted == 0) ^ (truth == 0), 0.0, f1
+    )  # one of the two is there, the other is not
     f1[(predicted == 0) & (truth == 0)] = math.nan
-    return {"tolerance": tolerance, "f1_tolerant": f1.nanmean(), "precision_tolerant": precision.nanmean(),
-            "recall_tolerant": recall.nanmean()}
+    return {
+        "tolerance": tolerance,
+        "f1_tolerant": f1.nanmean(),
+        "precision_tolerant": precision.nanmean(),
+        "recall_tolerant": recall.nanmean(),
+    }
 
 
 def dice_from_confusion(confusion):
@@ -206,8 +233,13 @@ def summarize(counts, threshold=None):
     if counts.num_classes == 2:
         scores["best_threshold"], scores["best_f1"] = best_threshold(*counts.histograms[0])
         if threshold is not None:
-            scores["f1_at_threshold"] = f1_curve(*counts.histograms[0])[min(round(threshold * BINS), BINS - 1)]
-    return {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in scores.items()}
+            scores["f1_at_threshold"] = f1_curve(*counts.histograms[0])[
+                min(round(threshold * BINS), BINS - 1)
+            ]
+    return {
+        name: value.tolist() if isinstance(value, torch.Tensor) else value
+        for name, value in scores.items()
+    }
 
 
 def rank_scores(negatives, positives):

@@ -26,15 +26,25 @@ def cost(model_name, model_kwargs):
         valid = isinstance(model, UNetOriginal)
         network, side = (model.valid, legal_side(SIDE)) if valid else (model, SIDE)
         image = torch.empty(1, model.in_channels, side, side)
-    return sum(parameter.numel() for parameter in model.parameters()), multiply_adds(network, image), side
+    return (
+        sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds(network, image),
+        side,
+    )
 
 
 def model_table(descriptions):
     """A text table of models: `descriptions` are dicts of model_name and model_kwargs, as a checkpoint holds them."""
-    lines = [f"{'--model':18}{'parameters':>12}{'multiply-adds':>16}  at {SIDE}×{SIDE}, 3 channels, 2 classes"]
+    lines = [
+        f"{'--model':18}{'parameters':>12}{'multiply-adds':>16}  at {SIDE}×{SIDE}, 3 channels, 2 classes"
+    ]
     for description in descriptions:
         parameters, operations, side = cost(**description)
         name, paper = description["model_name"], MODELS[description["model_name"]].paper
-        note = f"; counted at {side}×{side}, of which {side - 2 * UNetOriginal.margin}² come out" if side != SIDE else ""
+        note = (
+            f"; counted at {side}×{side}, of which {side - 2 * UNetOriginal.margin}² come out"
+            if side != SIDE
+            else ""
+        )
         lines.append(f"{name:18}{parameters:12,}{operations / 1e9:14.2f} G  {paper}{note}")
     return "\n".join(lines)

@@ -17,8 +17,16 @@ MANY_CLASS_ERRORS = {"correct": (0, 0, 0), "wrong": (230, 60, 30), "not judged":
 OVERLAY_COLOUR = (0, 230, 200)  # for black and white: white would vanish on bright tissue
 
 # Black, then the seven hues of Okabe and Ito, the usual colour-blind-safe set.
-BASE_COLOURS = [(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115),
-                (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
+BASE_COLOURS = [
+    (0, 0, 0),
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+]
 
 
 def default_colours(num_classes):
@@ -44,7 +52,10 @@ def default_colours(num_classes):
 def fill_colours(colours):
     """[K, 3] uint8 of a class table's colours [(r, g, b) or None]: what is None gets its default colour."""
     default = default_colours(len(colours))
-    return np.array([standard if colour is None else colour for colour, standard in zip(colours, default)], np.uint8)
+    return np.array(
+        [standard if colour is None else colour for colour, standard in zip(colours, default)],
+        np.uint8,
+    )
 
 
 def save_legend(path, class_names, colours):
@@ -93,7 +104,9 @@ def overlay(image, mask, colours, alpha=0.5, ignore_index=255):
     Returns [H, W, 3] uint8. alpha is the share of the class colour, 0..1. Pixels of class 0 and of
     ignore_index keep their value. Black and white are drawn with OVERLAY_COLOUR. ValueError for other ids or shapes.
     """
-    drawn = check_class_ids(np.where(np.asarray(mask) == ignore_index, 0, mask), len(colours), image)
+    drawn = check_class_ids(
+        np.where(np.asarray(mask) == ignore_index, 0, mask), len(colours), image
+    )
     plain = np.array_equal(colours, default_colours(2))
     paint = np.asarray([(0, 0, 0), OVERLAY_COLOUR] if plain else colours)[drawn]
     blend = np.rint((1 - alpha) * image + alpha * paint).astype(np.uint8)

@@ -12,11 +12,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from PIL import Image
 
 from .atomic import replacing
-from .pictures import MANY_CLASS_ERRORS, TWO_CLASS_ERRORS, check_class_ids, default_colours, error_map
+from .pictures import (
+    MANY_CLASS_ERRORS,
+    TWO_CLASS_ERRORS,
+    check_class_ids,
+    default_colours,
+    error_map,
+)
 
 # Key -> name, colour, line width. Binary Dice and F1 may coincide: the wide line shows below the thin.
-SCORES = {"val_dice": ("Dice", "#56b4e9", 4), "val_f1": ("F1", "#d55e00", 1.5),
-          "val_mean_iou": ("mean IoU", "#009e73", 1.5), "val_auc": ("AUC", "#cc79a7", 1.5)}
+SCORES = {
+    "val_dice": ("Dice", "#56b4e9", 4),
+    "val_f1": ("F1", "#d55e00", 1.5),
+    "val_mean_iou": ("mean IoU", "#009e73", 1.5),
+    "val_auc": ("AUC", "#cc79a7", 1.5),
+}
 GRID_DPI = 64  # a power of two: pixels / dpi * dpi is exact, so no row or column of pixels is lost
 
 
@@ -60,7 +70,9 @@ def save_prediction_grid(path, rows, class_names, colours=None, max_side=600, ig
     """
     if not rows:
         raise ValueError("a prediction grid needs at least one row")
-    colours = default_colours(len(class_names)) if colours is None else np.asarray(colours, np.uint8)
+    colours = (
+        default_colours(len(class_names)) if colours is None else np.asarray(colours, np.uint8)
+    )
     lines = [_row_pictures(row, colours, max_side, ignore_index) for row in rows]
     cell = max(200, max(line[0].shape[1] for line in lines))
     text = cell // 16  # pixels; grows with the pictures, to be legible when all is scaled down
@@ -82,19 +94,37 @@ def rank_curve_svg(title, xlabel, ylabel, lines, points=(), diagonal=False):
     axes = figure.subplots()
     if diagonal:
         axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
-    for name, colour, x, y in lines:  # matplotlib leaves out points that lie on the line between their neighbours
+    for (
+        name,
+        colour,
+        x,
+        y,
+    ) in lines:  # matplotlib leaves out points that lie on the line between their neighbours
         axes.plot(x, y, color=np.array(colour) / 255, linewidth=1.6, label=f" {name}")
     for (name, marker, x, y), colour in zip(points, ("#d55e00", "#009e73", "#cc79a7")):
-        axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", label=f" {name}")
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.plot(
+            x, y, marker, color=colour, markersize=8, markeredgecolor="white", label=f" {name}"
+        )
+    axes.set(
+        title=title,
+        xlabel=xlabel,
+        ylabel=ylabel,
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+    )
     axes.grid(alpha=0.3)
     if lines or points:
         legend = axes.legend(loc="lower right" if diagonal else "lower left", fontsize=8)
-        for text in legend.get_texts():  # names are no formulas; the blank before them is for those that begin with "_"
+        for text in (
+            legend.get_texts()
+        ):  # names are no formulas; the blank before them is for those that begin with "_"
             text.set_parse_math(False)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return text.getvalue()[text.getvalue().index("<svg"):]
+    figure.savefig(
+        text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def _row_pictures(row, colours, max_side, ignore_index):
@@ -102,15 +132,22 @@ def _row_pictures(row, colours, max_side, ignore_index):
     image = np.asarray(row["image"])
     prediction = check_class_ids(row["prediction"], len(colours), image)
     paint = np.full((256, 3), TWO_CLASS_ERRORS["not judged"], np.uint8)  # whatever is no class
-    paint[:len(colours)] = colours
+    paint[: len(colours)] = colours
     truth = errors = None
     if row["target"] is not None:
         target = np.asarray(row["target"])
-        errors = _fit(error_map(target, prediction, ignore_index, num_classes=len(colours)), max_side)
+        errors = _fit(
+            error_map(target, prediction, ignore_index, num_classes=len(colours)), max_side
+        )
         check_class_ids(np.where(target == ignore_index, 0, target), len(colours))
         truth = _fit(paint[target], max_side)
     # Class pictures keep their exact colours; only the photograph may be averaged when it shrinks.
-    return [_fit(image, max_side, Image.Resampling.BOX), truth, _fit(paint[prediction], max_side), errors]
+    return [
+        _fit(image, max_side, Image.Resampling.BOX),
+        truth,
+        _fit(paint[prediction], max_side),
+        errors,
+    ]
 
 
 def _fit(picture, max_side, shrink=Image.Resampling.NEAREST):
@@ -126,6 +163,7 @@ def _fit(picture, max_side, shrink=Image.Resampling.NEAREST):
 # A block is a strip of the sheet, as wide as four cells and the gaps of one text height around them:
 # its canvas [h, W, 3] uint8 and its words [(x, y, string, style)], x and y in pixels from its top left.
 
+
 def _blank(height, cell, text):
     return np.full((height, 4 * cell + 5 * text, 3), 255, np.uint8)
 
@@ -136,7 +174,9 @@ def _lefts(cell, text):
 
 def _titles_block(cell, text):
     titles = zip(_lefts(cell, text), ("image", "truth", "prediction", "errors"))
-    words = [(left + cell / 2, text, title, {"ha": "center", "weight": "bold"}) for left, title in titles]
+    words = [
+        (left + cell / 2, text, title, {"ha": "center", "weight": "bold"}) for left, title in titles
+    ]
     return _blank(2 * text, cell, text), words
 
 
@@ -150,7 +190,7 @@ def _pictures_block(label, pictures, cell, text):
             words.append((left + cell / 2, 2 * text + tall / 2, "no label", style))
         else:
             start = left + (cell - wide) // 2
-            canvas[2 * text:2 * text + tall, start:start + wide] = picture
+            canvas[2 * text : 2 * text + tall, start : start + wide] = picture
     return canvas, words
 
 
@@ -161,8 +201,8 @@ def _legend_block(entries, cell, text):
     for index, (name, colour) in enumerate(entries):
         x = text + index % 5 * (canvas.shape[1] - text) // 5
         y = text // 4 + index // 5 * pitch
-        canvas[y:y + text, x:x + 2 * text] = 128
-        canvas[y + 1:y + text - 1, x + 1:x + 2 * text - 1] = colour
+        canvas[y : y + text, x : x + 2 * text] = 128
+        canvas[y + 1 : y + text - 1, x + 1 : x + 2 * text - 1] = colour
         words.append((x + 2.5 * text, y + text / 2, _short(name, 16), {}))
     return canvas, words
 
@@ -176,8 +216,15 @@ def _save_blocks(path, blocks, text):
     top = 0
     for block, words in blocks:
         for x, y, string, style in words:
-            figure.text(x / width, 1 - (top + y) / height, string, va="center_baseline",
-                        size=text * 72 / GRID_DPI, parse_math=False, **style)
+            figure.text(
+                x / width,
+                1 - (top + y) / height,
+                string,
+                va="center_baseline",
+                size=text * 72 / GRID_DPI,
+                parse_math=False,
+                **style,
+            )
         top += len(block)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=GRID_DPI, facecolor="white")
@@ -189,7 +236,7 @@ def _row_label(row):
 
 
 def _short(name, length):
-    return name if len(name) <= length else name[:length - 1] + "…"
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _plot_loss(axes, history):
@@ -198,7 +245,9 @@ def _plot_loss(axes, history):
     axes.set(title="Training loss", ylabel="loss, mean of the epoch")
     if len(values) and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,))
+        )
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     if len(values) < len(history):  # a diverged epoch must not pass unseen
@@ -214,8 +263,16 @@ def _plot_scores(axes, history, measure):
         shown.extend(values)
         if key == measure and len(values):
             best = values.argmax()
-            axes.plot(epochs[best], values[best], "*", color="black", markersize=13, zorder=5, clip_on=False,
-                      label=f"best {name} {values[best]:.4f}, epoch {epochs[best]}")
+            axes.plot(
+                epochs[best],
+                values[best],
+                "*",
+                color="black",
+                markersize=13,
+                zorder=5,
+                clip_on=False,
+                label=f"best {name} {values[best]:.4f}, epoch {epochs[best]}",
+            )
     if shown:
         margin = max(0.02, 0.08 * (max(shown) - min(shown)))
         axes.set_ylim(max(0, min(shown) - margin), min(1, max(shown) + margin))
@@ -226,8 +283,16 @@ def _plot_line(axes, epochs, values, color, linewidth=1.5, **options):
     """Draw one curve, nothing if it has no values; few points get markers, so that one is visible."""
     if len(values):
         marker = "o" if len(values) <= 40 else ""
-        axes.plot(epochs, values, marker=marker, markersize=3 + linewidth, clip_on=False,
-                  color=color, linewidth=linewidth, **options)
+        axes.plot(
+            epochs,
+            values,
+            marker=marker,
+            markersize=3 + linewidth,
+            clip_on=False,
+            color=color,
+            linewidth=linewidth,
+            **options,
+        )
 
 
 def _series(history, key):

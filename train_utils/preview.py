@@ -7,7 +7,9 @@ from .pictures import as_colours
 from .plotting import save_prediction_grid
 
 
-def draw_predictions(path, model, dataset, device, amp_dtype, class_names, colours=None, count=4, ignore_index=255):
+def draw_predictions(
+    path, model, dataset, device, amp_dtype, class_names, colours=None, count=4, ignore_index=255
+):
     """Draws the first images with truth, prediction and errors; what is not judged is drawn as background.
 
     dataset: read(i) gives the raw pair, [i] the model's input, cases[i].name the title. colours: see save_prediction_grid.
@@ -19,6 +21,13 @@ def draw_predictions(path, model, dataset, device, amp_dtype, class_names, colou
         prediction = decide(probs)[0].cpu().masked_fill(target == ignore_index, 0)
         counts = SegmentationCounts(len(class_names))
         counts.update(target, prediction, probs[0].cpu())
-        rows.append({"name": case.name, "image": as_colours(image), "target": target.numpy(),
-                     "prediction": prediction.numpy(), "score": counts.mean_dice()})
+        rows.append(
+            {
+                "name": case.name,
+                "image": as_colours(image),
+                "target": target.numpy(),
+                "prediction": prediction.numpy(),
+                "score": counts.mean_dice(),
+            }
+        )
     save_prediction_grid(path, rows, class_names, colours)

@@ -13,7 +13,9 @@ class Progress:
         self.title, self.steps, self.enabled = title, steps, enabled
         self.step, self.images, self.start = 0, 0, time.perf_counter()
         bar = sys.stderr.isatty() if bar is None else bar
-        self.bar = tqdm(total=steps, desc=title, unit="step", leave=False, disable=not (enabled and bar))
+        self.bar = tqdm(
+            total=steps, desc=title, unit="step", leave=False, disable=not (enabled and bar)
+        )
 
     def update(self, images, text=None):
         """One more step over `images` images; with a text ("loss 0.61  lr 0.0090") also shows it, beside the speed."""

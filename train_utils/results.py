@@ -19,18 +19,32 @@ from .metrics import score_lines
 
 def epoch_block(row):
     """The tutorials' block of one epoch from its row of the history; without validation only its first three lines."""
-    lines = [f"[epoch: {row['epoch']}]", f"train_loss: {row['train_loss']:.4f}", f"lr: {row['lr']:.6f}"]
+    lines = [
+        f"[epoch: {row['epoch']}]",
+        f"train_loss: {row['train_loss']:.4f}",
+        f"lr: {row['lr']:.6f}",
+    ]
     if "val_dice" in row:
-        lines += [f"dice coefficient: {row['val_dice']:.3f}",
-                  score_lines(row["val_accuracy"], row["val_recall_per_class"], row["val_iou_per_class"])]
+        lines += [
+            f"dice coefficient: {row['val_dice']:.3f}",
+            score_lines(row["val_accuracy"], row["val_recall_per_class"], row["val_iou_per_class"]),
+        ]
     return "\n".join(lines) + "\n\n"
 
 
 def epoch_line(row, epochs):
     """One epoch in one line, for the console."""
     line = f"epoch {row['epoch']}/{epochs - 1}  loss {row['train_loss']:.4f}  lr {row['lr']:.6f}"
-    for name, title in (("dice", "dice"), ("f1", "f1"), ("sensitivity", "sens"), ("specificity", "spec"),
-                        ("precision", "prec"), ("f1_tolerant", "F1 near"), ("mean_iou", "mIoU"), ("auc", "auc")):
+    for name, title in (
+        ("dice", "dice"),
+        ("f1", "f1"),
+        ("sensitivity", "sens"),
+        ("specificity", "spec"),
+        ("precision", "prec"),
+        ("f1_tolerant", "F1 near"),
+        ("mean_iou", "mIoU"),
+        ("auc", "auc"),
+    ):
         if f"val_{name}" in row:
             line += f"  {title} {row[f'val_{name}']:.4f}"
     return f"{line}  {row['seconds']:.1f} s  {row['images_per_second']:.1f} images/s"
@@ -42,20 +56,30 @@ def score_table(scores, class_names, threshold):
         f"F1 = Dice pooled over {scores['pixels']:,} judged pixels   {scores['f1']:.4f}",
         f"Dice, mean of {scores['images'] - scores['images_without_foreground']} images   "
         f"{scores['dice']:.4f} ± {scores['dice_sd']:.4f}"
-        + (f"   ({scores['images_without_foreground']} images without foreground left out)"
-           if scores["images_without_foreground"] else ""),
+        + (
+            f"   ({scores['images_without_foreground']} images without foreground left out)"
+            if scores["images_without_foreground"]
+            else ""
+        ),
         f"AUC {scores['auc']:.4f}   average precision {scores['average_precision']:.4f}   accuracy {scores['accuracy']:.4f}"
         f"   sensitivity {scores['sensitivity']:.4f}   specificity {scores['specificity']:.4f}",
     ]
     if "f1_at_threshold" in scores:
-        lines.append(f"F1 at the chosen threshold {threshold:.3f}   {scores['f1_at_threshold']:.4f}")
+        lines.append(
+            f"F1 at the chosen threshold {threshold:.3f}   {scores['f1_at_threshold']:.4f}"
+        )
     if "f1_tolerant" in scores:
-        lines.append(f"within {scores['tolerance']} px   F1 {scores['f1_tolerant']:.4f}   precision "
-                     f"{scores['precision_tolerant']:.4f}   recall {scores['recall_tolerant']:.4f}")
+        lines.append(
+            f"within {scores['tolerance']} px   F1 {scores['f1_tolerant']:.4f}   precision "
+            f"{scores['precision_tolerant']:.4f}   recall {scores['recall_tolerant']:.4f}"
+        )
     lines.append(f"{'class':<16}{'precision':>10}{'recall':>10}{'Dice':>10}{'IoU':>10}")
     columns = [scores[f"{name}_per_class"] for name in ("precision", "recall", "dice", "iou")]
     for name, *values in zip(class_names, *columns):
-        lines.append(f"{name:<16}" + "".join(f"{'absent' if math.isnan(v) else f'{v:.4f}':>10}" for v in values))
+        lines.append(
+            f"{name:<16}"
+            + "".join(f"{'absent' if math.isnan(v) else f'{v:.4f}':>10}" for v in values)
+        )
     lines.append(f"mean IoU {scores['mean_iou']:.4f}, over the classes that occur")
     return "\n".join(lines)
 
@@ -74,7 +98,9 @@ def write_csv(path, rows):
     """Writes one line a dict, see flatten(); the header has every name that occurs."""
     rows = [flatten(row) for row in rows]
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+        writer = csv.DictWriter(
+            file, fieldnames=list(dict.fromkeys(name for row in rows for name in row))
+        )
         writer.writeheader()
         writer.writerows(rows)
 
@@ -109,7 +135,12 @@ def image_rows(names, counts):
     rows = []
     for name, dice, matrix in zip(names, counts.dice_per_image().tolist(), counts.confusion):
         hits, truth, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
-        cells = {"tp": hits, "fp": predicted - hits, "fn": truth - hits, "tn": matrix.sum() - truth - predicted + hits}
+        cells = {
+            "tp": hits,
+            "fp": predicted - hits,
+            "fn": truth - hits,
+            "tn": matrix.sum() - truth - predicted + hits,
+        }
         if len(hits) == 2:
             cells = {cell: value[1].item() for cell, value in cells.items()}
         else:
@@ -123,8 +154,12 @@ def provenance(device, seconds):
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "commit": source_commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "torchvision": torchvision.__version__, "numpy": numpy.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+        },
         "machine": machine_name(device),
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(device)),
@@ -135,8 +170,12 @@ def source_commit():
     """The git commit of this source tree, with "+changes" if files differ from it; None outside of a repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changed else "")

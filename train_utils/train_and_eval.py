@@ -22,8 +22,24 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
-def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, lr_scheduler, print_freq=10, scaler=None,
-                    *, loss_weight=None, batch_dice=False, amp_dtype=None, accumulate=1, clip_grad=None, ignore_index=255):
+def train_one_epoch(
+    model,
+    optimizer,
+    data_loader,
+    device,
+    epoch,
+    num_classes,
+    lr_scheduler,
+    print_freq=10,
+    scaler=None,
+    *,
+    loss_weight=None,
+    batch_dice=False,
+    amp_dtype=None,
+    accumulate=1,
+    clip_grad=None,
+    ignore_index=255,
+):
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
 
     Of the target only the centre counts that the model's output covers (all of it, but for valid convolutions).
@@ -46,7 +62,9 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     steps = len(data_loader)
     if steps == 0:
-        raise ValueError("the loader has no batches: fewer images than a batch takes, and drop_last?")
+        raise ValueError(
+            "the loader has no batches: fewer images than a batch takes, and drop_last?"
+        )
     losses, sizes, looked = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
         for step, (image, target) in enumerate(data_loader):
@@ -57,8 +75,17 @@ def train_one_epoch(model, optimizer, data_loader, device, epoch, num_classes, l
             with gradient_sync(model, step + 1 == group_end):
                 with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                     output = model(image)
-                target = centre_crop(target, output["out"].shape[-2:])  # valid convolutions judge no border
-                loss = criterion(output, target, loss_weight, num_classes, ignore_index=ignore_index, batch_dice=batch_dice)
+                target = centre_crop(
+                    target, output["out"].shape[-2:]
+                )  # valid convolutions judge no border
+                loss = criterion(
+                    output,
+                    target,
+                    loss_weight,
+                    num_classes,
+                    ignore_index=ignore_index,
+                    batch_dice=batch_dice,
+                )
                 scaler.scale(loss / group_size).backward()
             losses[step] = loss.detach()
             sizes.append(len(image))
@@ -108,11 +135,23 @@ def check_weights(model, step):
 def mean_over_images(losses, sizes):
     """Mean of the batches' losses, weighted by their sizes, over all ranks."""
     sizes = torch.tensor(sizes, dtype=torch.float64)
-    total, count = sum_over_ranks(torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])).tolist()
+    total, count = sum_over_ranks(
+        torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])
+    ).tolist()
     return total / count
 
 
-def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_index=255, tolerance=0, observe=None):
+def judge(
+    model,
+    data_loader,
+    device,
+    num_classes,
+    *,
+    amp_dtype=None,
+    ignore_index=255,
+    tolerance=0,
+    observe=None,
+):
     """Counts how the model's predictions agree with the loader's targets, image by image.
 
     `observe`, if any, is called with the probabilities [K, H, W] of each image that this rank judges, in order.
@@ -137,7 +176,10 @@ def judge(model, data_loader, device, num_classes, *, amp_dtype=None, ignore_ind
 def without_padding(image, target, ignore_index):
     """image [C, H, W] and target [H, W] without the last rows and columns that are 0 and ignored throughout."""
     used = (image != 0).any(0) | (target != ignore_index)
-    height, width = (int(used.any(axis).nonzero().max()) + 1 if used.any() else used.shape[1 - axis] for axis in (1, 0))
+    height, width = (
+        int(used.any(axis).nonzero().max()) + 1 if used.any() else used.shape[1 - axis]
+        for axis in (1, 0)
+    )
     return image[:, :height, :width], target[:height, :width]
 
 

@@ -39,18 +39,24 @@ def main():
     target = torch.randint(0, 11, (8, 480, 480), device=device)
     target[:, :48] = 255
     weight = torch.rand(11, device=device) + 0.5
-    ways = {"loops": lambda x: tutorial_criterion(x, target, weight, 11, 255),
-            "criterion": lambda x: criterion({"out": x}, target, weight, 11, ignore_index=255)}
+    ways = {
+        "loops": lambda x: tutorial_criterion(x, target, weight, 11, 255),
+        "criterion": lambda x: criterion({"out": x}, target, weight, 11, ignore_index=255),
+    }
     for way in ways.values():  # warm-up
         timed(way, logits, device)
-    rounds = [{name: timed(way, logits, device) for name, way in ways.items()} for _ in range(args.rounds)]
+    rounds = [
+        {name: timed(way, logits, device) for name, way in ways.items()} for _ in range(args.rounds)
+    ]
     print(f"{machine_name(device)}, torch {torch.__version__}, logits {list(logits.shape)}")
     for name in ways:
         print(f"{name:<10}{statistics.median(r[name][0] for r in rounds):8.3f} s")
     print(f"ratio     {statistics.median(r['loops'][0] / r['criterion'][0] for r in rounds):8.2f}")
     (_, a, grad_a), (_, b, grad_b) = rounds[0].values()
-    print(f"difference of the losses {abs(a - b):.1e}, of the gradients {(grad_a - grad_b).abs().max():.1e} "
-          f"(largest gradient {grad_a.abs().max():.1e})")
+    print(
+        f"difference of the losses {abs(a - b):.1e}, of the gradients {(grad_a - grad_b).abs().max():.1e} "
+        f"(largest gradient {grad_a.abs().max():.1e})"
+    )
 
 
 if __name__ == "__main__":

@@ -43,9 +43,18 @@ def tutorial_steps(model, optimizer, loader, device):
 
 
 def our_steps(model, optimizer, loader, device):
-    train_one_epoch(model, optimizer, loader, device, 0, 2, create_lr_scheduler(optimizer, len(loader), 1),
-                    print_freq=10**9, loss_weight=torch.tensor([1.0, 2.0], device=device),
-                    amp_dtype=pick_amp_dtype(device))
+    train_one_epoch(
+        model,
+        optimizer,
+        loader,
+        device,
+        0,
+        2,
+        create_lr_scheduler(optimizer, len(loader), 1),
+        print_freq=10**9,
+        loss_weight=torch.tensor([1.0, 2.0], device=device),
+        amp_dtype=pick_amp_dtype(device),
+    )
 
 
 def measure(variant, device, batch_size, size, steps):
@@ -62,7 +71,10 @@ def measure(variant, device, batch_size, size, steps):
     start = time.perf_counter()
     run(model, optimizer, batches(steps, batch_size, size), device)
     synchronize(device)
-    return {"images_per_second": steps * batch_size / (time.perf_counter() - start), "memory_mb": peak_memory_mb(device)}
+    return {
+        "images_per_second": steps * batch_size / (time.perf_counter() - start),
+        "memory_mb": peak_memory_mb(device),
+    }
 
 
 def main():
@@ -70,28 +82,62 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--size", type=int, default=480)
-    parser.add_argument("--steps", type=int, help="timed steps a round (default: 5 on a CPU, 50 on a GPU)")
+    parser.add_argument(
+        "--steps", type=int, help="timed steps a round (default: 5 on a CPU, 50 on a GPU)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variant", choices=["tutorial", "ours"], help="measure one in this process, print JSON")
+    parser.add_argument(
+        "--variant", choices=["tutorial", "ours"], help="measure one in this process, print JSON"
+    )
     args = parser.parse_args()
     device = pick_device(args.device)
     steps = args.steps or (5 if device.type == "cpu" else 50)
     if args.variant:
         print(json.dumps(measure(args.variant, device, args.batch_size, args.size, steps)))
         return
-    print(f"{machine_name(device)}, torch {torch.__version__}, batch {args.batch_size}, {args.size}²")
+    print(
+        f"{machine_name(device)}, torch {torch.__version__}, batch {args.batch_size}, {args.size}²"
+    )
     found = {"tutorial": [], "ours": []}
     for _ in range(args.rounds):
         for variant, rows in found.items():
-            flags = ["--device", args.device, "--batch-size", args.batch_size, "--size", args.size, "--steps", steps]
-            child = subprocess.run([sys.executable, "-m", "tests.benchmarks.step", "--variant", variant, *map(str, flags)],
-                                   capture_output=True, text=True, check=True)
+            flags = [
+                "--device",
+                args.device,
+                "--batch-size",
+                args.batch_size,
+                "--size",
+                args.size,
+                "--steps",
+                steps,
+            ]
+            child = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.benchmarks.step",
+                    "--variant",
+                    variant,
+                    *map(str, flags),
+                ],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             rows.append(json.loads(child.stdout.splitlines()[-1]))
     for variant, rows in found.items():
-        speed, memory = (statistics.median(row[key] for row in rows) for key in ("images_per_second", "memory_mb"))
+        speed, memory = (
+            statistics.median(row[key] for row in rows)
+            for key in ("images_per_second", "memory_mb")
+        )
         print(f"{variant:<10}{speed:8.2f} images/s   peak memory {memory:6.0f} MB")
-    ratios = [ours["images_per_second"] / theirs["images_per_second"] for theirs, ours in zip(*found.values())]
-    print(f"ratio     {statistics.median(ratios):8.2f}   (rounds: {', '.join(f'{r:.2f}' for r in ratios)})")
+    ratios = [
+        ours["images_per_second"] / theirs["images_per_second"]
+        for theirs, ours in zip(*found.values())
+    ]
+    print(
+        f"ratio     {statistics.median(ratios):8.2f}   (rounds: {', '.join(f'{r:.2f}' for r in ratios)})"
+    )
 
 
 if __name__ == "__main__":
