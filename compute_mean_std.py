@@ -1,9 +1,9 @@
 """Channel means and standard deviations of the training images' pixels inside the ROI, for train.py's --mean and --std."""
 
-from my_dataset import DATASETS, DataError, SegmentationDataset, find_table, list_cases
-from readers.splits import by_names, read_split
-from readers.statistics import statistics
-from train_utils.cli import Parser, number, run_script
+from my_dataset import DATASETS, SegmentationDataset, find_table, list_samples
+from train_utils.cli.parser import Parser, number, run_script
+from train_utils.data.splits import read_split, samples_by_name
+from train_utils.data.statistics import statistics
 
 
 def parse_args(argv=None):
@@ -34,14 +34,14 @@ def parse_args(argv=None):
 
 
 def main(args):
-    splits = list_cases(args.dataset, args.data_path)
-    cases = splits.get("train") or splits["all"]
+    splits = list_samples(args.dataset, args.data_path)
+    samples = splits.get("train") or splits["all"]
     if args.split_file:
-        cases = by_names(splits, read_split(args.split_file))[0]
+        samples = samples_by_name(splits, read_split(args.split_file))[0]
     classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
     found = statistics(
         SegmentationDataset(
-            cases, classes, cache=False, channels=args.in_channels, max_pixels=args.max_pixels
+            samples, classes, cache=False, channels=args.in_channels, max_pixels=args.max_pixels
         )
     )
     flags = {}
@@ -57,11 +57,11 @@ def main(args):
         if args.split_file or "all" not in splits
         else "images, not split yet (--split-file does)"
     )
-    print(f"{len(cases)} {kind}, pixels inside the ROI, scaled to 0-1, {channels}")
+    print(f"{len(samples)} {kind}, pixels inside the ROI, scaled to 0-1, {channels}")
     print("pooled over all pixels:       mean {}   std {}".format(*flags["pooled"]))
     print("mean over images of each's:   mean {}   std {}".format(*flags["per image"]))
     print("use them:  python train.py --mean {} --std {}".format(*flags["pooled"]))
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args()), "compute_mean_std.py", (DataError,))
+    run_script(lambda: main(parse_args()), "compute_mean_std.py")

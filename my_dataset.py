@@ -1,4 +1,4 @@
-"""Data sets: lists of cases (image, label, region of interest), the one class that reads them, and the DATASETS table.
+"""Data sets: lists of samples (image, label, region of interest), the one class that reads them, and the DATASETS table.
 
 An item is (image uint8 [C, H, W], target uint8 [H, W]). A target pixel that is not to be judged is IGNORE from here
 on, and nothing after this file needs to know why. How files are decoded, labels read and layouts listed is in readers/.
@@ -10,8 +10,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from readers import listing
-from readers.classes import (
+from src.errors import UserError
+from src.image_io import (
+    IGNORE,
+    IMAGE_SUFFIXES,
+    image_files,
+    read_binary,
+    read_image,
+    resize_image,
+    resize_target,
+)
+from train_utils.data import layouts
+from train_utils.data.class_table import (
     BINARY,
     CAMVID,
     ClassTable,
@@ -20,18 +30,8 @@ from readers.classes import (
     read_label,
     two_classes,
 )
-from readers.files import (
-    IGNORE,
-    IMAGE_SUFFIXES,
-    DataError,
-    image_files,
-    read_binary,
-    read_image,
-    resize_image,
-    resize_target,
-)
-from readers.listing import Case
-from readers.splits import fold, hold_out
+from train_utils.data.layouts import Sample
+from train_utils.data.splits import fold, hold_out
 
 __all__ = [
     "BINARY",
@@ -39,16 +39,16 @@ __all__ = [
     "DATASETS",
     "IGNORE",
     "IMAGE_SUFFIXES",
-    "Case",
+    "Sample",
     "ClassTable",
-    "DataError",
+    "UserError",
     "DriveDataset",
     "SegmentationDataset",
     "find_table",
     "fold",
     "hold_out",
     "image_files",
-    "list_cases",
+    "list_samples",
     "list_drive",
     "read_binary",
     "read_image",
@@ -57,10 +57,10 @@ __all__ = [
 
 
 class SegmentationDataset(Dataset):
-    """Cases of any data set. Item: (image, target), as `transforms` makes them from the pair of the file's head.
+    """Samples of any data set. Item: (image, target), as `transforms` makes them from the pair of the file's head.
 
     Args:
-        cases: list of Case, each with a label. Pixels outside the ROI mask become IGNORE.
+        samples: list of Sample, each with a label. Pixels outside the ROI mask become IGNORE.
         classes: the ClassTable that the labels are read by.
         transforms: callable on (image, target), or None.
         cache: decoded images to keep in memory after the first read: all (True), none (False), or as many as fit into
@@ -72,7 +72,7 @@ class SegmentationDataset(Dataset):
 
     def __init__(
         self,
-        cases,
+        samples,
         classes=BINARY,
         transforms=None,
         cache=True,
@@ -80,21 +80,21 @@ class SegmentationDataset(Dataset):
         size=None,
         max_pixels=None,
     ):
-        self.cases, self.classes, self.transforms = list(cases), classes, transforms
+        self.samples, self.classes, self.transforms = list(samples), classes, transforms
         self.channels, self.size, self.max_pixels = channels, size, max_pixels
         self.cache_limit = float("inf") if cache is True else int(cache)
         self._cache, self.cached_bytes = {}, 0
-        self.sizes = {}  # index → (height, width) of the cases read so far
+        self.sizes = {}  # index → (height, width) of the samples read so far
         self.encodings = {}  # how the labels read so far said their classes → [how many, example path]
 
-    def with_cases(self, cases):
-        """Other cases, read in the same way, as they are and without memory."""
+    def with_samples(self, samples):
+        """Other samples, read in the same way, as they are and without memory."""
         return SegmentationDataset(
-            cases, self.classes, None, False, self.channels, self.size, self.max_pixels
+            samples, self.classes, None, False, self.channels, self.size, self.max_pixels
         )
 
     def __len__(self):
-        return len(self.cases)
+        return len(self.samples)
 
     def __getitem__(self, index):
         image, target = (
@@ -103,7 +103,7 @@ class SegmentationDataset(Dataset):
         return self.transforms(image, target) if self.transforms else (image, target)
 
     def read(self, index):
-        """Case `index` before the transforms, from memory if it was kept there. Not to be changed in place."""
+        """Sample `index` before the transforms, from memory if it was kept there. Not to be changed in place."""
         if index in self._cache:
             return self._cache[index]
         pair = self._decode(index)
@@ -114,28 +114,28 @@ class SegmentationDataset(Dataset):
         return pair
 
     def _decode(self, index):
-        case = self.cases[index]
-        if case.label is None:
-            raise DataError(f"{case.image}: has no label to learn from or to judge by")
-        image = read_image(case.image, self.channels, self.max_pixels)
-        label, encoding = read_label(case.label, self.classes, self.max_pixels)
+        sample = self.samples[index]
+        if sample.label is None:
+            raise UserError(f"{sample.image}: has no label to learn from or to judge by")
+        image = read_image(sample.image, self.channels, self.max_pixels)
+        label, encoding = read_label(sample.label, self.classes, self.max_pixels)
         roi = (
-            read_binary(case.roi, "ROI mask", self.max_pixels)[0]
-            if case.roi
+            read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
+            if sample.roi
             else np.ones_like(label)
         )
-        for path, mask in ((case.label, label), (case.roi, roi)):
+        for path, mask in ((sample.label, label), (sample.roi, roi)):
             if mask.shape != tuple(image.shape[1:]):
-                raise DataError(
-                    f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {case.image} is "
+                raise UserError(
+                    f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {sample.image} is "
                     f"{image.shape[2]}×{image.shape[1]}; they must be equal (check the EXIF orientation)"
                 )
         if not roi.any():
-            raise DataError(
-                f"{case.roi}: the ROI mask is empty, so no pixel of {case.image} would count; redraw it"
+            raise UserError(
+                f"{sample.roi}: the ROI mask is empty, so no pixel of {sample.image} would count; redraw it"
             )
         if index not in self.sizes:
-            self.encodings.setdefault(encoding, [0, case.label])[0] += 1
+            self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
         target = torch.from_numpy(np.where(roi, label, IGNORE).astype(np.uint8))
         if self.size:
             image, target = resize_image(image, self.size), resize_target(target, self.size)
@@ -143,7 +143,7 @@ class SegmentationDataset(Dataset):
         return image, target
 
     def count_pixels(self):
-        """Reads every case, which finds bad files before training does, and counts its pixels.
+        """Reads every sample, which finds bad files before training does, and counts its pixels.
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts those that are not judged.
         """
@@ -151,7 +151,7 @@ class SegmentationDataset(Dataset):
             torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self))
         )
         if self.classes.any_pair and contradiction(self.encodings):
-            raise DataError(contradiction(self.encodings))
+            raise UserError(contradiction(self.encodings))
         return pixels
 
     def describe(self, pixels):
@@ -161,7 +161,7 @@ class SegmentationDataset(Dataset):
             f"{100 * int(count) / judged:.1f} % {name}"
             for count, name in zip(pixels, self.classes.names)
         )
-        names = self.cases[0].name + (f" to {self.cases[-1].name}" if len(self) > 1 else "")
+        names = self.samples[0].name + (f" to {self.samples[-1].name}" if len(self) > 1 else "")
         lines = [
             f"{len(self)} images ({names}), {int(pixels[:IGNORE].sum()):,} pixels inside the ROI: {shares}"
         ]
@@ -176,7 +176,7 @@ class SegmentationDataset(Dataset):
         return "\n".join(lines)
 
     def fits_in_memory(self):
-        """Whether all cases, which must have been read, are in memory and would keep the limit when padded to one size."""
+        """Whether all samples, which must have been read, are in memory and would keep the limit when padded to one size."""
         height, width = (max(size[axis] for size in self.sizes.values()) for axis in (0, 1))
         return (
             len(self._cache) == len(self)
@@ -184,7 +184,7 @@ class SegmentationDataset(Dataset):
         )
 
     def stack(self):
-        """All cases before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does)
+        """All samples before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does)
         and sizes int64 [M, 2], the height and width of each without the padding."""
         return self.collate_with_sizes([self.read(i) for i in range(len(self))])
 
@@ -217,7 +217,7 @@ def pad_and_stack(tensors, fill):
 class DriveDataset(SegmentationDataset):
     """DRIVE retinal vessels (Staal et al. 2004): target 0 background, 1 vessel, 255 outside the ROI mask.
 
-    Reads root/DRIVE/training or root/DRIVE/test; DataError names what is missing or unusable.
+    Reads root/DRIVE/training or root/DRIVE/test; UserError names what is missing or unusable.
     """
 
     def __init__(self, root, train, transforms=None, cache=True):
@@ -225,20 +225,20 @@ class DriveDataset(SegmentationDataset):
 
 
 def list_drive(root, train):
-    """The cases of root/DRIVE/training or root/DRIVE/test, sorted by name; DataError for files without partner."""
-    return refuse_problems(*listing.drive_split(root, train))
+    """The samples of root/DRIVE/training or root/DRIVE/test, sorted by name; UserError for files without partner."""
+    return refuse_problems(*layouts.drive_split(root, train))
 
 
-def list_cases(dataset, root):
-    """{"train", "val", "test": cases}, or {"all": cases}, of a row of DATASETS; DataError for files without partner."""
-    found = DATASETS[dataset]["list"](root)
+def list_samples(dataset, root):
+    """{"train", "val", "test": samples}, or {"all": samples}, of a row of DATASETS; UserError for files without partner."""
+    found = DATASETS[dataset]["layout"](root)
     return refuse_problems(found.splits, found.problems)
 
 
 def refuse_problems(found, problems, shown=12):
     if problems:
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
-        raise DataError(
+        raise UserError(
             "files that do not fit together (add what is missing, or take the file away): "
             + "; ".join(problems[:shown])
             + more
@@ -246,35 +246,40 @@ def refuse_problems(found, problems, shown=12):
     return found
 
 
-# One row a data set: how to list its cases, what its classes are (a class table in a file takes their place), and what its
+# One row a data set: how to list its samples, what its classes are (a class table in a file takes their place), and what its
 # pixels look like. mean and std that are None are counted from the training images. ordered: held-out
-# cases are the last ones, not drawn, since neighbours belong together. DRIVE's numbers are the tutorials' (means over
+# samples are the last ones, not drawn, since neighbours belong together. DRIVE's numbers are the tutorials' (means over
 # the training images of each image's statistics inside the ROI, of pixels in 0–1): weights trained with them expect
 # them. compute_mean_std.py prints these and the pooled ones.
 COUNTED = {"mean": None, "std": None}
 DATASETS = {
     "drive": {
-        "list": listing.drive,
+        "layout": layouts.drive,
         "classes": two_classes("vessel"),
         "ordered": True,
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
-    "camvid": {"list": listing.camvid, "classes": CAMVID, "ordered": False, **COUNTED},
-    "folder": {"list": listing.folder, "classes": BINARY, "ordered": False, **COUNTED},
-    "list": {"list": listing.from_list, "classes": BINARY, "ordered": False, **COUNTED},
+    "camvid": {"layout": layouts.camvid, "classes": CAMVID, "ordered": False, **COUNTED},
+    "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COUNTED},
+    "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COUNTED},
     "chase_db1": {
-        "list": listing.chase_db1,
+        "layout": layouts.chase_db1,
         "classes": two_classes("vessel"),
         "ordered": True,
         **COUNTED,
     },
-    "stare": {"list": listing.stare, "classes": two_classes("vessel"), "ordered": False, **COUNTED},
-    "hrf": {"list": listing.hrf, "classes": two_classes("vessel"), "ordered": True, **COUNTED},
+    "stare": {
+        "layout": layouts.stare,
+        "classes": two_classes("vessel"),
+        "ordered": False,
+        **COUNTED,
+    },
+    "hrf": {"layout": layouts.hrf, "classes": two_classes("vessel"), "ordered": True, **COUNTED},
 }
 
 
 if __name__ == "__main__":
-    from readers.check import main  # needs train_utils, which a data set does not
+    from train_utils.cli.check import main  # needs train_utils, which a data set does not
 
     main(DATASETS)

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from my_dataset import IMAGE_SUFFIXES, DataError, image_files, read_binary, read_image, resize_image
+from my_dataset import IMAGE_SUFFIXES, image_files, read_binary, read_image, resize_image
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
+from src.errors import UserError
 from src.inference import Flips, decide, predict_probs
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import replacing
-from train_utils.cli import Parser, number, run_script
+from train_utils.cli.parser import Parser, number, run_script
 from train_utils.metrics import check_finite
-from train_utils.pictures import as_colours, default_colours, overlay, save_legend, save_mask
+from train_utils.reporting.pictures import as_rgb, default_colours, overlay, save_legend, save_mask
 from transforms import eval_preset
 
 
@@ -102,7 +103,7 @@ def parse_args(argv=None):
 
 
 def find_images(pattern):
-    """The images that --input means, sorted; DataError if there are none or two would write the same files."""
+    """The images that --input means, sorted; UserError if there are none or two would write the same files."""
     path = Path(pattern)
     if path.is_dir():
         paths = image_files(path)
@@ -113,14 +114,14 @@ def find_images(pattern):
             else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
         )
     if not paths:
-        raise DataError(
+        raise UserError(
             f"--input {pattern}: no images there (a file, a folder of {', '.join(sorted(IMAGE_SUFFIXES))}, or a "
             "pattern in quotes)"
         )
     by_name = {}
     for path in sorted(paths):
         if path.stem in by_name:
-            raise DataError(
+            raise UserError(
                 f"{path} and {by_name[path.stem]} would both be written as {path.stem}_mask.png; "
                 "give them to separate calls with separate --output folders"
             )
@@ -136,7 +137,7 @@ def find_roi(roi_mask, image):
         p for p in sorted(Path(roi_mask).iterdir()) if p.stem in (image.stem, f"{image.stem}_mask")
     ]
     if len(found) != 1:
-        raise DataError(
+        raise UserError(
             f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; one {image.stem}_mask.* is needed"
         )
     return found[0]
@@ -149,7 +150,7 @@ def read_inputs(path, roi_path, in_channels, max_pixels):
         return image, None
     roi, _ = read_binary(roi_path, "ROI mask", max_pixels)
     if roi.shape != tuple(image.shape[1:]):
-        raise DataError(
+        raise UserError(
             f"{roi_path}: is {roi.shape[1]}×{roi.shape[0]} pixels, its image {path} is "
             f"{image.shape[2]}×{image.shape[1]}"
         )
@@ -198,7 +199,7 @@ def main(args):
     images = find_images(args.input)
     rois = [find_roi(args.roi_mask, path) for path in images]
     if Path(args.output).resolve() in {path.resolve().parent for path in images}:
-        raise DataError(
+        raise UserError(
             f"--output {args.output}: is the folder of the inputs, where masks would pass for images; "
             "name another"
         )
@@ -213,7 +214,7 @@ def main(args):
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     class_names = checkpoint["class_names"]
     if args.threshold is not None and len(class_names) > 2:
-        raise DataError(
+        raise UserError(
             f"--threshold: the model has {len(class_names)} classes; each pixel gets the most probable one"
         )
     colours = checkpoint.get("class_colours") or default_colours(len(class_names))
@@ -233,7 +234,7 @@ def main(args):
         if args.save_prob:
             save_probabilities(stem, probs)
         if args.overlay:
-            picture = overlay(as_colours(image), mask, colours)
+            picture = overlay(as_rgb(image), mask, colours)
             with replacing(f"{stem}_overlay.png") as temporary:
                 Image.fromarray(picture).save(temporary, format="PNG")
         if mask.min() == mask.max():
@@ -256,4 +257,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args()), "predict.py", (DataError,))
+    run_script(lambda: main(parse_args()), "predict.py")

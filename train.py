@@ -9,19 +9,44 @@ from pathlib import Path
 
 import torch
 
-from my_dataset import DATASETS, DataError
-from readers.splits import names_of
+from my_dataset import DATASETS
 from run.data import (
-    judge_loader,
+    evaluation_loader,
     make_dataset,
     make_train_loader,
     pick_class_weights,
     settle_classes,
     settle_statistics,
-    split_cases,
+    split_samples,
 )
-from run.judging import SELECTION, describe_origin, score_test, test_only
-from run.state import (
+from src import MODELS
+from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
+from src.errors import UserError
+from train_utils import NonFiniteLossError, judge, summarize, train_one_epoch
+from train_utils import checkpoint as checkpoints
+from train_utils.atomic import replacing
+from train_utils.cli.flags import parse_args
+from train_utils.cli.parser import run_script
+from train_utils.data.demo import write_demo_drive
+from train_utils.data.splits import split_names
+from train_utils.distributed_utils import (
+    EpochBatches,
+    broadcast_buffers,
+    broadcast_from_rank_zero,
+    is_main_process,
+    log,
+    rank,
+    world_size,
+    wrap_in_ddp,
+)
+from train_utils.evaluation import SELECTION, describe_origin, score_test, test_only
+from train_utils.lr_scheduler import schedule_from_plan
+from train_utils.reporting import curves as plotting
+from train_utils.reporting import text_files as results
+from train_utils.reporting.grids import draw_predictions
+from train_utils.reporting.pictures import with_default_colours
+from train_utils.reporting.tensorboard import TensorBoardLogger
+from train_utils.resume import (
     describe_recipe,
     keep_if_best,
     list_models,
@@ -32,28 +57,6 @@ from run.state import (
     save_epoch,
     start_or_resume,
 )
-from src import MODELS
-from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
-from train_utils import NonFiniteLossError, judge, plotting, results, summarize, train_one_epoch
-from train_utils import checkpoint as checkpoints
-from train_utils.atomic import replacing
-from train_utils.board import Board
-from train_utils.cli import run_script
-from train_utils.demo_data import write_demo_drive
-from train_utils.distributed_utils import (
-    EpochBatches,
-    from_main,
-    is_main_process,
-    log,
-    rank,
-    share_buffers,
-    share_model,
-    world_size,
-)
-from train_utils.flags import parse_args
-from train_utils.lr_scheduler import schedule_from_plan
-from train_utils.pictures import fill_colours
-from train_utils.preview import draw_predictions
 from transforms import eval_preset
 
 DEMO_FAREWELL = """
@@ -70,38 +73,38 @@ def main(args):
         return log(list_models())
     device, amp_dtype = prepare_device(args)
     if args.demo:
-        from_main(lambda: make_demo(args))
+        broadcast_from_rank_zero(lambda: make_demo(args))
     settle_classes(args)
     if args.test_only:
         return test_only(args, device, amp_dtype, begin)
 
-    train_cases, val_cases, test_cases = split_cases(args)
+    train_samples, val_samples, test_samples = split_samples(args)
     log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
-    train_set, pixels = make_dataset(args, train_cases, None, "training")
+    train_set, pixels = make_dataset(args, train_samples, None, "training")
     settle_statistics(args, train_set)
     val_set = (
-        make_dataset(args, val_cases, eval_preset(args.mean, args.std), "validation")[0]
-        if val_cases
+        make_dataset(args, val_samples, eval_preset(args.mean, args.std), "validation")[0]
+        if val_samples
         else None
     )
     batches = EpochBatches(
         len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops
     )
     train_loader = make_train_loader(args, train_set, batches, device)
-    val_loader = judge_loader(args, val_set, device) if val_cases else None
+    val_loader = evaluation_loader(args, val_set, device) if val_samples else None
 
     log(describe_recipe(args))
     torch.manual_seed(args.seed)
     model, checkpoint = make_model(args, args.resume or next(iter(args.weights), ""))
     checkpoint = checkpoint if args.resume else {}
-    from_main(lambda: prepare_output(args, model))
+    broadcast_from_rank_zero(lambda: prepare_output(args, model))
     model = model.to(device, memory_format=torch.channels_last)
     if args.compile:
         model.compile()
-    parallel = share_model(model, device, args.sync_bn)
+    parallel = wrap_in_ddp(model, device, args.sync_bn)
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    split = names_of(train_cases, val_cases)
+    split = split_names(train_samples, val_samples)
     run = start_or_resume(
         args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split
     )
@@ -112,7 +115,7 @@ def main(args):
                 "dataset": args.dataset,
                 "split_seed": args.split_seed,
                 **split,
-                **names_of(test=test_cases),
+                **split_names(test=test_samples),
             },
         )
     scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
@@ -133,7 +136,7 @@ def main(args):
         accumulate=args.accumulate,
         clip_grad=args.clip_grad or None,
     )
-    board = Board(
+    board = TensorBoardLogger(
         Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None
     )
     restore_randomness(args, checkpoint)
@@ -141,10 +144,10 @@ def main(args):
     kept = (args.resume, run["epoch"] - 1)
     try:
         for epoch in range(run["epoch"], args.epochs):
-            row = train_epoch(train, epoch, batches, train_cases)
-            share_buffers(model)
+            row = train_epoch(train, epoch, batches, train_samples)
+            broadcast_buffers(model)
             if (
-                val_cases
+                val_samples
             ):  # not "if val_loader": a rank without an image of its own still has to take part
                 counts = judge(
                     model,
@@ -158,7 +161,10 @@ def main(args):
             is_best = keep_if_best(run, row, measure(args))
             save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
             kept = (Path(args.output_dir) / "last_model.pth", epoch)
-            log(results.epoch_line(row, args.epochs) + ("  *best" if is_best and val_cases else ""))
+            log(
+                results.epoch_line(row, args.epochs)
+                + ("  *best" if is_best and val_samples else "")
+            )
             board.scalars(row, epoch)
     except KeyboardInterrupt:
         say_how_to_resume(args, *kept)
@@ -169,7 +175,7 @@ def main(args):
             plotting.save_curves(
                 Path(args.output_dir) / "curves.png", run["history"], measure(args)
             )
-    finish(args, test_cases, val_set or train_set, device, amp_dtype, begin, board)
+    finish(args, test_samples, val_set or train_set, device, amp_dtype, begin, board)
 
 
 def prepare_device(args):
@@ -190,7 +196,7 @@ def make_demo(args):
     try:
         write_demo_drive(args.data_path)
     except OSError as error:
-        raise DataError(f"--demo: {error}") from error
+        raise UserError(f"--demo: {error}") from error
 
 
 def prepare_output(args, model):
@@ -211,14 +217,14 @@ def prepare_output(args, model):
         log(f"note: this new run replaces the one in {folder} (--resume auto goes on with it)")
 
 
-def train_epoch(train, epoch, batches, cases):
+def train_epoch(train, epoch, batches, samples):
     """One epoch's row of the history; names the images of a batch whose loss is not finite."""
     start = time.perf_counter()
     batches.set_epoch(epoch)
     try:
         loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
-        names = ", ".join(str(cases[i].image) for i in batches.batches()[error.step])
+        names = ", ".join(str(samples[i].image) for i in batches.batches()[error.step])
         error.args = (
             f"{error} of epoch {epoch}, on the images {names}. The weights of the last whole epoch are kept; "
             "lower --lr, set --clip-grad 1, or try --no-amp",
@@ -263,17 +269,19 @@ def report_validation(checkpoint):
         )
 
 
-def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
+def finish(args, test_samples, other_set, device, amp_dtype, begin, board):
     """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
     folder = Path(args.output_dir)
-    checkpoint = from_main(lambda: checkpoints.load_described(folder / "best_model.pth"))
+    checkpoint = broadcast_from_rank_zero(
+        lambda: checkpoints.load_described(folder / "best_model.pth")
+    )
     model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(
         device, memory_format=torch.channels_last
     )
-    if test_cases:
+    if test_samples:
         origin = describe_origin([folder / "best_model.pth"], [checkpoint])
         other_set = score_test(
-            args, model, checkpoint, origin, test_cases, device, amp_dtype, begin
+            args, model, checkpoint, origin, test_samples, device, amp_dtype, begin
         )
     else:
         report_validation(checkpoint)
@@ -289,7 +297,7 @@ def finish(args, test_cases, other_set, device, amp_dtype, begin, board):
             device,
             amp_dtype,
             other_set.classes.names,
-            fill_colours(other_set.classes.colours),
+            with_default_colours(other_set.classes.colours),
         )
         for name in ("curves.png", "predictions.png"):
             board.picture(folder / name, args.epochs)
@@ -305,5 +313,5 @@ if __name__ == "__main__":
     run_script(
         lambda: main(parse_args(None, "train.py", __doc__, DATASETS, MODELS)),
         "train.py",
-        (DataError,),
+        (UserError,),
     )

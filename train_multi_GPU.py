@@ -10,12 +10,12 @@ import sys
 import torch
 
 import train
-from my_dataset import DATASETS, DataError
+from my_dataset import DATASETS
 from src import MODELS
 from src.device import pick_device
-from train_utils.cli import run_script
+from train_utils.cli.flags import get_parser, parse_args
+from train_utils.cli.parser import run_script
 from train_utils.distributed_utils import process_group
-from train_utils.flags import get_parser, parse_args
 
 PROG = "train_multi_GPU.py"
 
@@ -47,4 +47,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]), PROG, (DataError,))
+    run_script(lambda: main(sys.argv[1:]), PROG)

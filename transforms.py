@@ -194,10 +194,10 @@ class RandomAffineCrops:
 
         sizes: int64 [N, 2], height and width that each image has without its padding. generator: of the CPU.
         """
-        crop = self.draw_crops(sizes, images.shape[-2:], generator).to(
+        crop = self.random_matrices(sizes, images.shape[-2:], generator).to(
             images.device, non_blocking=True
         )
-        jitter = self.draw_jitter(len(images), generator).to(images.device, non_blocking=True)
+        jitter = self.random_jitter(len(images), generator).to(images.device, non_blocking=True)
         grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
         seen = mirrored(grid, sizes.to(grid), images.shape[-2:]) if self.margin else grid
         image = nnF.grid_sample(images.float() / 255, seen, mode="bilinear", align_corners=False)
@@ -208,7 +208,7 @@ class RandomAffineCrops:
         image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
         return (image - self.mean.to(image)) / self.std.to(image), TARGET_FILL - rest[:, 0].long()
 
-    def draw_crops(self, sizes, padded, generator):
+    def random_matrices(self, sizes, padded, generator):
         """float32 [N, 2, 3]: matrices from the crops to the images, both in grid_sample's coordinates −1…1 (x, y).
 
         padded: (height, width) of the images with their padding, which those coordinates span.
@@ -243,7 +243,7 @@ class RandomAffineCrops:
         matrix = turn * flips[:, None, :] * window[:, None, None] / padded[None, :, None]
         return torch.cat([matrix, (2 * centre / padded - 1)[:, :, None]], dim=2).float()
 
-    def draw_jitter(self, n, generator):
+    def random_jitter(self, n, generator):
         """float32 [N, 3]: factors of brightness, contrast and saturation."""
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
 

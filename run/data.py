@@ -2,15 +2,16 @@
 
 import torch
 
-from my_dataset import DATASETS, IGNORE, DataError, SegmentationDataset, find_table, list_cases
-from readers import splits
-from readers.files import MANY_CLASSES
-from readers.statistics import statistics
+from my_dataset import DATASETS, IGNORE, SegmentationDataset, find_table, list_samples
 from src import MODELS
-from train_utils.crop_loader import CropLoader, StackedImages, judge_order, make_loader
+from src.errors import UserError
+from src.image_io import MANY_CLASSES
+from train_utils.cli.presets import PRESETS
+from train_utils.data import splits
+from train_utils.data.statistics import statistics
+from train_utils.data_loader import CropLoader, StackedImages, make_loader, rank_indices
 from train_utils.dice_coefficient_loss import median_frequency_weights
-from train_utils.distributed_utils import from_main, log
-from train_utils.presets import PRESETS
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from transforms import RandomAffineCrops, train_preset
 
 
@@ -20,32 +21,32 @@ def class_table(args):
 
 
 def settle_classes(args):
-    """Sets --num-classes, which the class table says, and --class-weights; DataError if the flags say otherwise."""
+    """Sets --num-classes, which the class table says, and --class-weights; UserError if the flags say otherwise."""
     count = len(class_table(args).names)
     if args.num_classes not in (None, count):
-        raise DataError(
+        raise UserError(
             f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background included; "
             f"{MANY_CLASSES}"
         )
     if args.class_weights is PRESETS[args.preset]["class_weights"] and count != 2:
         args.class_weights = "none"  # the recipe's are for two classes
     if isinstance(args.class_weights, list) and len(args.class_weights) != count:
-        raise DataError(
+        raise UserError(
             f"--class-weights has {len(args.class_weights)} weights for {count} classes"
         )
     args.num_classes = count
 
 
-def split_cases(args):
-    """(training, validation, test cases): what is learned from, what chooses, what is scored at the end."""
-    listed = list_cases(args.dataset, args.data_path)
+def split_samples(args):
+    """(training, validation, test samples): what is learned from, what chooses, what is scored at the end."""
+    listed = list_samples(args.dataset, args.data_path)
     if args.split_file and not args.folds:
-        training, validation, test = splits.by_names(
-            listed, from_main(lambda: splits.read_split(args.split_file))
+        training, validation, test = splits.samples_by_name(
+            listed, broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
         )
         test = splits.labelled(test)
         return training, {"holdout": validation, "none": [], "test": test}[args.val], test
-    return splits.split_cases(
+    return splits.split_samples(
         listed,
         DATASETS[args.dataset]["ordered"],
         args.val,
@@ -57,13 +58,17 @@ def split_cases(args):
     )
 
 
-def labelled_test_cases(args):
-    """The test cases that can be scored, of a run that is done."""
-    names = from_main(lambda: splits.read_split(args.split_file)) if args.split_file else None
+def labelled_test_samples(args):
+    """The test samples that can be scored, of a run that is done."""
+    names = (
+        broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
+        if args.split_file
+        else None
+    )
     if names:
         log(f"the test images are those of {args.split_file}")
-    return splits.test_cases(
-        list_cases(args.dataset, args.data_path),
+    return splits.test_samples(
+        list_samples(args.dataset, args.data_path),
         names,
         args.val,
         args.test_fraction,
@@ -71,29 +76,29 @@ def labelled_test_cases(args):
     )
 
 
-def held_out_cases(args, checkpoint, path):
-    """The validation cases of the run that left `checkpoint` in the file `path`; DataError if it had none of its own."""
+def held_out_samples(args, checkpoint, path):
+    """The validation samples of the run that left `checkpoint` in the file `path`; UserError if it had none of its own."""
     if not checkpoint.get("split", {}).get("val"):
-        raise DataError(
+        raise UserError(
             f"{path}: its run held out no images; --held-out judges runs with --folds or --val holdout"
         )
     if checkpoint["args"]["val"] == "test":
-        raise DataError(
+        raise UserError(
             f"{path}: its run (--val test) chose by the test images; --held-out is for what is chosen without them"
         )
     part = (
         "train" if checkpoint["args"].get("folds") else "val"
     )  # folds are cut from the training images
-    chosen = splits.by_names(
-        list_cases(args.dataset, args.data_path), {part: checkpoint["split"]["val"]}
+    chosen = splits.samples_by_name(
+        list_samples(args.dataset, args.data_path), {part: checkpoint["split"]["val"]}
     )
-    return [case for cases in chosen for case in cases]
+    return [sample for samples in chosen for sample in samples]
 
 
-def make_dataset(args, cases, transforms, title):
+def make_dataset(args, samples, transforms, title):
     """The data set, read once in full, so that a bad file is found before training; says what it found."""
     dataset = SegmentationDataset(
-        cases,
+        samples,
         class_table(args),
         transforms,
         args.cache_limit * 1e9 * args.cache,
@@ -103,8 +108,8 @@ def make_dataset(args, cases, transforms, title):
     )
     pixels = dataset.count_pixels()
     if not pixels[:IGNORE].any():
-        raise DataError(
-            f"no pixel of the {title} images counts: their labels, such as {cases[0].label}, hold nothing but what "
+        raise UserError(
+            f"no pixel of the {title} images counts: their labels, such as {samples[0].label}, hold nothing but what "
             "the class table ignores"
         )
     log(f"{title}: {dataset.describe(pixels)}")
@@ -114,7 +119,7 @@ def make_dataset(args, cases, transforms, title):
 def settle_statistics(args, dataset):
     """Sets --mean and --std, where neither the flags nor the data set say them, to those of the training pixels."""
     if not (args.mean and args.std):
-        pooled = from_main(lambda: statistics(dataset)["pooled"])
+        pooled = broadcast_from_rank_zero(lambda: statistics(dataset)["pooled"])
         mean, std = ([round(value, 4) for value in values.tolist()] for values in pooled)
         args.mean = args.mean or mean
         args.std = args.std or [max(value, 0.001) for value in std]  # a blank channel has std 0
@@ -163,7 +168,7 @@ def make_train_loader(args, dataset, batches, device):
     return CropLoader(source, batches, crops, args.seed, device)
 
 
-def judge_loader(args, dataset, device):
+def evaluation_loader(args, dataset, device):
     """One image at a time, each rank every world_size-th."""
     return make_loader(
         dataset,
@@ -172,7 +177,7 @@ def judge_loader(args, dataset, device):
         args.prefetch,
         args.pin_memory,
         dataset.fits_in_memory(),
-        sampler=judge_order(len(dataset)),
+        sampler=rank_indices(len(dataset)),
     )
 
 

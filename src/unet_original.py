@@ -66,7 +66,7 @@ class UNetOriginal(nn.Module):
         self.up3 = UpCrop(base_c * 4)
         self.up4 = UpCrop(base_c * 2)
         self.out_conv = OutConv(base_c, num_classes)
-        self.apply(draw_weights)
+        self.apply(init_weights)
 
     def forward(self, image):
         if self.training:
@@ -113,7 +113,7 @@ def tile_side(side, largest_output):
     return math.ceil(new / tiles / POOLED) * POOLED + 4 + 2 * UNetOriginal.margin
 
 
-def draw_weights(module):
+def init_weights(module):
     """He initialisation, paper section 3: a 3×3 convolution has 9 inputs a channel, an up-convolved pixel has one."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         inputs = module.in_channels * (

@@ -44,7 +44,7 @@ class VGG16UNet(nn.Module):
         if pretrain_backbone:
             load_features(features, VGG16_BN_Weights.IMAGENET1K_V1)
         else:
-            features.apply(draw_weights)
+            features.apply(init_weights)
         features[0] = for_channels(features[0], in_channels, pretrain_backbone)
         self.backbone = Stages(features, STAGES)
         c1, c2, c3, c4, c5 = CHANNELS
@@ -64,7 +64,7 @@ class VGG16UNet(nn.Module):
         return {"out": self.conv(x)}
 
 
-def draw_weights(module):
+def init_weights(module):
     """The weights that torchvision's VGG begins with."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

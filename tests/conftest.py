@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from train_utils.demo_data import write_demo_drive
+from train_utils.data.demo import write_demo_drive
 
 
 @pytest.fixture(scope="session")

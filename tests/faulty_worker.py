@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import train_multi_GPU
-from my_dataset import DataError
 from train_utils import train_and_eval
-from train_utils.cli import run_script
+from train_utils.cli.parser import run_script
 
 kind, rank, epoch = os.environ["FAULT"].split()
 done = Path(os.environ["FAULT_FILE"])
@@ -30,4 +29,4 @@ def criterion(*args, **kwargs):
 
 
 train_and_eval.criterion = criterion
-run_script(lambda: train_multi_GPU.main(sys.argv[1:]), "train_multi_GPU.py", (DataError,))
+run_script(lambda: train_multi_GPU.main(sys.argv[1:]), "train_multi_GPU.py")

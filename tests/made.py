@@ -25,7 +25,7 @@ def photograph_of(ids, seed):
 
 
 def write_folder(root, count=10, classes=2, label=None, below="", first=0, size=(64, 72)):
-    """images/ and masks/ of `count` cases under root/below; `label` makes a PIL picture of ids. Returns root."""
+    """images/ and masks/ of `count` samples under root/below; `label` makes a PIL picture of ids. Returns root."""
     label = label or (lambda ids: Image.fromarray(ids * np.uint8(255)))
     for number in range(first, first + count):
         ids = ids_of(number, classes, size)

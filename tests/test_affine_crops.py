@@ -7,7 +7,7 @@ import torch.nn.functional as nnF
 from torchvision.transforms.v2 import functional as F
 
 from my_dataset import pad_and_stack
-from train_utils.crop_loader import CropLoader, StackedImages
+from train_utils.data_loader import CropLoader, StackedImages
 from train_utils.distributed_utils import EpochBatches
 from transforms import RandomAffineCrops, RandomResize, ToTensor, change_colours
 

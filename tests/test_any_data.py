@@ -11,11 +11,11 @@ from PIL import Image
 import compute_mean_std
 import predict
 import train
-from my_dataset import DataError
+from src.errors import UserError
 from tests.made import COLOURS, TABLE, ids_of, write_folder, write_three_classes
 from tests.tiny import AFFINE, run_train
-from train_utils.checkpoint import CheckpointError, load
-from train_utils.pictures import OVERLAY_COLOUR
+from train_utils.checkpoint import load
+from train_utils.reporting.pictures import OVERLAY_COLOUR
 
 FOLDER = ("--dataset", "folder", *AFFINE, "--crop-size", "32")
 
@@ -166,7 +166,7 @@ def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
         ("--folds", 3, "--fold", 0),
         ("--split-seed", 5, "--split-file", ""),
     ):
-        with pytest.raises(CheckpointError, match="split the images otherwise"):
+        with pytest.raises(UserError, match="split the images otherwise"):
             run(two, folder, "--resume", "auto", "--epochs", 2, *options, settings=())
     assert (folder / "split.json").read_text() == before
 
@@ -174,7 +174,7 @@ def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
 def test_labels_that_are_void_throughout_are_refused(tmp_path):
     data = write_folder(tmp_path / "data", count=4, label=lambda ids: Image.fromarray(ids * 0 + 9))
     (data / "classes.csv").write_text(TABLE)
-    with pytest.raises(DataError, match="no pixel of the training images counts.*_mask.png"):
+    with pytest.raises(UserError, match="no pixel of the training images counts.*_mask.png"):
         run(data, tmp_path / "out", "--epochs", 1)
 
 
@@ -182,7 +182,7 @@ def test_resuming_with_another_class_table_is_refused(tmp_path):
     data = write_three_classes(tmp_path / "data", count=6)
     run(data, tmp_path / "out", "--epochs", 1)
     (data / "classes.csv").write_text(TABLE.replace("water", "sea"))
-    with pytest.raises(CheckpointError, match="ground, brick, water.*ground, brick, sea"):
+    with pytest.raises(UserError, match="ground, brick, water.*ground, brick, sea"):
         run(data, tmp_path / "out", "--resume", "auto", "--epochs", 2, settings=())
 
 
@@ -269,7 +269,7 @@ def test_the_tolerance_is_reported_beside_the_strict_score(two, tmp_path, capsys
     ],
 )
 def test_what_contradicts_the_data_is_refused(three, tmp_path, options, named):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(UserError, match=named):
         run(three, tmp_path / "out", "--epochs", 1, *options)
     assert not (tmp_path / "out").exists()
 
@@ -280,7 +280,7 @@ def test_a_stray_colour_stops_the_run_before_it_begins(tmp_path):
     stray[0, :5] = (1, 2, 3)
     Image.fromarray(stray).save(data / "masks/p03_mask.png")
     with pytest.raises(
-        DataError,
+        UserError,
         match=r"p03_mask.png: holds 1 colour outside the class table: \(1, 2, 3\) \(5 pixels\)",
     ):
         run(data, tmp_path / "out", "--epochs", 1)
@@ -403,7 +403,7 @@ def test_class_ids_without_a_table_are_refused_though_each_file_has_two_values(t
         first=4,
         label=lambda ids: Image.fromarray(np.array(others, np.uint8)[ids]),
     )
-    with pytest.raises(DataError, match="would mean two things.*classes.csv"):
+    with pytest.raises(UserError, match="would mean two things.*classes.csv"):
         run(tmp_path, tmp_path / "out", "--epochs", 1, "--val", "none", "--test-fraction", 0)
 
 
@@ -420,13 +420,13 @@ def test_pairs_that_agree_may_be_mixed(tmp_path):
 
 def test_three_ids_without_a_table_lead_to_the_table(tmp_path):
     write_folder(tmp_path, count=5, classes=3, label=Image.fromarray)
-    with pytest.raises(DataError, match="put a classes.csv beside the data"):
+    with pytest.raises(UserError, match="put a classes.csv beside the data"):
         run(tmp_path, tmp_path / "out", "--epochs", 1)
 
 
 def test_judging_with_another_class_table_is_refused(learned, three, tmp_path):
     (tmp_path / "other.csv").write_text(TABLE.replace("brick", "stone"))
-    with pytest.raises(CheckpointError, match="ground, brick, water.*ground, stone, water"):
+    with pytest.raises(UserError, match="ground, brick, water.*ground, stone, water"):
         run(
             three,
             tmp_path / "out",
@@ -492,7 +492,7 @@ def test_masks_hold_the_ids_of_the_table(tmp_path):
 
 
 def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
-    with pytest.raises(DataError, match="--threshold.*3 classes"):
+    with pytest.raises(UserError, match="--threshold.*3 classes"):
         predict.main(
             predict.parse_args(
                 [
@@ -509,7 +509,7 @@ def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
                 ]
             )
         )
-    with pytest.raises(DataError, match="--threshold.*3 classes"):
+    with pytest.raises(UserError, match="--threshold.*3 classes"):
         run(
             three,
             tmp_path,

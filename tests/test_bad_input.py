@@ -11,14 +11,14 @@ from PIL import Image
 import compute_mean_std
 import predict
 import train
-from my_dataset import DATASETS, DataError
-from run import judging
+from my_dataset import DATASETS
 from src import MODELS
 from tests.tiny import TINY, run_train
-from train_utils import flags
+from train_utils import evaluation as judging
 from train_utils.checkpoint import load
-from train_utils.cli import run_script
-from train_utils.flags import parse_args
+from train_utils.cli import flags
+from train_utils.cli.flags import parse_args
+from train_utils.cli.parser import run_script
 
 TRAINING = "DRIVE/training/"
 
@@ -31,7 +31,7 @@ def script(name, *argv):
         "predict.py": lambda: predict.main(predict.parse_args(argv)),
         "compute_mean_std.py": lambda: compute_mean_std.main(compute_mean_std.parse_args(argv)),
     }
-    run_script(mains[name], name, (DataError,))
+    run_script(mains[name], name)
 
 
 def refusal(capsys, name, *argv):

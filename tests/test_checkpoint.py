@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from src import UNet
+from src.errors import UserError
 from train_utils import checkpoint as checkpoints
-from train_utils.checkpoint import (
-    CheckpointError,
-    load,
-    load_model,
-    load_weights,
-    prepare_folder,
-    save,
-)
+from train_utils.checkpoint import load, load_model, load_weights, prepare_folder, save
 
 # PyTorch's reader remarks on what it finds in files that are no checkpoints.
 pytestmark = pytest.mark.filterwarnings(
@@ -47,8 +41,8 @@ def described(network, **changes):
 
 
 def error_of(function, *args):
-    """The message of the CheckpointError that the call raises."""
-    with pytest.raises(CheckpointError) as caught:
+    """The message of the UserError that the call raises."""
+    with pytest.raises(UserError) as caught:
         function(*args)
     return str(caught.value)
 
@@ -108,7 +102,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
         raise error
 
     monkeypatch.setattr(torch, "save", fail_halfway)
-    with pytest.raises((CheckpointError, KeyboardInterrupt, MemoryError)) as caught:
+    with pytest.raises((UserError, KeyboardInterrupt, MemoryError)) as caught:
         save(path, {"epoch": 4})
     if isinstance(error, (OSError, RuntimeError)):
         assert str(path) in str(caught.value) and str(error) in str(caught.value)
@@ -193,7 +187,7 @@ def test_a_file_of_the_old_format_is_refused_wherever_it_was_cut(tmp_path):
         try:
             load(path)
             unexpected[length] = "loaded"
-        except CheckpointError as error:
+        except UserError as error:
             assert str(path) in str(error)
         except Exception as error:
             unexpected[length] = repr(error)
@@ -238,7 +232,7 @@ def test_damaged_files_are_refused_or_read_but_never_crash(tmp_path):
             path.write_bytes(damaged)
             try:
                 load(path)
-            except CheckpointError as error:
+            except UserError as error:
                 assert str(path) in str(error)
             except Exception as error:
                 unexpected.add(repr(error))
@@ -274,7 +268,7 @@ def test_weights_of_another_shape_are_refused(tmp_path, other):
 
 def test_the_first_wrong_weight_is_named_with_both_shapes(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"in_conv\.0\.weight \(4, 3, 3, 3\) in place of \(2, 3, 3, 3\)"
+        UserError, match=r"in_conv\.0\.weight \(4, 3, 3, 3\) in place of \(2, 3, 3, 3\)"
     ):
         load_weights(make_model(), {"model": make_model(base_c=4).state_dict()}, "file.pth")
 

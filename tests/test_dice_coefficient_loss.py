@@ -8,7 +8,7 @@ from train_utils import criterion, dice_loss
 from train_utils.dice_coefficient_loss import median_frequency_weights
 
 
-def random_case(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
+def random_sample(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
     """Logits [N, K, H, W] and a target [N, H, W] of which about a fifth is ignored."""
     torch.manual_seed(seed)
     target = torch.randint(num_classes, size)
@@ -56,7 +56,7 @@ def sure_of(ids, num_classes, strength=20.0):
 @pytest.mark.parametrize("ignore_index", [255, -100, 0, 1])
 @pytest.mark.parametrize("num_classes", [2, 3, 11])
 def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_index, weighted):
-    logits, target = random_case(num_classes, ignore_index)
+    logits, target = random_sample(num_classes, ignore_index)
     weight = torch.rand(num_classes) + 0.5 if weighted else None
     value, gradient = value_and_gradient(
         lambda out: criterion({"out": out}, target, weight, num_classes, ignore_index=ignore_index),
@@ -71,7 +71,7 @@ def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_inde
 
 @pytest.mark.parametrize("ignore_index", [255, 0, 1])
 def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
-    logits, target = random_case(3, ignore_index)
+    logits, target = random_sample(3, ignore_index)
     other = torch.where((target == ignore_index)[:, None], 100 * torch.randn_like(logits), logits)
     losses = [
         criterion({"out": out}, target, num_classes=3, ignore_index=ignore_index)
@@ -82,7 +82,7 @@ def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0])], ids=["plain", "weighted"])
 def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
-    logits, target = random_case(2, 255)
+    logits, target = random_sample(2, 255)
     value, gradient = value_and_gradient(
         lambda out: criterion({"out": out}, torch.full_like(target, 255), weight, ignore_index=255),
         logits,
@@ -92,7 +92,7 @@ def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
 
 
 def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
-    logits, target = random_case(2, 255)
+    logits, target = random_sample(2, 255)
     target[0] = 255
     value, gradient = value_and_gradient(
         lambda out: criterion({"out": out}, target, ignore_index=255), logits
@@ -106,7 +106,7 @@ def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
 
 
 def test_classes_of_weight_zero_alone_cost_no_cross_entropy():
-    logits, target = random_case(2, 255)
+    logits, target = random_sample(2, 255)
     loss = criterion(
         {"out": logits}, torch.zeros_like(target), torch.tensor([0.0, 1.0]), dice=False
     )
@@ -141,13 +141,13 @@ def test_dice_by_hand():
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])], ids=["plain", "weighted"])
 def test_without_dice_it_is_pytorchs_cross_entropy(weight):
-    logits, target = random_case(3, 255)
+    logits, target = random_sample(3, 255)
     loss = criterion({"out": logits}, target, weight, num_classes=3, dice=False, ignore_index=255)
     torch.testing.assert_close(loss, F.cross_entropy(logits, target, weight, ignore_index=255))
 
 
 def test_a_second_output_counts_half():
-    (logits, target), (aux, _) = random_case(2, 255), random_case(2, 255, seed=1)
+    (logits, target), (aux, _) = random_sample(2, 255), random_sample(2, 255, seed=1)
     losses = [criterion({"out": out}, target, ignore_index=255) for out in (logits, aux)]
     both = criterion({"out": logits, "aux": aux}, target, ignore_index=255)
     torch.testing.assert_close(both, losses[0] + 0.5 * losses[1])
@@ -171,14 +171,14 @@ def test_half_precision_logits_are_judged_in_float32(dtype, under_autocast):
 
 
 def test_neither_logits_nor_target_are_changed():
-    logits, target = random_case(3, 255)
+    logits, target = random_sample(3, 255)
     copies = logits.clone(), target.clone()
     criterion({"out": logits}, target, num_classes=3, ignore_index=255)
     assert torch.equal(logits, copies[0]) and torch.equal(target, copies[1])
 
 
 def test_another_number_of_classes_is_refused():
-    logits, target = random_case(3, 255)
+    logits, target = random_sample(3, 255)
     with pytest.raises(ValueError, match="3 classes.*expects 2"):
         criterion({"out": logits}, target, ignore_index=255)
 
@@ -199,7 +199,7 @@ def test_median_frequency_weights_by_hand(pixels, expected):
 
 
 def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch():
-    logits, target = random_case(3, ignore_index=255, size=(4, 5, 6))
+    logits, target = random_sample(3, ignore_index=255, size=(4, 5, 6))
     target[1] = 0  # an image without foreground
     probs, valid = logits.softmax(1), target != 255
     wanted = 0

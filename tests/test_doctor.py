@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from my_dataset import DATASETS
-from readers import check, doctor
-from readers.classes import find_table
-from readers.listing import folder
 from tests.made import COLOURS, TABLE, ids_of, photograph_of, write_folder, write_three_classes
+from train_utils.cli import check
+from train_utils.data import doctor
+from train_utils.data.class_table import find_table
+from train_utils.data.layouts import folder
 
 
 def report_on(root, dataset="folder"):
     return doctor.check(
-        DATASETS[dataset]["list"](root), find_table(root, "", DATASETS[dataset]["classes"])
+        DATASETS[dataset]["layout"](root), find_table(root, "", DATASETS[dataset]["classes"])
     )
 
 
@@ -51,7 +52,7 @@ def test_sound_data_have_no_faults_and_the_right_numbers(sound):
     text = report.text()
     share = 100 * np.mean([ids_of(n, 2).mean() for n in range(4)])
     assert (
-        "train: 4 cases, 4 labels" in text
+        "train: 4 samples, 4 labels" in text
         and "4 × 72×64" in text
         and "4 × 0/255" in text
         and "4 × RGB" in text
@@ -260,7 +261,7 @@ def test_the_command_writes_report_and_sheet_and_exits_by_what_it_found(spoilt, 
 def test_the_sheet_shows_the_tables_colours(tmp_path):
     table = find_table(write_three_classes(tmp_path, count=2), "", None)
     report = doctor.check(folder(tmp_path), table)
-    check.save_sheet(tmp_path / "sheet.png", report.samples, table)
+    check.save_sheet(tmp_path / "sheet.png", report.shown, table)
     shown = {
         tuple(colour)
         for colour in np.unique(
@@ -301,7 +302,7 @@ def test_the_real_cracks_have_one_label_twice(drive_root):
         pytest.skip("SEG_DATA holds no CrackForest")
     listing = folder(drive_root / "CrackForest")
     listing.splits["all"] = [
-        case for case in listing.splits["all"] if case.name in ("041", "042", "064", "065")
+        sample for sample in listing.splits["all"] if sample.name in ("041", "042", "064", "065")
     ]
     report = doctor.check(listing, DATASETS["folder"]["classes"])
     assert report.errors == [] and len(report.warnings) == 1

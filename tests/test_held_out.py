@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from my_dataset import DataError, DriveDataset
-from run import judging
+from my_dataset import DriveDataset
+from src.errors import UserError
 from src.inference import predict_probs
 from tests.tiny import run_train
+from train_utils import evaluation as judging
 from train_utils.checkpoint import load, load_model
-from train_utils.cli import run_script
+from train_utils.cli.parser import run_script
 from transforms import eval_preset
 
 EXACT = ("--no-amp", "--device", "cpu")
@@ -40,7 +41,7 @@ def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, caps
     dataset = DriveDataset(
         tiny_root, train=True, transforms=eval_preset(models[0][1]["mean"], models[0][1]["std"])
     )
-    named = {case.name: item for case, item in zip(dataset.cases, dataset, strict=True)}
+    named = {sample.name: item for sample, item in zip(dataset.samples, dataset, strict=True)}
     rows = iter(found["images"])
     every, truth = [], []
     for names, (model, _) in zip((("21", "23", "25"), ("22", "24")), models):
@@ -100,7 +101,7 @@ def test_the_test_images_are_left_alone(folds, tiny_root, tmp_path, monkeypatch)
         judging,
         "judge",
         lambda model, loader, *args, **kwargs: (
-            seen.extend(case.name for case in loader.dataset.cases)
+            seen.extend(sample.name for sample in loader.dataset.samples)
             or original(model, loader, *args, **kwargs)
         ),
     )
@@ -232,14 +233,14 @@ def test_what_cannot_be_counted_together_is_refused_before_judging(
         checkpoint, change = load(folder / "last_model.pth"), {}
     torch.save(checkpoint | change, tmp_path / "changed.pth")
     monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(UserError, match=named):
         judged(tiny_root, tmp_path / "out", "--weights", folds[0], tmp_path / "changed.pth")
     assert not (tmp_path / "out").exists()
 
 
 def test_plain_weights_do_not_know_what_they_held_out(folds, tiny_root, tmp_path):
     torch.save(load(folds[0])["model"], tmp_path / "plain.pth")
-    with pytest.raises(DataError, match="plain.pth: its run held out no images"):
+    with pytest.raises(UserError, match="plain.pth: its run held out no images"):
         judged(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from my_dataset import Case, DataError, SegmentationDataset
-from readers.classes import build_table
-from readers.files import open_image, read_image, stored_mode
+from my_dataset import Sample, SegmentationDataset
+from src.errors import UserError
+from src.image_io import open_image, read_image, stored_mode
+from train_utils.data.class_table import build_table
 
 H, W = 12, 16
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
@@ -142,7 +143,7 @@ IMAGES = {
     "orientation 6": (turned(Image.fromarray(RGB), 6), 3, RGB),
     "orientation 8": (turned(Image.fromarray(RGB), 8), 3, RGB),
     "one pixel": (save(Image.fromarray(RGB[:1, :1])), 3, RGB[:1, :1]),
-    "upper-case suffix": (save(Image.fromarray(RGB), ".PNG"), 3, RGB),
+    "upper-sample suffix": (save(Image.fromarray(RGB), ".PNG"), 3, RGB),
     "wrong suffix": (save(Image.fromarray(RGB), ".jpg", format="PNG"), 3, RGB),
     "PPM in gzip": (zipped(Image.fromarray(RGB)), 3, RGB),
     "cut gzip": (zipped(NOISE, 0.5), 3, "cannot be read"),
@@ -220,7 +221,7 @@ LABELS = {
 
 
 def refused(function, words, path):
-    with pytest.raises(DataError, match=re.escape(words)) as caught:
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
         function()
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -241,7 +242,7 @@ def test_labels(tmp_path, kind):
     save(Image.fromarray(RGB))(tmp_path / "image.png")
     path = write(tmp_path / "x.png")
     options = {"classes": table} if table else {}
-    dataset = SegmentationDataset([Case("x", tmp_path / "image.png", path)], **options)
+    dataset = SegmentationDataset([Sample("x", tmp_path / "image.png", path)], **options)
     if isinstance(expected, str):
         refused(lambda: dataset[0], expected, path)
     else:
@@ -266,7 +267,7 @@ def test_the_limit_without_a_flag_is_pillows_and_reads_no_pixel(tmp_path, monkey
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(content)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the bomb was unpacked"))
-    with pytest.raises(DataError, match="400,000,000 pixels.*--max-pixels 400000000"):
+    with pytest.raises(UserError, match="400,000,000 pixels.*--max-pixels 400000000"):
         open_image(tmp_path / "bomb.png")
 
 

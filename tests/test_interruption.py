@@ -19,10 +19,10 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 import torch, train
 from train_utils import checkpoint, train_and_eval
-from my_dataset import DATASETS, DataError
+from my_dataset import DATASETS
 from src import MODELS
-from train_utils.cli import run_script
-from train_utils.flags import parse_args
+from train_utils.cli.parser import run_script
+from train_utils.cli.flags import parse_args
 """
 IN_EPOCH = """
 steps = []
@@ -45,7 +45,7 @@ def save(content, path):
 torch.save = save
 """
 MAIN = """
-run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS, MODELS)), "train.py", (DataError,))
+run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS, MODELS)), "train.py")
 """
 
 

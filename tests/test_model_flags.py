@@ -14,14 +14,15 @@ import predict
 import train
 from my_dataset import DATASETS, DriveDataset
 from run.data import make_train_loader
-from run.state import describe_recipe
 from src import MODELS, build_model
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
+from src.errors import UserError
 from tests.tiny import TINY, run_train
-from train_utils.checkpoint import CheckpointError, check_description, load, load_model
+from train_utils.checkpoint import check_description, load, load_model
+from train_utils.cli.flags import parse_args
+from train_utils.cli.model_flags import MODEL_FLAGS, describe_model
 from train_utils.distributed_utils import EpochBatches
-from train_utils.flags import parse_args
-from train_utils.model_flags import MODEL_FLAGS, describe_model
+from train_utils.resume import describe_recipe
 
 TINY_WITHOUT_WIDTH = TINY[:2] + TINY[4:]  # for the models that have no --base-c
 assert TINY[2:4] == ("--base-c", "4")
@@ -204,11 +205,11 @@ def test_a_checkpoint_from_before_an_option_had_its_default():
     }
     check_description(old, describe_model(parse()), "old.pth")
     with pytest.raises(
-        CheckpointError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"
+        UserError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"
     ):
         check_description(old, describe_model(parse("--no-norm")), "old.pth")
     with pytest.raises(
-        CheckpointError, match="of the model unet, but the flags ask for resunet; leave --model out"
+        UserError, match="of the model unet, but the flags ask for resunet; leave --model out"
     ):
         check_description(old, describe_model(parse("--model", "resunet")), "old.pth")
     check_description({"model": {}}, describe_model(parse()), "plain.pth")
@@ -271,7 +272,7 @@ def test_pruning_something_else_names_the_file(tiny_root, tmp_path):
             tiny_root, tmp_path / "t", "--test-only", "--weights", weights, "--prune", 2
         ),
     ):
-        with pytest.raises(CheckpointError, match="best_model.pth: is a UNet, which has no levels"):
+        with pytest.raises(UserError, match="best_model.pth: is a UNet, which has no levels"):
             judge()
     assert not (tmp_path / "out").exists()
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src import MODELS
-from train_utils.model_table import cost, model_table, multiply_adds
+from train_utils.cli.model_table import cost, model_table, multiply_adds
 
 
 @pytest.mark.parametrize(

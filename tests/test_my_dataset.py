@@ -10,9 +10,8 @@ from PIL import Image
 from my_dataset import (
     DATASETS,
     IGNORE,
-    Case,
-    DataError,
     DriveDataset,
+    Sample,
     SegmentationDataset,
     fold,
     hold_out,
@@ -20,6 +19,7 @@ from my_dataset import (
     read_binary,
     read_image,
 )
+from src.errors import UserError
 from transforms import eval_preset
 
 SIZE = (6, 8)
@@ -43,8 +43,8 @@ def palette_picture(mask, colours=((0, 0, 0), (255, 255, 255))):
     return picture
 
 
-def write_case(folder, image=None, label=None, roi=None, suffix=".png"):
-    """A Case of three files from PIL pictures; by default COLOURS, TRUTH and FIELD."""
+def write_sample(folder, image=None, label=None, roi=None, suffix=".png"):
+    """A Sample of three files from PIL pictures; by default COLOURS, TRUTH and FIELD."""
     pictures = {
         "image": image or Image.fromarray(COLOURS),
         "label": label or two_valued(TRUTH, 0, 255),
@@ -54,11 +54,11 @@ def write_case(folder, image=None, label=None, roi=None, suffix=".png"):
     for what, picture in pictures.items():
         paths[what] = folder / f"{what}{suffix}"
         picture.save(paths[what])
-    return Case("one", **paths)
+    return Sample("one", **paths)
 
 
-def item(case, **options):
-    return SegmentationDataset([case], **options)[0]
+def item(sample, **options):
+    return SegmentationDataset([sample], **options)[0]
 
 
 def write_drive(root, split="training", numbers=(21, 22), labels=True):
@@ -78,8 +78,8 @@ def write_drive(root, split="training", numbers=(21, 22), labels=True):
 
 
 def error_of(function, *args, **kwargs):
-    """The message of the DataError that the call raises."""
-    with pytest.raises(DataError) as caught:
+    """The message of the UserError that the call raises."""
+    with pytest.raises(UserError) as caught:
         function(*args, **kwargs)
     return str(caught.value)
 
@@ -91,11 +91,11 @@ def error_of(function, *args, **kwargs):
 def test_item_is_a_uint8_image_and_target_as_the_files_hold_them(tiny_root, train, count):
     dataset = DriveDataset(tiny_root, train)
     assert len(dataset) == count
-    for i, case in enumerate(dataset.cases):
+    for i, sample in enumerate(dataset.samples):
         image, target = dataset[i]
         assert image.dtype == target.dtype == torch.uint8
-        assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(case.image)))
-        label, roi = (np.asarray(Image.open(path)) > 0 for path in (case.label, case.roi))
+        assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(sample.image)))
+        label, roi = (np.asarray(Image.open(path)) > 0 for path in (sample.label, sample.roi))
         assert np.array_equal(target, np.where(roi, label, 255))
         assert target.unique().tolist() == [0, 1, 255]
 
@@ -109,8 +109,8 @@ def test_transforms_get_the_pair_and_make_the_item(tiny_root):
 
 
 def test_without_roi_mask_every_pixel_counts(tmp_path):
-    case = write_case(tmp_path)
-    _, target = item(Case("one", case.image, case.label))
+    sample = write_sample(tmp_path)
+    _, target = item(Sample("one", sample.image, sample.label))
     assert torch.equal(target, torch.from_numpy(TRUTH.astype(np.uint8)))
 
 
@@ -135,12 +135,12 @@ MASK_KINDS = {
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
 def test_a_label_of_any_two_values_is_read_alike(tmp_path, kind):
-    assert torch.equal(item(write_case(tmp_path, label=MASK_KINDS[kind](TRUTH)))[1], TARGET)
+    assert torch.equal(item(write_sample(tmp_path, label=MASK_KINDS[kind](TRUTH)))[1], TARGET)
 
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
 def test_an_roi_mask_of_any_two_values_is_read_alike(tmp_path, kind):
-    assert torch.equal(item(write_case(tmp_path, roi=MASK_KINDS[kind](FIELD)))[1], TARGET)
+    assert torch.equal(item(write_sample(tmp_path, roi=MASK_KINDS[kind](FIELD)))[1], TARGET)
 
 
 @pytest.mark.parametrize("kind", ["0/255", "3/253", "mode 1", "palette of 3/253"])
@@ -152,7 +152,7 @@ def test_gif_masks_are_read_alike(tmp_path, kind):
 
 @pytest.mark.parametrize("value, vessel", [(0, False), (1, True), (255, True)])
 def test_a_label_of_one_value_is_one_class(tmp_path, value, vessel):
-    _, target = item(write_case(tmp_path, label=two_valued(TRUTH, value, value)))
+    _, target = item(write_sample(tmp_path, label=two_valued(TRUTH, value, value)))
     assert set(target[torch.from_numpy(FIELD)].tolist()) == {int(vessel)}
 
 
@@ -160,16 +160,18 @@ def test_a_label_of_one_value_is_one_class(tmp_path, value, vessel):
 def test_more_than_two_values_are_refused_with_file_and_values(tmp_path, what):
     greys = np.where(TRUTH, 255, 0).astype(np.uint8)
     greys[0, :3] = 128
-    case = write_case(tmp_path, **{what: Image.fromarray(greys)})
-    message = error_of(item, case)
-    assert str(getattr(case, what)) in message
+    sample = write_sample(tmp_path, **{what: Image.fromarray(greys)})
+    message = error_of(item, sample)
+    assert str(getattr(sample, what)) in message
     for part in ("0 (30 pixels)", "128 (3 pixels)", "255 (15 pixels)", "two values"):
         assert part in message
 
 
 def test_of_many_values_the_first_are_named(tmp_path):
-    case = write_case(tmp_path, label=Image.fromarray(np.arange(48, dtype=np.uint8).reshape(SIZE)))
-    message = error_of(item, case)
+    sample = write_sample(
+        tmp_path, label=Image.fromarray(np.arange(48, dtype=np.uint8).reshape(SIZE))
+    )
+    message = error_of(item, sample)
     assert (
         "holds 48: 0 (1 pixels), 1 (1 pixels)" in message
         and "…" in message
@@ -178,51 +180,53 @@ def test_of_many_values_the_first_are_named(tmp_path):
 
 
 def test_one_strange_value_is_refused(tmp_path):
-    case = write_case(tmp_path, label=two_valued(TRUTH, 7, 7))
-    assert f"{case.label}: " in error_of(item, case) and "7 (48 pixels)" in error_of(item, case)
+    sample = write_sample(tmp_path, label=two_valued(TRUTH, 7, 7))
+    assert f"{sample.label}: " in error_of(item, sample) and "7 (48 pixels)" in error_of(
+        item, sample
+    )
 
 
 def test_a_colour_picture_is_no_mask(tmp_path):
-    case = write_case(tmp_path, label=Image.fromarray(COLOURS))
-    message = error_of(item, case)
-    assert str(case.label) in message and "colour" in message
+    sample = write_sample(tmp_path, label=Image.fromarray(COLOURS))
+    message = error_of(item, sample)
+    assert str(sample.label) in message and "colour" in message
 
 
 def test_a_mask_of_fractions_is_refused(tmp_path):
     fractions = Image.fromarray(np.where(TRUTH, 0.9, 0.1).astype(np.float32))
-    case = write_case(tmp_path, label=fractions, suffix=".tif")
-    assert str(case.label) in error_of(item, case)
+    sample = write_sample(tmp_path, label=fractions, suffix=".tif")
+    assert str(sample.label) in error_of(item, sample)
 
 
 @pytest.mark.parametrize("what", ["label", "roi"])
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path, what):
-    case = write_case(tmp_path, **{what: two_valued(TRUTH.T, 0, 255)})
-    message = error_of(item, case)
-    for part in (str(getattr(case, what)), str(case.image), "6×8", "8×6"):
+    sample = write_sample(tmp_path, **{what: two_valued(TRUTH.T, 0, 255)})
+    message = error_of(item, sample)
+    for part in (str(getattr(sample, what)), str(sample.image), "6×8", "8×6"):
         assert part in message
 
 
 def test_an_empty_roi_mask_is_refused(tmp_path):
-    case = write_case(tmp_path, roi=two_valued(FIELD, 0, 0))
-    message = error_of(item, case)
-    assert str(case.roi) in message and "empty" in message
+    sample = write_sample(tmp_path, roi=two_valued(FIELD, 0, 0))
+    message = error_of(item, sample)
+    assert str(sample.roi) in message and "empty" in message
 
 
 def test_the_values_of_the_labels_are_noted_with_an_example(tmp_path):
-    cases = []
+    samples = []
     for i, (low, high) in enumerate([(0, 255), (3, 253), (0, 255)]):
         (tmp_path / str(i)).mkdir()
-        cases.append(write_case(tmp_path / str(i), label=two_valued(TRUTH, low, high)))
-    dataset = SegmentationDataset(cases)
+        samples.append(write_sample(tmp_path / str(i), label=two_valued(TRUTH, low, high)))
+    dataset = SegmentationDataset(samples)
     dataset.count_pixels()
-    assert dataset.encodings == {"0/255": [2, cases[0].label], "3/253": [1, cases[1].label]}
+    assert dataset.encodings == {"0/255": [2, samples[0].label], "3/253": [1, samples[1].label]}
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_grey_image_has_three_equal_channels(tmp_path):
-    image, _ = item(write_case(tmp_path, image=Image.fromarray(COLOURS[..., 0])))
+    image, _ = item(write_sample(tmp_path, image=Image.fromarray(COLOURS[..., 0])))
     assert np.array_equal(image, np.stack([COLOURS[..., 0]] * 3))
 
 
@@ -230,14 +234,14 @@ def test_a_grey_image_has_three_equal_channels(tmp_path):
 def test_an_alpha_channel_is_dropped(tmp_path, mode):
     picture = Image.fromarray(COLOURS).convert(mode)
     picture.putalpha(Image.fromarray(COLOURS[..., 1]))
-    image, _ = item(write_case(tmp_path, image=picture))
+    image, _ = item(write_sample(tmp_path, image=picture))
     plain = Image.fromarray(COLOURS).convert("RGB" if mode == "RGBA" else "L").convert("RGB")
     assert np.array_equal(image.permute(1, 2, 0), plain)
 
 
 def test_a_palette_image_has_its_colours(tmp_path):
     image, _ = item(
-        write_case(tmp_path, image=palette_picture(TRUTH, ((10, 20, 30), (200, 100, 50))))
+        write_sample(tmp_path, image=palette_picture(TRUTH, ((10, 20, 30), (200, 100, 50))))
     )
     assert np.array_equal(
         image.permute(1, 2, 0), np.where(TRUTH[..., None], (200, 100, 50), (10, 20, 30))
@@ -247,8 +251,8 @@ def test_a_palette_image_has_its_colours(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_a_16_bit_image_is_scaled_not_clipped(tmp_path, suffix):
     values = np.linspace(0, 65535, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE)
-    case = write_case(tmp_path, image=Image.fromarray(values), suffix=suffix)
-    image = read_image(case.image)
+    sample = write_sample(tmp_path, image=Image.fromarray(values), suffix=suffix)
+    image = read_image(sample.image)
     assert image.shape == (3, *SIZE) and image.dtype == torch.uint8
     assert np.abs(image[0].numpy() - values / 257).max() <= 1
     assert image[0, 0, 0] == 0 and image[0, -1, -1] == 255 and image.unique().numel() == 48
@@ -274,24 +278,24 @@ def save_rotated(picture, path):
 
 
 def test_exif_orientation_is_applied_to_image_and_masks(tmp_path):
-    case = write_case(tmp_path)
-    for path in (case.image, case.label, case.roi):
+    sample = write_sample(tmp_path)
+    for path in (sample.image, sample.label, sample.roi):
         save_rotated(Image.open(path), path)
         assert Image.open(path).size == SIZE  # (width, height): lies on its side in the file
-    image, target = item(case)
+    image, target = item(sample)
     assert np.array_equal(image.permute(1, 2, 0), COLOURS)
     assert torch.equal(target, TARGET)
 
 
 def test_a_rotated_image_with_masks_that_are_not_is_refused(tmp_path):
-    case = write_case(tmp_path)
+    sample = write_sample(tmp_path)
     sideways = Image.fromarray(COLOURS).transpose(Image.Transpose.ROTATE_270)
-    save_rotated(sideways, case.image)
+    save_rotated(sideways, sample.image)
     assert (
-        Image.open(case.image).size == Image.open(case.label).size
+        Image.open(sample.image).size == Image.open(sample.label).size
     )  # only the EXIF note tells them apart
-    message = error_of(item, case)
-    assert str(case.label) in message and "EXIF" in message
+    message = error_of(item, sample)
+    assert str(sample.label) in message and "EXIF" in message
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".gif", ".bmp"])
@@ -322,10 +326,10 @@ def test_files_are_paired_by_number_and_sorted(tmp_path):
         folder / "1st_manual" / "33_a_better_label.GIF"
     )
     (folder / "images" / "21_training.tif").rename(folder / "images" / "21_zoom.TIF")
-    cases = list_drive(tmp_path, train=True)
-    assert [case.name for case in cases] == ["21_zoom", "33_training", "40_training"]
-    for case, number in zip(cases, ("21", "33", "40")):
-        assert {path.name[:2] for path in (case.image, case.label, case.roi)} == {number}
+    samples = list_drive(tmp_path, train=True)
+    assert [sample.name for sample in samples] == ["21_zoom", "33_training", "40_training"]
+    for sample, number in zip(samples, ("21", "33", "40")):
+        assert {path.name[:2] for path in (sample.image, sample.label, sample.roi)} == {number}
     dataset = DriveDataset(tmp_path, train=True)
     assert [int(dataset[i][0].unique()) for i in range(3)] == [21, 33, 40]
 
@@ -333,11 +337,11 @@ def test_files_are_paired_by_number_and_sorted(tmp_path):
 def test_training_and_test_are_kept_apart(tmp_path):
     write_drive(tmp_path, "training", (21, 22))
     write_drive(tmp_path, "test", (1, 2, 3))
-    assert [case.name for case in DriveDataset(tmp_path, train=True).cases] == [
+    assert [sample.name for sample in DriveDataset(tmp_path, train=True).samples] == [
         "21_training",
         "22_training",
     ]
-    assert [case.name for case in DriveDataset(tmp_path, train=False).cases] == [
+    assert [sample.name for sample in DriveDataset(tmp_path, train=False).samples] == [
         "01_test",
         "02_test",
         "03_test",
@@ -392,9 +396,9 @@ def test_two_files_of_one_number_are_refused(tmp_path):
 def test_test_labels_are_optional(tmp_path):
     write_drive(tmp_path, "test", (1, 2), labels=False)
     dataset = DriveDataset(tmp_path, train=False)
-    assert [case.label for case in dataset.cases] == [None, None]
+    assert [sample.label for sample in dataset.samples] == [None, None]
     message = error_of(dataset.__getitem__, 0)
-    assert str(dataset.cases[0].image) in message and "no label" in message
+    assert str(dataset.samples[0].image) in message and "no label" in message
 
 
 def test_some_test_labels_are_not_enough(tmp_path):
@@ -424,28 +428,28 @@ def test_no_data_there_shows_the_tree_and_the_demo(tmp_path, existing):
 
 
 def test_the_second_read_does_not_touch_the_disk(tmp_path):
-    case = write_case(tmp_path)
-    dataset = SegmentationDataset([case])
+    sample = write_sample(tmp_path)
+    dataset = SegmentationDataset([sample])
     first = dataset[0]
-    for path in (case.image, case.label, case.roi):
+    for path in (sample.image, sample.label, sample.roi):
         path.unlink()
     again = dataset[0]
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
 
 
 def test_without_cache_each_read_does(tmp_path):
-    case = write_case(tmp_path)
-    dataset = SegmentationDataset([case], cache=False)
+    sample = write_sample(tmp_path)
+    dataset = SegmentationDataset([sample], cache=False)
     dataset.count_pixels()
-    case.image.unlink()
-    assert str(case.image) in error_of(dataset.__getitem__, 0)
+    sample.image.unlink()
+    assert str(sample.image) in error_of(dataset.__getitem__, 0)
 
 
 @pytest.mark.parametrize(
     "transforms", [None, lambda image, target: (image, target)], ids=["none", "identity"]
 )
 def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
-    dataset = SegmentationDataset([write_case(tmp_path)], transforms=transforms)
+    dataset = SegmentationDataset([write_sample(tmp_path)], transforms=transforms)
     image, target = dataset[0]
     image.zero_()
     target.zero_()
@@ -458,8 +462,10 @@ def test_a_changed_item_does_not_change_what_is_cached(tmp_path, transforms):
 
 
 def test_count_pixels_counts_those_of_all_cases(tmp_path):
-    case = write_case(tmp_path)
-    counts = SegmentationDataset([case, Case("no ROI", case.image, case.label)]).count_pixels()
+    sample = write_sample(tmp_path)
+    counts = SegmentationDataset(
+        [sample, Sample("no ROI", sample.image, sample.label)]
+    ).count_pixels()
     inside = int((TRUTH & FIELD).sum())
     assert counts.shape == (256,)
     assert counts[1] == inside + TRUTH.sum()
@@ -504,14 +510,14 @@ def test_a_single_case_cannot_be_split():
 
 @pytest.mark.parametrize("count, folds", [(20, 5), (20, 2), (7, 3), (4, 4)])
 def test_folds_validate_every_case_once(count, folds):
-    cases = list(range(count))
+    samples = list(range(count))
     validated = []
     for k in range(folds):
-        training, validation = fold(cases, folds, k)
-        assert sorted(training + validation) == cases and training == sorted(training)
+        training, validation = fold(samples, folds, k)
+        assert sorted(training + validation) == samples and training == sorted(training)
         assert count // folds <= len(validation) <= count // folds + 1
         validated += validation
-    assert sorted(validated) == cases
+    assert sorted(validated) == samples
 
 
 @pytest.mark.parametrize("folds, k", [(1, 0), (6, 0), (5, 5), (5, -1)])
@@ -521,7 +527,7 @@ def test_impossible_folds_are_refused(folds, k):
 
 def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(tiny_root):
     row = DATASETS["drive"]
-    assert len(row["list"](tiny_root).splits["train"]) == 5
+    assert len(row["layout"](tiny_root).splits["train"]) == 5
     assert len(row["mean"]) == len(row["std"]) == 3
     assert len(row["classes"].names) == 2
 
@@ -540,7 +546,7 @@ def test_the_table_lists_drive_with_numbers_for_each_channel_and_class(tiny_root
 )
 def test_drive_has_20_and_20_images_and_its_pixels_inside_the_roi(drive_root, train, names, inside):
     dataset = DriveDataset(drive_root, train, cache=False)
-    assert [case.name for case in dataset.cases] == names
+    assert [sample.name for sample in dataset.samples] == names
     pixels = dataset.count_pixels()
     assert pixels.sum() == 20 * 584 * 565
     assert pixels[:2].sum() == inside
@@ -549,10 +555,10 @@ def test_drive_has_20_and_20_images_and_its_pixels_inside_the_roi(drive_root, tr
 
 
 def test_the_second_observer_is_read_like_the_first(drive_root):
-    for case in DriveDataset(drive_root, train=False).cases[:3]:
-        first, _ = read_binary(case.label, "label")
+    for sample in DriveDataset(drive_root, train=False).samples[:3]:
+        first, _ = read_binary(sample.label, "label")
         second, _ = read_binary(
-            case.label.parents[1] / "2nd_manual" / f"{case.name[:2]}_manual2.gif", "label"
+            sample.label.parents[1] / "2nd_manual" / f"{sample.name[:2]}_manual2.gif", "label"
         )
         assert (
             2 * (first & second).sum() / (first.sum() + second.sum()) > 0.7

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train_utils.pictures import (
+from train_utils.reporting.curves import rank_curve_svg, save_curves, save_prediction_grid
+from train_utils.reporting.pictures import (
     MANY_CLASS_ERRORS,
     OVERLAY_COLOUR,
     TWO_CLASS_ERRORS,
@@ -16,7 +17,6 @@ from train_utils.pictures import (
     overlay,
     save_mask,
 )
-from train_utils.plotting import rank_curve_svg, save_curves, save_prediction_grid
 
 NAN = float("nan")
 

@@ -145,7 +145,7 @@ def test_pattern_takes_what_matches_in_order(run, images, tmp_path, capsys):
 def test_same_stem_twice_is_refused(run, tmp_path):
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (40, 40)).save(tmp_path / name)
-    with pytest.raises(predict.DataError, match="a.jpg.*a.png|a.png.*a.jpg"):
+    with pytest.raises(predict.UserError, match="a.jpg.*a.png|a.png.*a.jpg"):
         segment(run / "best_model.pth", tmp_path, tmp_path / "out")
 
 

@@ -15,12 +15,21 @@ import torch
 from PIL import Image
 
 from my_dataset import DriveDataset, list_drive
-from run import judging
 from tests.tiny import run_train
-from train_utils import report, results, summarize, train_and_eval
-from train_utils.evidence import Evidence, Judged, bootstrap, count_found, rank_curves, thick_pixels
+from train_utils import evaluation as judging
+from train_utils import summarize, train_and_eval
 from train_utils.metrics import BINS
-from train_utils.pictures import TWO_CLASS_ERRORS, error_overlay
+from train_utils.reporting import report
+from train_utils.reporting import text_files as results
+from train_utils.reporting.pictures import TWO_CLASS_ERRORS, error_overlay
+from train_utils.reporting.report_data import (
+    ReportData,
+    ScoredImages,
+    bootstrap,
+    count_found,
+    rank_curves,
+    thick_pixels,
+)
 
 VOID = {
     "area",
@@ -199,7 +208,7 @@ def cells(judged):
 def test_roi_and_whole_frame_by_hand():
     target = torch.tensor([[1, 0, 255], [1, 0, 255]], dtype=torch.uint8)
     frame = torch.tensor([[1, 0, 1], [1, 0, 0]], dtype=torch.uint8)
-    evidence = Evidence(2, [target], [frame])
+    evidence = ReportData(2, [target], [frame])
     evidence(of_vessel([[0.9, 0.8, 0.7], [0.2, 0.1, 0.6]]))
     assert cells(evidence.roi) == (1, 1, 1, 1)
     assert cells(evidence.frame) == (
@@ -219,7 +228,7 @@ def test_roi_and_whole_frame_by_hand():
 
 def test_without_roi_all_conventions_are_one():
     label = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
-    evidence = Evidence(2, [label], [label])
+    evidence = ReportData(2, [label], [label])
     evidence(of_vessel([[0.9, 0.8], [0.2, 0.1]]))
     assert not evidence.has_outside() and cells(evidence.roi) == cells(evidence.frame) == cells(
         evidence.raw
@@ -231,7 +240,7 @@ def test_thin_and_thick_are_told_by_the_whole_label_and_counted_inside_the_roi()
     frame[:, 3:6] = 1
     target = frame.clone()
     target[:, 4:] = 255  # the ROI leaves one column of the bar, which is thick all the same
-    evidence = Evidence(2, [target], [frame])
+    evidence = ReportData(2, [target], [frame])
     evidence(of_vessel([[0.0] * 3 + [1.0] + [0.0] * 5] * 9))
     assert evidence.found.tolist() == [[0, 0], [9, 9]]
 
@@ -239,7 +248,7 @@ def test_thin_and_thick_are_told_by_the_whole_label_and_counted_inside_the_roi()
 def test_second_observer_by_hand_and_only_where_there_is_one():
     target = torch.tensor([[1, 1, 0, 0, 255]], dtype=torch.uint8)
     second = torch.tensor([[1, 0, 1, 0, 255]], dtype=torch.uint8)
-    evidence = Evidence(2, [target, target], [target % 255, target % 255], [None, second])
+    evidence = ReportData(2, [target, target], [target % 255, target % 255], [None, second])
     for _ in range(2):
         evidence(of_vessel([[0.0] * 5]))
     assert cells(evidence.observer) == (1, 1, 1, 1) and len(evidence.observer.images) == 1
@@ -249,13 +258,13 @@ def test_second_observer_by_hand_and_only_where_there_is_one():
 def test_rows_that_a_loader_took_for_padding_are_background():
     target = torch.tensor([[1, 0], [255, 255]], dtype=torch.uint8)
     frame = torch.tensor([[1, 0], [0, 0]], dtype=torch.uint8)
-    evidence = Evidence(2, [target], [frame])
+    evidence = ReportData(2, [target], [frame])
     evidence(of_vessel([[0.9, 0.8]]))
     assert cells(evidence.frame) == cells(evidence.raw) == (1, 1, 0, 2)
 
 
 def test_scores_of_single_images_and_their_mean():
-    judged = Judged(2)
+    judged = ScoredImages(2)
     judged.update(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
     judged.update(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
     judged.update(
@@ -264,7 +273,7 @@ def test_scores_of_single_images_and_their_mean():
     assert [image["accuracy"] for image in judged.images] == [1, 0, 1]
     assert judged.mean_and_sd("sensitivity") == judged.mean_and_sd("auc") == (0.5, 0.5)
     assert judged.mean_and_sd("accuracy") == pytest.approx((2 / 3, math.sqrt(2) / 3))
-    assert all(map(math.isnan, Judged(2).mean_and_sd("dice")))
+    assert all(map(math.isnan, ScoredImages(2).mean_and_sd("dice")))
 
 
 def test_rank_curves_by_hand():
@@ -303,13 +312,15 @@ def test_the_second_observer_of_drive_scores_as_published(drive_root):
 
 
 def test_the_second_observer_is_listed_where_there_is_one(tiny_copy):
-    assert all(case.second is None for case in list_drive(tiny_copy, train=False))
+    assert all(sample.second is None for sample in list_drive(tiny_copy, train=False))
     (tiny_copy / "DRIVE/test/2nd_manual").mkdir()
     shutil.copy(
         tiny_copy / "DRIVE/test/1st_manual/02_manual1.gif",
         tiny_copy / "DRIVE/test/2nd_manual/02_manual2.gif",
     )
-    assert [case.second and case.second.name for case in list_drive(tiny_copy, train=False)] == [
+    assert [
+        sample.second and sample.second.name for sample in list_drive(tiny_copy, train=False)
+    ] == [
         None,
         "02_manual2.gif",
     ]
@@ -328,7 +339,7 @@ def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)
     for target in targets:
         target[:5] = 255 if outside else target[:5]
     seconds = [frame.roll(1, 0) for frame in frames]
-    evidence = Evidence(num_classes, targets, frames, seconds)
+    evidence = ReportData(num_classes, targets, frames, seconds)
     for frame in frames:
         truth = torch.eye(num_classes)[frame.long()].movedim(-1, 0)
         evidence((3 * torch.rand(num_classes, *size, generator=generator) + truth).softmax(0))
@@ -421,7 +432,7 @@ def test_no_image_is_best_and_worst(num_images, best, worst):
 
 def test_what_has_no_score_is_a_dash():
     label = torch.zeros(8, 8, dtype=torch.uint8)
-    evidence = Evidence(2, [label], [label])
+    evidence = ReportData(2, [label], [label])
     evidence(torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]))
     content = made_up()[0] | {
         "scores": summarize(evidence.roi.counts),

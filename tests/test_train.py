@@ -10,14 +10,16 @@ from PIL import Image
 
 import predict
 import train
-from my_dataset import DATASETS, DataError, DriveDataset
-from run import judging
+from my_dataset import DATASETS, DriveDataset
 from src import MODELS
+from src.errors import UserError
 from src.inference import predict_probs
 from tests.tiny import run_train
-from train_utils import NonFiniteLossError, flags
-from train_utils.checkpoint import CheckpointError, load, load_model
-from train_utils.cli import run_script
+from train_utils import NonFiniteLossError
+from train_utils import evaluation as judging
+from train_utils.checkpoint import load, load_model
+from train_utils.cli import flags
+from train_utils.cli.parser import run_script
 from transforms import eval_preset
 
 BLOCK = [
@@ -243,7 +245,7 @@ def test_members_of_different_normalisation_or_classes_are_refused(
     finished, tiny_root, tmp_path, change, named
 ):
     torch.save(load(finished / "best_model.pth") | change, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=named):
+    with pytest.raises(UserError, match=named):
         judged(
             tiny_root,
             tmp_path / "out",
@@ -285,7 +287,7 @@ def test_test_images_are_not_looked_at_before_the_end(tiny_root, tmp_path, monke
     judged, original = [], train.judge
 
     def watched(model, loader, *args, **kwargs):
-        judged.append([case.name for case in loader.dataset.cases])
+        judged.append([sample.name for sample in loader.dataset.samples])
         return original(model, loader, *args, **kwargs)
 
     monkeypatch.setattr(train, "judge", watched)
@@ -438,7 +440,7 @@ def test_resume_in_another_folder_keeps_the_best_weights(finished, tiny_root, tm
 
 def test_resume_with_another_split_is_refused(finished, tiny_root, tmp_path):
     for options in (("--val", "none"), ("--folds", 5, "--fold", 0)):
-        with pytest.raises(CheckpointError, match="split the images otherwise"):
+        with pytest.raises(UserError, match="split the images otherwise"):
             run_train(
                 tiny_root, tmp_path, "--resume", finished / "last_model.pth", *options, settings=()
             )
@@ -458,7 +460,7 @@ def test_start_epoch_goes_back_without_doubling_epochs(finished, tiny_root, tmp_
 
 
 def test_resume_of_another_architecture_is_refused(finished, tiny_root, tmp_path):
-    with pytest.raises(CheckpointError, match="base_c.*leave these flags out"):
+    with pytest.raises(UserError, match="base_c.*leave these flags out"):
         run_train(tiny_root, tmp_path, "--resume", finished / "last_model.pth", "--base-c", 8)
 
 
@@ -520,7 +522,7 @@ def test_test_labels_are_optional(tiny_copy, tmp_path, capsys):
     run_train(tiny_copy, tmp_path, "--epochs", 1)
     assert "no labels" in capsys.readouterr().out
     assert (tmp_path / "predictions.png").exists() and not (tmp_path / "test_scores.json").exists()
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(UserError, match="no labels"):
         run_train(tiny_copy, tmp_path, "--test-only", "--weights", tmp_path / "best_model.pth")
 
 

@@ -18,8 +18,8 @@ from src import UNet
 from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
-from train_utils.demo_data import write_demo_drive
-from train_utils.distributed_utils import agree_on_start, process_group, share_model
+from train_utils.data.demo import write_demo_drive
+from train_utils.distributed_utils import agree_on_start, process_group, wrap_in_ddp
 
 ROOT = Path(__file__).parent.parent
 ONE_MACHINE = ("--standalone", "--nproc_per_node=2")
@@ -166,7 +166,7 @@ def train_steps(rank, ranks, steps, accumulate=1):
     """Trains `steps` steps on this rank's share of the data; (loss, parameters)."""
     torch.manual_seed(0)
     model = batch_norm_at_rest(UNet(3, 2, base_c=4))
-    shared = share_model(model, torch.device("cpu"))
+    shared = wrap_in_ddp(model, torch.device("cpu"))
     optimizer = torch.optim.SGD(shared.parameters(), lr=0.1)
     scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
     loss, _ = train_one_epoch(

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from src import UNetPlusPlus
+from src.errors import UserError
 from train_utils import criterion
-from train_utils.checkpoint import CheckpointError, prune
+from train_utils.checkpoint import prune
 
 
 def parameters(**kwargs):
@@ -103,7 +104,7 @@ def test_without_deep_supervision_there_is_one_head_and_no_pruning():
     assert list(model.train()(random_image())) == ["out"]
     with pytest.raises(ValueError, match="depth 2 .*there are 4 .*deep supervision"):
         model.prune(2)
-    with pytest.raises(CheckpointError, match="m.pth: --prune 2: depth 2"):
+    with pytest.raises(UserError, match="m.pth: --prune 2: depth 2"):
         prune(model, 2, "m.pth")
     model.prune(4)
 

@@ -3,7 +3,7 @@
 import train
 from my_dataset import DATASETS
 from src import MODELS
-from train_utils.flags import parse_args
+from train_utils.cli.flags import parse_args
 
 TINY = (
     "--preset",

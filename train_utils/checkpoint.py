@@ -26,23 +26,19 @@ import numpy as np
 import torch
 
 from src import MODELS, build_model, default_options
+from src.errors import UserError
 from src.inference import Ensemble
-
-from .atomic import replacing
+from train_utils.atomic import replacing
 
 FORMAT = 1
 DESCRIPTION = ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, written or used; the message names the file, the reason and the remedy."""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def save(path, checkpoint):
-    """Writes the checkpoint atomically; CheckpointError if that fails, with the earlier file untouched."""
+    """Writes the checkpoint atomically; UserError if that fails, with the earlier file untouched."""
     try:
         with replacing(path) as temporary:
             torch.save({"format": FORMAT, **checkpoint}, temporary)
@@ -50,14 +46,14 @@ def save(path, checkpoint):
         OSError,
         RuntimeError,
     ) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise CheckpointError(
+        raise UserError(
             f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
             "An earlier file of that name is untouched"
         ) from error
 
 
 def prepare_folder(folder, num_bytes=0):
-    """Makes the folder; CheckpointError if it cannot be written to or has no room for `num_bytes`."""
+    """Makes the folder; UserError if it cannot be written to or has no room for `num_bytes`."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,11 +61,11 @@ def prepare_folder(folder, num_bytes=0):
             file.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise CheckpointError(
+        raise UserError(
             f"{folder}: cannot be written to ({error.strerror}); choose another folder"
         ) from error
     if free < num_bytes:
-        raise CheckpointError(
+        raise UserError(
             f"{folder}: {free / 1e6:.0f} MB are free, but the run needs about {num_bytes / 1e6:.0f} MB; "
             "free some space or choose another folder"
         )
@@ -79,14 +75,14 @@ def prepare_folder(folder, num_bytes=0):
 
 
 def load(path):
-    """The checkpoint dict, on the CPU. CheckpointError for a file that is missing, cut short, unsafe or something else."""
+    """The checkpoint dict, on the CPU. UserError for a file that is missing, cut short, unsafe or something else."""
     try:
         with torch.serialization.safe_globals(
             [argparse.Namespace]
         ):  # the tutorials' files hold one; it is harmless
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
+        raise UserError(f"{path}: there is no such file") from None
     except Exception as error:  # damaged bytes make the unpickler raise anything, IndexError and struct.error included
         if re.search("unsupported (global|class)", str(error), re.IGNORECASE):
             reason = "it holds Python objects that could run code, which are never loaded; use a file that train.py wrote"
@@ -99,27 +95,27 @@ def load(path):
                 else str(error).partition("\n")[0][:100]
             )
             reason = f"it is cut short or no checkpoint ({detail}); use an earlier copy, or a file that train.py wrote"
-        raise CheckpointError(f"{path}: cannot be loaded: {reason}") from None
+        raise UserError(f"{path}: cannot be loaded: {reason}") from None
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
+        raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
 def load_described(path):
-    """load(), for a checkpoint that describes itself; CheckpointError for one that does not."""
+    """load(), for a checkpoint that describes itself; UserError for one that does not."""
     return check_described(load(path), path)
 
 
 def check_described(checkpoint, path):
-    """The checkpoint, read from `path`; CheckpointError if it does not describe itself."""
+    """The checkpoint, read from `path`; UserError if it does not describe itself."""
     if checkpoint.get("format") != FORMAT:
-        raise CheckpointError(
+        raise UserError(
             f"{path}: does not say what it holds (format {checkpoint.get('format')}, expected {FORMAT}); "
             "give plain weights to train.py --weights, with the flags of their architecture"
         )
     missing = [name for name in DESCRIPTION if name not in checkpoint]
     if missing:
-        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; use a file that train.py wrote")
+        raise UserError(f"{path}: lacks {', '.join(missing)}; use a file that train.py wrote")
     return checkpoint
 
 
@@ -132,7 +128,7 @@ def load_model(path):
 def combine(paths, members):
     """One (model, checkpoint) of the [(model, checkpoint), …] read from `paths`: the ensemble of several models.
 
-    The checkpoint is the first member's, with the mean of the members' thresholds. CheckpointError for a member of other
+    The checkpoint is the first member's, with the mean of the members' thresholds. UserError for a member of other
     classes, or of another mean, std or size: all members are handed one normalised image.
     """
     model, first = members[0]
@@ -145,7 +141,7 @@ def combine(paths, members):
                 first.get(name),
             )  # files of before --resize have none
             if own != wanted:
-                raise CheckpointError(
+                raise UserError(
                     f"{path}: was trained with {name} {own}, but {paths[0]} with {wanted}; the members of an "
                     "ensemble are shown one image and must share it: leave one of them out"
                 )
@@ -158,14 +154,14 @@ def model_of(checkpoint, path):
     """The model in eval mode that the checkpoint, read from `path`, describes, with its weights."""
     check_described(checkpoint, path)
     if checkpoint["model_name"] not in MODELS:
-        raise CheckpointError(
+        raise UserError(
             f"{path}: is of the architecture {checkpoint['model_name']!r}, which this version does not "
             f"have; it has {', '.join(sorted(MODELS))}"
         )
     try:
         model = build_model(checkpoint["model_name"], **checkpoint["model_kwargs"])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
+        raise UserError(
             f"{path}: describes a {checkpoint['model_name']} that cannot be built from "
             f"{checkpoint['model_kwargs']} ({error}); use a file that train.py wrote"
         ) from None
@@ -174,13 +170,13 @@ def model_of(checkpoint, path):
 
 
 def check_description(checkpoint, asked, path):
-    """CheckpointError if the checkpoint, read from `path`, is of another model than asked = {model_name, model_kwargs}.
+    """UserError if the checkpoint, read from `path`, is of another model than asked = {model_name, model_kwargs}.
 
     Options that came to a class after the file was written had their defaults then. Plain weights say nothing.
     """
     name = asked["model_name"]
     if checkpoint.get("model_name", name) != name:
-        raise CheckpointError(
+        raise UserError(
             f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; leave "
             "--model out or start a new run"
         )
@@ -191,7 +187,7 @@ def check_description(checkpoint, asked, path):
             {option: values[option] for option in differ}
             for values in (kwargs, asked["model_kwargs"])
         )
-        raise CheckpointError(
+        raise UserError(
             f"{path}: is of a {name} with {held}, but the flags ask for {wanted}; leave these flags "
             "out or start a new run"
         )
@@ -200,19 +196,19 @@ def check_description(checkpoint, asked, path):
 def prune(model, level, path):
     """Lets the UNet++ that was read from `path` judge with its first `level` levels; does nothing for None.
 
-    CheckpointError for another architecture, or a UNet++ whose training gave that level no output.
+    UserError for another architecture, or a UNet++ whose training gave that level no output.
     """
     if level is None:
         return
     if not hasattr(model, "prune"):
-        raise CheckpointError(
+        raise UserError(
             f"{path}: is a {type(model).__name__}, which has no levels for --prune to leave out; that is "
             "for unet_plus_plus"
         )
     try:
         model.prune(level)
     except ValueError as error:
-        raise CheckpointError(f"{path}: --prune {level}: {error}") from None
+        raise UserError(f"{path}: --prune {level}: {error}") from None
 
 
 def load_weights(model, checkpoint, path):
@@ -221,7 +217,7 @@ def load_weights(model, checkpoint, path):
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise CheckpointError(
+        raise UserError(
             f"{path}: holds no weights (a dict of tensors); use a file that train.py wrote"
         )
     expected = model.state_dict()
@@ -241,7 +237,7 @@ def load_weights(model, checkpoint, path):
             )
             if items
         ]
-        raise CheckpointError(
+        raise UserError(
             f"{path}: is of another architecture than {type(model).__name__} with these flags: "
             f"{', '.join(parts)}; give the flags it was trained with"
         )

@@ -85,7 +85,7 @@ def log(message):
         print(message, flush=True)
 
 
-def from_main(function):
+def broadcast_from_rank_zero(function):
     """The value of function() on rank 0, on every rank: for files that only the first machine may have.
 
     If it raises there, rank 0 raises, and the others leave with exit code 2 and no word.
@@ -105,7 +105,7 @@ def from_main(function):
     return box[0]
 
 
-def sum_over_ranks(tensor):
+def all_reduce_sum(tensor):
     """The sum of a CPU tensor over all ranks, on every rank."""
     if not is_distributed():
         return tensor
@@ -114,7 +114,7 @@ def sum_over_ranks(tensor):
     return tensor.cpu()
 
 
-def gather_objects(value):
+def all_gather_objects(value):
     """[value of rank 0, value of rank 1, …] on every rank."""
     if not is_distributed():
         return [value]
@@ -123,7 +123,7 @@ def gather_objects(value):
     return values
 
 
-def gather_counts(counts, data_loader):
+def all_reduce_counts(counts, data_loader):
     """SegmentationCounts of all images of the loader's data set in order; this rank r of R judged r, r + R, …
 
     One sum of integers over the ranks, so the counts are those of a single process to the last digit.
@@ -133,7 +133,7 @@ def gather_counts(counts, data_loader):
     confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
     confusion[rank() :: world_size()] = counts.confusion
     parts = [confusion, counts.histograms, counts.near]
-    total = sum_over_ranks(torch.cat([part.flatten() for part in parts])).split(
+    total = all_reduce_sum(torch.cat([part.flatten() for part in parts])).split(
         [part.numel() for part in parts]
     )
     counts.confusion, counts.histograms, counts.near = (
@@ -142,7 +142,7 @@ def gather_counts(counts, data_loader):
     return counts
 
 
-def share_model(model, device, sync_bn=False):
+def wrap_in_ddp(model, device, sync_bn=False):
     """The model to train with: gradients are averaged over the ranks. With `sync_bn` BatchNorm's statistics are, too."""
     if not is_distributed():
         return model
@@ -153,7 +153,7 @@ def share_model(model, device, sync_bn=False):
     )
 
 
-def share_buffers(model):
+def broadcast_buffers(model):
     """Gives every rank rank 0's BatchNorm statistics: after a step each has counted its own batch alone."""
     if is_distributed():
         for buffer in model.buffers():

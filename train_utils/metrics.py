@@ -11,17 +11,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from src.errors import UserError
+
 BINS = 65536  # histogram bins over probabilities 0–1; 2^16 keeps AUC within 1e-5 of the exact rank statistic
 
 
-class NonFiniteProbsError(ValueError):
-    """A model's probabilities are NaN or infinite: compared with a threshold, NaN would pass for background."""
-
-
 def check_finite(probs):
-    """NonFiniteProbsError if a probability is not finite."""
+    """UserError if a probability is not finite."""
     if not probs.isfinite().all():
-        raise NonFiniteProbsError(
+        raise UserError(
             "the model's probabilities are not finite: its weights hold NaN or infinite values; go "
             "back to earlier weights, or train anew with a lower --lr"
         )
@@ -107,7 +105,7 @@ class SegmentationCounts:
     def update(self, target, pred, probs):
         """Counts one more image: target and pred [H, W] class ids, probs float [K, H, W].
 
-        NonFiniteProbsError if a probability is not finite.
+        UserError if a probability is not finite.
         """
         check_finite(probs)
         matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()

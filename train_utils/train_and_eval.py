@@ -7,11 +7,10 @@ import torch
 
 from src.blocks import centre_crop
 from src.inference import decide, predict_probs
-
-from .dice_coefficient_loss import criterion
-from .distributed_utils import gather_counts, is_main_process, sum_over_ranks
-from .metrics import SegmentationCounts
-from .progress import Progress
+from train_utils.dice_coefficient_loss import criterion
+from train_utils.distributed_utils import all_reduce_counts, all_reduce_sum, is_main_process
+from train_utils.metrics import SegmentationCounts
+from train_utils.reporting.progress import Progress
 
 
 class NonFiniteLossError(RuntimeError):
@@ -135,7 +134,7 @@ def check_weights(model, step):
 def mean_over_images(losses, sizes):
     """Mean of the batches' losses, weighted by their sizes, over all ranks."""
     sizes = torch.tensor(sizes, dtype=torch.float64)
-    total, count = sum_over_ranks(
+    total, count = all_reduce_sum(
         torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])
     ).tolist()
     return total / count
@@ -170,7 +169,7 @@ def judge(
             counts.update(target.to(device), decide(probs)[0], probs[0])
             if observe:
                 observe(probs[0])
-    return gather_counts(counts, data_loader)
+    return all_reduce_counts(counts, data_loader)
 
 
 def without_padding(image, target, ignore_index):

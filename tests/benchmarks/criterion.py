@@ -14,7 +14,7 @@ import torch
 from src.device import pick_device, synchronize
 from tests.benchmarks.tutorial_loss import tutorial_criterion
 from train_utils import criterion
-from train_utils.results import machine_name
+from train_utils.reporting.text_files import machine_name
 
 
 def timed(loss_of, logits, device):

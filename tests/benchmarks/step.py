@@ -20,7 +20,7 @@ from src import UNet
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
 from tests.benchmarks.tutorial_loss import tutorial_criterion
 from train_utils import create_lr_scheduler, train_one_epoch
-from train_utils.results import machine_name, peak_memory_mb
+from train_utils.reporting.text_files import machine_name, peak_memory_mb
 
 
 def batches(count, batch_size, size):

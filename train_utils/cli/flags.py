@@ -9,12 +9,11 @@ from pathlib import Path
 
 from src.device import pick_device
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
-
-from . import checkpoint as checkpoints
-from .cli import Parser, class_weights, number
-from .distributed_utils import from_main, world_size
-from .model_flags import MODEL_FLAGS, add_model_flags, check_model_flags
-from .presets import DEMO, PRESETS
+from train_utils import checkpoint as checkpoints
+from train_utils.cli.model_flags import MODEL_FLAGS, add_model_flags, check_model_flags
+from train_utils.cli.parser import Parser, class_weights, number
+from train_utils.cli.presets import DEMO, PRESETS
+from train_utils.distributed_utils import broadcast_from_rank_zero, world_size
 
 # Flags that say where and how to compute, not what: a resumed run takes them from the command line alone.
 LOCAL_FLAGS = {
@@ -402,7 +401,7 @@ def parse_args(argv, prog, description, datasets, models):
         parser.set_defaults(**DEMO)
     if args.weights and args.resume not in ("", "auto"):
         parser.error("--resume FILE goes on with the weights of that file; leave --weights out")
-    resume = from_main(lambda: resume_path(args))
+    resume = broadcast_from_rank_zero(lambda: resume_path(args))
     saved = set_saved_defaults(parser, args, resume)
     args = parser.parse_args(argv)
     args.resume = resume
@@ -438,11 +437,11 @@ def parse_args(argv, prog, description, datasets, models):
 def set_saved_defaults(parser, args, resume):
     """Makes the flags of the run that is resumed, judged or begun from the defaults, and returns them, {} for none."""
     if resume:
-        saved = from_main(lambda: checkpoints.load_described(resume)["args"])
+        saved = broadcast_from_rank_zero(lambda: checkpoints.load_described(resume)["args"])
         parser.set_defaults(output_dir=str(Path(resume).parent))
     else:
         saved = (
-            from_main(lambda: checkpoints.load(args.weights[0]).get("args", {}))
+            broadcast_from_rank_zero(lambda: checkpoints.load(args.weights[0]).get("args", {}))
             if args.weights
             else {}
         )
@@ -453,7 +452,9 @@ def set_saved_defaults(parser, args, resume):
         parser.set_defaults(**{name: saved[name] for name in wanted})
     if resume or (args.test_only and args.weights):
         split_file = Path(resume or args.weights[0]).parent / "split.json"
-        parser.set_defaults(split_file=str(split_file) if from_main(split_file.is_file) else "")
+        parser.set_defaults(
+            split_file=str(split_file) if broadcast_from_rank_zero(split_file.is_file) else ""
+        )
     return saved if isinstance(saved, dict) else {}
 
 

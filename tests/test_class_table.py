@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from my_dataset import CAMVID, IGNORE, Case, DataError, SegmentationDataset, list_cases
-from readers.classes import BINARY, find_table, read_label, read_table
+from my_dataset import CAMVID, IGNORE, Sample, SegmentationDataset, list_samples
+from src.errors import UserError
 from tests.made import COLOURS, TABLE, ids_of
+from train_utils.data.class_table import BINARY, find_table, read_label, read_table
 
 IDS = ids_of(0)
 
@@ -82,7 +83,7 @@ def test_ids_need_not_begin_at_0_and_several_colours_may_mean_one_class(tmp_path
 )
 def test_impossible_tables_are_refused_by_row(tmp_path, text, named):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(DataError, match=named) as caught:
+    with pytest.raises(UserError, match=named) as caught:
         read_table(tmp_path / "t.csv")
     assert str(tmp_path / "t.csv") in str(caught.value)
 
@@ -90,7 +91,7 @@ def test_impossible_tables_are_refused_by_row(tmp_path, text, named):
 @pytest.mark.parametrize("content", ["{", '"text"', "[1, 2]", '{"rows": []}', "[]"])
 def test_broken_json_is_refused(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(DataError, match="t.json"):
+    with pytest.raises(UserError, match="t.json"):
         read_table(tmp_path / "t.json")
 
 
@@ -100,9 +101,9 @@ def test_a_table_beside_the_data_is_found_and_a_flag_goes_before(tmp_path, table
     assert find_table(tmp_path / "below", "", BINARY) is BINARY
     assert find_table(tmp_path / "below", str(tmp_path / "classes.csv"), BINARY) == table
     (tmp_path / "classes.json").write_text("[]")
-    with pytest.raises(DataError, match="both there"):
+    with pytest.raises(UserError, match="both there"):
         find_table(tmp_path, "", BINARY)
-    with pytest.raises(DataError, match="no such class table"):
+    with pytest.raises(UserError, match="no such class table"):
         find_table(tmp_path, "nowhere.csv", BINARY)
 
 
@@ -162,7 +163,7 @@ def test_0_1_and_255_together_are_refused_but_by_a_table_that_ignores_255(tmp_pa
         (tmp_path / "t.csv").write_text(text)
         if refused:
             with pytest.raises(
-                DataError, match=r"1 value outside the class table: 255 \(\d+ pixels\)"
+                UserError, match=r"1 value outside the class table: 255 \(\d+ pixels\)"
             ):
                 label(tmp_path, Image.fromarray(mask), read_table(tmp_path / "t.csv"))
         else:
@@ -213,14 +214,14 @@ def test_what_the_table_lacks_is_listed_with_counts_and_the_file(tmp_path, table
     ids = np.zeros((40, 40), np.uint8)
     ids[:24, :24] = 2
     ids[30:, 30:] = 1
-    with pytest.raises(DataError, match=named) as caught:
+    with pytest.raises(UserError, match=named) as caught:
         label(tmp_path, make(ids), table)
     assert str(tmp_path / "label.png") in str(caught.value)
 
 
 def test_colours_without_colours_in_the_table(tmp_path):
     (tmp_path / "t.csv").write_text("id,name\n0,a\n1,b\n2,c\n")
-    with pytest.raises(DataError, match="colour picture, but the class table has no colours"):
+    with pytest.raises(UserError, match="colour picture, but the class table has no colours"):
         label(tmp_path, Image.fromarray(COLOURS[IDS]), read_table(tmp_path / "t.csv"))
 
 
@@ -262,14 +263,14 @@ def test_camvid_has_the_32_colours_of_the_original_labels():
 
 
 def test_real_camvid_recoloured_gives_the_same_targets(camvid_root, tmp_path):
-    cases = list_cases("camvid", camvid_root)["val"][::25]
+    samples = list_samples("camvid", camvid_root)["val"][::25]
     recoloured = []
-    for case in cases:
-        Image.fromarray(CAMVID_COLOURS[np.asarray(Image.open(case.label))]).save(
-            tmp_path / f"{case.name}.png"
+    for sample in samples:
+        Image.fromarray(CAMVID_COLOURS[np.asarray(Image.open(sample.label))]).save(
+            tmp_path / f"{sample.name}.png"
         )
-        recoloured.append(Case(case.name, case.image, tmp_path / f"{case.name}.png"))
-    sets = [SegmentationDataset(part, CAMVID) for part in (cases, recoloured)]
-    for i in range(len(cases)):
+        recoloured.append(Sample(sample.name, sample.image, tmp_path / f"{sample.name}.png"))
+    sets = [SegmentationDataset(part, CAMVID) for part in (samples, recoloured)]
+    for i in range(len(samples)):
         assert torch.equal(sets[0][i][1], sets[1][i][1]) and len(sets[0][i][1].unique()) > 8
     assert sets[0].encodings.keys() == {"ids"} and sets[1].encodings.keys() == {"RGB colours"}

@@ -5,7 +5,7 @@ import os
 import torch
 from torch.utils.data import DataLoader
 
-from .distributed_utils import rank, world_size
+from train_utils.distributed_utils import rank, world_size
 
 
 class CropLoader:
@@ -83,7 +83,7 @@ def make_loader(
     )
 
 
-def judge_order(size):
+def rank_indices(size):
     """Indices of the images that this rank judges: every world_size-th."""
     return range(rank(), size, world_size())
 

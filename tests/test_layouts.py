@@ -5,7 +5,8 @@ import re
 import pytest
 from PIL import Image
 
-from my_dataset import DATASETS, DataError, list_cases
+from my_dataset import DATASETS, list_samples
+from src.errors import UserError
 from tests.made import write_folder
 
 
@@ -17,14 +18,15 @@ def touch(root, *names):
     return root
 
 
-def paths(cases):
+def paths(samples):
     return [
-        tuple(path and path.name for path in (case.image, case.label, case.roi)) for case in cases
+        tuple(path and path.name for path in (sample.image, sample.label, sample.roi))
+        for sample in samples
     ]
 
 
 def problems(dataset, root):
-    return DATASETS[dataset]["list"](root).problems
+    return DATASETS[dataset]["layout"](root).problems
 
 
 # --- folder -----------------------------------------------------------------------------------------------------------
@@ -47,12 +49,12 @@ def problems(dataset, root):
 )
 def test_files_belong_together_by_name(tmp_path, image, label):
     touch(tmp_path, f"images/{image}", f"masks/{label}")
-    assert paths(list_cases("folder", tmp_path)["all"]) == [(image, label, None)]
+    assert paths(list_samples("folder", tmp_path)["all"]) == [(image, label, None)]
 
 
 def test_an_equal_name_goes_before_one_without_ending(tmp_path):
     touch(tmp_path, "images/a.png", "images/a_l.png", "masks/a.png", "masks/a_l.png")
-    assert paths(list_cases("folder", tmp_path)["all"]) == [
+    assert paths(list_samples("folder", tmp_path)["all"]) == [
         ("a.png", "a.png", None),
         ("a_l.png", "a_l.png", None),
     ]
@@ -63,13 +65,13 @@ def test_an_equal_name_goes_before_one_without_ending(tmp_path):
 )
 def test_labels_and_rois_may_be_called_otherwise(tmp_path, labels, rois):
     touch(tmp_path, "images/a.png", f"{labels}/a.png", f"{rois}/a_roi.png")
-    assert paths(list_cases("folder", tmp_path)["all"]) == [("a.png", "a.png", "a_roi.png")]
+    assert paths(list_samples("folder", tmp_path)["all"]) == [("a.png", "a.png", "a_roi.png")]
 
 
 def test_two_folders_of_labels_are_refused(tmp_path):
     touch(tmp_path, "images/a.png", "masks/a.png", "labels/a.png")
-    with pytest.raises(DataError, match="labels are both there|masks.*labels"):
-        list_cases("folder", tmp_path)
+    with pytest.raises(UserError, match="labels are both there|masks.*labels"):
+        list_samples("folder", tmp_path)
 
 
 @pytest.mark.parametrize("place", ["{split}/{kind}", "{kind}/{split}"])
@@ -77,7 +79,9 @@ def test_splits_by_folder_above_or_below(tmp_path, place):
     for split, stem in (("training", "a"), ("valid", "b"), ("test", "c")):
         for kind in ("images", "masks"):
             touch(tmp_path, place.format(split=split, kind=kind) + f"/{stem}.png")
-    assert {split: paths(cases) for split, cases in list_cases("folder", tmp_path).items()} == {
+    assert {
+        split: paths(samples) for split, samples in list_samples("folder", tmp_path).items()
+    } == {
         "train": [("a.png", "a.png", None)],
         "val": [("b.png", "b.png", None)],
         "test": [("c.png", "c.png", None)],
@@ -106,8 +110,8 @@ def test_a_test_split_may_lack_its_masks_but_no_other(tmp_path):
 )
 def test_what_does_not_fit_is_listed_and_refused(tmp_path, extra, named):
     touch(tmp_path, "images/a.png", "masks/a.png", extra)
-    with pytest.raises(DataError, match=named):
-        list_cases("folder", tmp_path)
+    with pytest.raises(UserError, match=named):
+        list_samples("folder", tmp_path)
 
 
 def test_hidden_and_other_files_are_passed_over(tmp_path):
@@ -119,13 +123,13 @@ def test_hidden_and_other_files_are_passed_over(tmp_path):
         "images/notes.txt",
         "masks/Thumbs.db",
     )
-    assert len(list_cases("folder", tmp_path)["all"]) == 1
+    assert len(list_samples("folder", tmp_path)["all"]) == 1
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_nothing_there_names_the_place_and_the_layout(tmp_path, dataset):
-    with pytest.raises(DataError, match="--data-path") as caught:
-        list_cases(dataset, tmp_path)
+    with pytest.raises(UserError, match="--data-path") as caught:
+        list_samples(dataset, tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -137,7 +141,7 @@ def test_a_list_file_with_tabs_commas_or_blanks(tmp_path):
     (tmp_path / "all.txt").write_text(
         "# image, label, ROI\nx/a b.png\ty/a.png\n\nx/c.png, y/c.png, y/r.png\nx/d.png y/d.png\n"
     )
-    assert paths(list_cases("list", tmp_path / "all.txt")["all"]) == [
+    assert paths(list_samples("list", tmp_path / "all.txt")["all"]) == [
         ("a b.png", "a.png", None),
         ("c.png", "c.png", "r.png"),
         ("d.png", "d.png", None),
@@ -148,7 +152,7 @@ def test_lists_for_each_split(tmp_path):
     touch(tmp_path, "a.png", "b.png", "c.png", "d.png")
     (tmp_path / "train.txt").write_text("a.png b.png\n")
     (tmp_path / "test.txt").write_text("c.png\n")
-    listed = list_cases("list", tmp_path)
+    listed = list_samples("list", tmp_path)
     assert paths(listed["train"]) == [("a.png", "b.png", None)] and paths(listed["test"]) == [
         ("c.png", None, None)
     ]
@@ -167,8 +171,8 @@ def test_lists_for_each_split(tmp_path):
 def test_bad_lines_are_named(tmp_path, line, named):
     touch(tmp_path, "a.png")
     (tmp_path / "all.txt").write_text(line)
-    with pytest.raises(DataError, match=named):
-        list_cases("list", tmp_path / "all.txt")
+    with pytest.raises(UserError, match=named):
+        list_samples("list", tmp_path / "all.txt")
 
 
 # --- the published layouts --------------------------------------------------------------------------------------------
@@ -183,9 +187,9 @@ def test_camvid_as_the_tutorial_ships_it_and_renamed(tmp_path, labels, below):
             f"{below}{split}/0001TP_{split}.png",
             below + labels.format(split, f"0001TP_{split}"),
         )
-    listed = list_cases("camvid", tmp_path)
+    listed = list_samples("camvid", tmp_path)
     assert list(listed) == ["train", "val", "test"]
-    assert all(len(cases) == 1 and cases[0].label for cases in listed.values())
+    assert all(len(samples) == 1 and samples[0].label for samples in listed.values())
 
 
 def test_chase_db1_trains_on_the_first_20(tmp_path):
@@ -198,9 +202,9 @@ def test_chase_db1_trains_on_the_first_20(tmp_path):
             for end in (".jpg", "_1stHO.png", "_2ndHO.png")
         ),
     )
-    listed = list_cases("chase_db1", tmp_path)
-    assert [case.name for case in listed["train"]] == names[:20] and [
-        case.name for case in listed["test"]
+    listed = list_samples("chase_db1", tmp_path)
+    assert [sample.name for sample in listed["train"]] == names[:20] and [
+        sample.name for sample in listed["test"]
     ] == names[20:]
     assert paths(listed["test"])[-1] == ("Image_14R.jpg", "Image_14R_1stHO.png", None)
 
@@ -212,7 +216,7 @@ def test_stare_comes_in_one_piece(tmp_path, suffix):
         *(f"STARE/stare-images/im{n:04d}{suffix}" for n in (1, 2, 324)),
         *(f"STARE/labels-ah/im{n:04d}.ah{suffix}" for n in (1, 2, 324)),
     )
-    assert paths(list_cases("stare", tmp_path)["all"])[2] == (
+    assert paths(list_samples("stare", tmp_path)["all"])[2] == (
         f"im0324{suffix}",
         f"im0324.ah{suffix}",
         None,
@@ -229,8 +233,8 @@ def test_hrf_trains_on_the_first_five_of_each_group(tmp_path):
         *(f"manual1/{name}.tif" for name in names),
         *(f"mask/{name}_mask.tif" for name in names),
     )
-    listed = list_cases("hrf", tmp_path)
-    assert [case.name for case in listed["train"]] == names[:15] and len(listed["test"]) == 30
+    listed = list_samples("hrf", tmp_path)
+    assert [sample.name for sample in listed["train"]] == names[:15] and len(listed["test"]) == 30
     assert paths(listed["train"])[0] == ("01_dr.JPG", "01_dr.tif", "01_dr_mask.tif")
 
 
@@ -239,7 +243,7 @@ def test_roi_masks_are_taken_where_there_are_some(tmp_path, dataset):
     name = {"chase_db1": "Image_01L.jpg", "stare": "im0001.ppm"}[dataset]
     label = {"chase_db1": "Image_01L_1stHO.png", "stare": "im0001.ah.ppm"}[dataset]
     touch(tmp_path, name, label, f"roi/{name.split('.')[0]}_roi.png")
-    assert paths(list_cases(dataset, tmp_path)["all"]) == [
+    assert paths(list_samples(dataset, tmp_path)["all"]) == [
         (name, label, f"{name.split('.')[0]}_roi.png")
     ]
 
@@ -249,7 +253,7 @@ def test_every_layout_that_is_listed_can_be_read(tmp_path):
 
     write_folder(tmp_path, count=3)
     (tmp_path / "roi").mkdir()
-    for case in list_cases("folder", write_folder(tmp_path, count=3))["all"]:
-        Image.new("L", (72, 64), 255).save(tmp_path / "roi" / f"{case.name}.png")
-    cases = list_cases("folder", tmp_path)["all"]
-    assert SegmentationDataset(cases).count_pixels()[:2].sum() == 3 * 64 * 72
+    for sample in list_samples("folder", write_folder(tmp_path, count=3))["all"]:
+        Image.new("L", (72, 64), 255).save(tmp_path / "roi" / f"{sample.name}.png")
+    samples = list_samples("folder", tmp_path)["all"]
+    assert SegmentationDataset(samples).count_pixels()[:2].sum() == 3 * 64 * 72

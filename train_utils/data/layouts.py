@@ -1,14 +1,15 @@
 """The layouts of data sets: which files are an image, its label and its ROI mask, and which split they belong to.
 
-Each lister returns a Listing. What does not fit together is told as problems, so that the label doctor can go on and
-name them all; training refuses a listing with problems.
+Each lister returns a DatasetFiles. What does not fit together is told as problems, so that the label doctor can go on and
+name them all; training refuses a dataset with problems.
 """
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .files import DataError, image_files, stem_of
+from src.errors import UserError
+from src.image_io import image_files, stem_of
 
 SPLITS = {
     "train": ("train", "training"),
@@ -30,7 +31,7 @@ LABEL_ENDINGS = (
 
 
 @dataclass(frozen=True)
-class Case:
+class Sample:
     """One image to learn from or to judge: paths of the image, its label, its ROI mask, and the label of a second observer,
     who is scored beside the model (None where there is none)."""
 
@@ -42,14 +43,14 @@ class Case:
 
 
 @dataclass
-class Listing:
-    """splits: {"train", "val", "test": cases} where the layout splits them, else {"all": cases}; problems: sentences."""
+class DatasetFiles:
+    """splits: {"train", "val", "test": samples} where the layout splits them, else {"all": samples}; problems: sentences."""
 
     splits: dict = field(default_factory=dict)
     problems: list = field(default_factory=list)
 
-    def add(self, split, cases, problems):
-        self.splits[split] = cases
+    def add(self, split, samples, problems):
+        self.splits[split] = samples
         self.problems += problems
 
 
@@ -63,7 +64,7 @@ def key_of(path, endings=None):
 
 
 def pair(images, labels, rois, label_folder, roi_folder=None, judged=True):
-    """(cases, problems) of files by name: equal names belong together, else equal names without their endings.
+    """(samples, problems) of files by name: equal names belong together, else equal names without their endings.
 
     judged: whether an image without label is a problem. If there are ROI masks, each image needs one.
     """
@@ -98,16 +99,16 @@ def pair(images, labels, rois, label_folder, roi_folder=None, judged=True):
         ]
         partners.append(found)
     return [
-        Case(stem_of(image), image, *(found.get(image) for found in partners))
+        Sample(stem_of(image), image, *(found.get(image) for found in partners))
         for image in exact.values()
     ], problems
 
 
 def first_folder(root, names):
-    """The folder below `root` that has one of the names, None if there is none; DataError if there are several."""
+    """The folder below `root` that has one of the names, None if there is none; UserError if there are several."""
     found = [root / name for name in names if (root / name).is_dir()]
     if len(found) > 1:
-        raise DataError(f"{found[0]} and {found[1]} are both there; keep one, or rename the other")
+        raise UserError(f"{found[0]} and {found[1]} are both there; keep one, or rename the other")
     return found[0] if found else None
 
 
@@ -127,21 +128,21 @@ DRIVE_TREE = """\
 
 def drive(root):
     """root/DRIVE/training and root/DRIVE/test (Staal et al. 2004); files belong together by number."""
-    listing = Listing()
+    dataset = DatasetFiles()
     for split, train in (("train", True), ("test", False)):
-        listing.add(split, *drive_split(root, train))
-    return listing
+        dataset.add(split, *drive_split(root, train))
+    return dataset
 
 
 def drive_split(root, train):
-    """(cases sorted by name, problems) of one split. A test split without 1st_manual has cases without label.
+    """(samples sorted by name, problems) of one split. A test split without 1st_manual has samples without label.
 
-    A second observer's labels, 2nd_manual/21_manual2.gif, are optional everywhere. DataError if the folder is missing.
+    A second observer's labels, 2nd_manual/21_manual2.gif, are optional everywhere. UserError if the folder is missing.
     """
     folder = Path(root) / "DRIVE" / ("training" if train else "test")
     images, twice = files_by_number(folder / "images")
     if not images:
-        raise DataError(
+        raise UserError(
             f"{folder / 'images'}: no images there; --data-path must name the folder that holds this tree:\n"
             f"{DRIVE_TREE}\nGet DRIVE from its authors (README.md says where), or try --demo without any data"
         )
@@ -167,7 +168,7 @@ def drive_split(root, train):
         if number not in images
     ]
     return [
-        Case(path.stem, path, labels.get(number), rois.get(number), seconds.get(number))
+        Sample(path.stem, path, labels.get(number), rois.get(number), seconds.get(number))
         for number, path in images.items()
     ], problems
 
@@ -188,9 +189,9 @@ def files_by_number(folder):
 def camvid(root):
     """CamVid as SegNet's tutorial ships it (train/ + trainannot/) or renamed (train/ + train_labels/), with val and test.
 
-    `root` is that folder or holds it as CamVid/. DataError if there is no train/.
+    `root` is that folder or holds it as CamVid/. UserError if there is no train/.
     """
-    folder, listing = inside(root, "CamVid", "camvid"), Listing()
+    folder, dataset = inside(root, "CamVid", "camvid"), DatasetFiles()
     for split in SPLITS:
         labels = first_folder(
             folder,
@@ -199,7 +200,7 @@ def camvid(root):
         images = image_files(folder / split)
         if images:
             wanted = labels or folder / f"{split}annot"
-            listing.add(
+            dataset.add(
                 split,
                 *pair(
                     images,
@@ -209,12 +210,12 @@ def camvid(root):
                     judged=split != "test" or labels is not None,
                 ),
             )
-    if "train" not in listing.splits:
-        raise DataError(
+    if "train" not in dataset.splits:
+        raise UserError(
             f"{folder / 'train'}: no images there; --data-path must name the folder that holds CamVid/ with "
             "train/, trainannot/ (or train_labels/), val/, valannot/, and test/, testannot/ if there"
         )
-    return listing
+    return dataset
 
 
 def folder(root):
@@ -222,7 +223,7 @@ def folder(root):
 
     masks/ may be called labels/ or annotations/. Files belong together by name, see pair(). A test split may lack masks.
     """
-    root, listing = Path(root), Listing()
+    root, dataset = Path(root), DatasetFiles()
     places = {
         "all": {
             kind: first_folder(root, names)
@@ -254,7 +255,7 @@ def folder(root):
         if images:
             wanted = place["labels"] or place["images"].with_name("masks")
             rois = image_files(place["rois"]) if place["rois"] else []
-            listing.add(
+            dataset.add(
                 split,
                 *pair(
                     images,
@@ -266,15 +267,15 @@ def folder(root):
                 ),
             )
     if (
-        "all" in listing.splits and len(listing.splits) > 1
+        "all" in dataset.splits and len(dataset.splits) > 1
     ):  # beside a test or validation of its own it is for training
-        listing.splits["train"] = listing.splits.pop("all")
-    if not listing.splits.keys() & {"all", "train"}:
-        raise DataError(
+        dataset.splits["train"] = dataset.splits.pop("all")
+    if not dataset.splits.keys() & {"all", "train"}:
+        raise UserError(
             f"{root / 'images'}: no images there; --data-path must name a folder with images/ and masks/ (and "
             "roi/ where not every pixel counts), or with train/images/, train/masks/ and so for val and test"
         )
-    return listing
+    return dataset
 
 
 def from_list(root):
@@ -283,22 +284,22 @@ def from_list(root):
     A line is image, label and ROI mask (the last two may be missing), separated by tabs, commas or, in lines without
     either, blanks. Paths start from the folder of the text file. Lines that begin with # are passed over.
     """
-    root, listing = Path(root), Listing()
+    root, dataset = Path(root), DatasetFiles()
     files = {"all": root} if root.is_file() else {split: root / f"{split}.txt" for split in SPLITS}
     for split, file in files.items():
         if file.is_file():
-            listing.add(split, *read_list(file, judged=split != "test"))
-    if not listing.splits.keys() & {"all", "train"}:
-        raise DataError(
+            dataset.add(split, *read_list(file, judged=split != "test"))
+    if not dataset.splits.keys() & {"all", "train"}:
+        raise UserError(
             f"{root}: --dataset list wants --data-path to name a text file with a line of image and label paths "
             "for each image, or a folder with train.txt (and val.txt, test.txt)"
         )
-    return listing
+    return dataset
 
 
 def read_list(file, judged):
-    """(cases, problems) of one list file."""
-    cases, problems, names = [], [], set()
+    """(samples, problems) of one list file."""
+    samples, problems, names = [], [], set()
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -321,16 +322,16 @@ def read_list(file, judged):
         ]
         if judged and not paths[1]:
             problems.append(f"{file}, line {number}: {paths[0]} has no label")
-        if paths[0] in {case.image for case in cases}:
+        if paths[0] in {sample.image for sample in samples}:
             problems.append(f"{file}, line {number}: {paths[0]} is listed twice")
         name = (
             parts[0].strip() if stem_of(paths[0]) in names else stem_of(paths[0])
         )  # x/001.png and y/001.png
         names.add(name)
-        cases.append(Case(name, *paths))
-    if not cases and not problems:
-        raise DataError(f"{file}: lists no images; a line is an image and its label")
-    return cases, problems
+        samples.append(Sample(name, *paths))
+    if not samples and not problems:
+        raise UserError(f"{file}: lists no images; a line is an image and its label")
+    return samples, problems
 
 
 def chase_db1(root):
@@ -344,14 +345,15 @@ def chase_db1(root):
     images = [path for path in files if re.fullmatch(r"image_\d\d[lr]", path.stem.lower())]
     labels = [path for path in files if path.stem.lower().endswith("_1stho")]
     if not images:
-        raise DataError(
+        raise UserError(
             f"{folder}: no images there; --data-path must name the folder that holds CHASE_DB1/ with "
             "Image_01L.jpg, Image_01L_1stHO.png and so on"
         )
     rois = first_folder(folder, ROI_FOLDERS)
-    cases, problems = pair(images, labels, image_files(rois) if rois else [], folder, rois)
-    return Listing(
-        {"train": cases[:20], "test": cases[20:]} if len(cases) > 20 else {"all": cases}, problems
+    samples, problems = pair(images, labels, image_files(rois) if rois else [], folder, rois)
+    return DatasetFiles(
+        {"train": samples[:20], "test": samples[20:]} if len(samples) > 20 else {"all": samples},
+        problems,
     )
 
 
@@ -368,7 +370,7 @@ def stare(root):
         path for path in image_files(labels_folder or folder) if stem_of(path).endswith(".ah")
     ]
     if not images:
-        raise DataError(
+        raise UserError(
             f"{source}: no images there; --data-path must name the folder that holds STARE/ with "
             "stare-images/im0001.ppm and labels-ah/im0001.ah.ppm"
         )
@@ -384,11 +386,13 @@ def stare(root):
         for name, path in labels.items()
         if name not in {stem_of(image) for image in images}
     ]
-    cases, roi_problems = pair(
+    samples, roi_problems = pair(
         images, [], image_files(rois) if rois else [], folder, rois, judged=False
     )
-    cases = [Case(case.name, case.image, labels.get(case.name), case.roi) for case in cases]
-    return Listing({"all": cases}, problems + roi_problems)
+    samples = [
+        Sample(sample.name, sample.image, labels.get(sample.name), sample.roi) for sample in samples
+    ]
+    return DatasetFiles({"all": samples}, problems + roi_problems)
 
 
 def hrf(root):
@@ -400,12 +404,12 @@ def hrf(root):
     folder = inside(root, "HRF", "hrf")
     images, labels, rois = (image_files(folder / name) for name in ("images", "manual1", "mask"))
     if not images:
-        raise DataError(
+        raise UserError(
             f"{folder / 'images'}: no images there; --data-path must name the folder that holds HRF/ with "
             "images/01_dr.JPG, manual1/01_dr.tif and mask/01_dr_mask.tif"
         )
-    cases, problems = pair(images, labels, rois, folder / "manual1", folder / "mask")
-    first = [case for case in cases if re.match(r"0[1-5]_", case.name)]
-    return Listing(
-        {"train": first, "test": [case for case in cases if case not in first]}, problems
+    samples, problems = pair(images, labels, rois, folder / "manual1", folder / "mask")
+    first = [sample for sample in samples if re.match(r"0[1-5]_", sample.name)]
+    return DatasetFiles(
+        {"train": first, "test": [sample for sample in samples if sample not in first]}, problems
     )

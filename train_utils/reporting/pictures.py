@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .atomic import replacing
+from train_utils.atomic import replacing
 
 # Legend name -> colour. Orange against blue stays apart under every common colour blindness.
 TWO_CLASS_ERRORS = {
@@ -49,7 +49,7 @@ def default_colours(num_classes):
     return np.array(colours, np.uint8)
 
 
-def fill_colours(colours):
+def with_default_colours(colours):
     """[K, 3] uint8 of a class table's colours [(r, g, b) or None]: what is None gets its default colour."""
     default = default_colours(len(colours))
     return np.array(
@@ -151,6 +151,6 @@ def check_class_ids(mask, num_classes, image=None):
     return mask.astype(np.uint8)
 
 
-def as_colours(image):
+def as_rgb(image):
     """uint8 [C, H, W] as [H, W, 3]: the first three channels, or the first one three times."""
     return (image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)).permute(1, 2, 0).numpy()

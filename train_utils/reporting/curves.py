@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from .atomic import replacing
-from .pictures import (
+from train_utils.atomic import replacing
+from train_utils.reporting.pictures import (
     MANY_CLASS_ERRORS,
     TWO_CLASS_ERRORS,
     check_class_ids,

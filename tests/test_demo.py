@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train_utils.demo_data import write_demo_drive
+from train_utils.data.demo import write_demo_drive
 
 SIZE = (96, 104)
 

@@ -13,8 +13,8 @@ import numpy
 import torch
 import torchvision
 
-from .atomic import replacing
-from .metrics import score_lines
+from train_utils.atomic import replacing
+from train_utils.metrics import score_lines
 
 
 def epoch_block(row):

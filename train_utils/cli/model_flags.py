@@ -3,8 +3,7 @@
 from argparse import BooleanOptionalAction as BOOL
 
 from src import default_options
-
-from .cli import number
+from train_utils.cli.parser import number
 
 # Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {

@@ -8,9 +8,8 @@ import sys
 
 import torch
 
-from .checkpoint import CheckpointError
-from .metrics import NonFiniteProbsError
-from .train_and_eval import NonFiniteLossError
+from src.errors import UserError
+from train_utils.train_and_eval import NonFiniteLossError
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,8 +65,8 @@ def class_weights(text):
     return weights
 
 
-def run_script(main, prog, errors=()):
-    """Calls main(). What a user can mend (CheckpointError, NaN in loss or weights, `errors`, files, no memory) ends the
+def run_script(main, prog):
+    """Calls main(). What a user can mend (UserError, NaN in loss or weights, `errors`, files, no memory) ends the
     script with one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143.
     """
 
@@ -79,7 +78,7 @@ def run_script(main, prog, errors=()):
         prog = f"{prog} (rank {os.environ['RANK']})"
     try:
         main()
-    except (CheckpointError, NonFiniteLossError, NonFiniteProbsError, *errors) as error:
+    except (UserError, NonFiniteLossError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except (

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from src.image_io import IGNORE
 from train_utils.atomic import replacing
-from train_utils.cli import Parser, number, run_script
-from train_utils.pictures import as_colours, draw_legend, fill_colours
-
-from .classes import find_table
-from .doctor import check
-from .files import IGNORE, DataError
-from .splits import by_names, read_split
+from train_utils.cli.parser import Parser, number, run_script
+from train_utils.data.class_table import find_table
+from train_utils.data.doctor import check
+from train_utils.data.splits import read_split, samples_by_name
+from train_utils.reporting.pictures import as_rgb, draw_legend, with_default_colours
 
 CELL, TEXT = 240, 22  # width of a picture and height of a line on the contact sheet, in px
 NOT_JUDGED = (80, 80, 80)
@@ -53,17 +52,17 @@ def parse_args(argv, datasets):
     return parser.parse_args(argv)
 
 
-def save_sheet(path, samples, table):
+def save_sheet(path, shown, table):
     """The contact sheet: sampled images, each beside its label in the classes' colours, and the legend."""
-    colours = fill_colours(table.colours)
+    colours = with_default_colours(table.colours)
     paint = np.full((256, 3), NOT_JUDGED, np.uint8)
     paint[: len(colours)] = colours
     font, columns = ImageFont.load_default(size=14), 3
     rows = []
-    for start in range(0, len(samples), columns):
-        pictures = [thumbnails(finding, paint) for finding in samples[start : start + columns]]
+    for start in range(0, len(shown), columns):
+        pictures = [thumbnails(finding, paint) for finding in shown[start : start + columns]]
         rows.append(
-            (samples[start : start + columns], pictures, max(pair[0].height for pair in pictures))
+            (shown[start : start + columns], pictures, max(pair[0].height for pair in pictures))
         )
     legend = [*table.names, "not judged"]
     height = sum(tall + TEXT + 8 for _, _, tall in rows) + TEXT * len(legend) + 16
@@ -73,7 +72,7 @@ def save_sheet(path, samples, table):
         for column, (finding, pair) in enumerate(zip(findings, pictures)):
             left = 8 + column * (2 * CELL + 16)
             draw.text(
-                (left, top), f"{finding.split}: {finding.case.name}"[:60], fill="black", font=font
+                (left, top), f"{finding.split}: {finding.sample.name}"[:60], fill="black", font=font
             )
             for i, picture in enumerate(pair):
                 sheet.paste(picture, (left + i * (CELL + 2), top + TEXT))
@@ -85,7 +84,7 @@ def save_sheet(path, samples, table):
 
 def thumbnails(finding, paint):
     """(image, painted label) as PIL pictures CELL px wide. Labels shrink by whole pixels, so that colours stay exact."""
-    image = Image.fromarray(as_colours(finding.image))
+    image = Image.fromarray(as_rgb(finding.image))
     label = Image.fromarray(paint[np.where(finding.target == IGNORE, IGNORE, finding.target)])
     size = (CELL, max(1, round(CELL * image.height / image.width)))
     return image.resize(size, Image.Resampling.BILINEAR), label.resize(
@@ -98,22 +97,25 @@ def main(datasets, argv=None):
     args = parse_args(argv, datasets)
 
     def run():
-        listing = datasets[args.dataset]["list"](args.data_path)
+        files = datasets[args.dataset]["layout"](args.data_path)
         table = find_table(args.data_path, args.classes, datasets[args.dataset]["classes"])
         if args.split_file:
-            listing.splits = dict(
-                zip(("train", "val", "test"), by_names(listing.splits, read_split(args.split_file)))
+            files.splits = dict(
+                zip(
+                    ("train", "val", "test"),
+                    samples_by_name(files.splits, read_split(args.split_file)),
+                )
             )
-        report = check(listing, table, args.in_channels, args.max_pixels)
+        report = check(files, table, args.in_channels, args.max_pixels)
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         print(report.text())
         with replacing(folder / "check.txt") as temporary:
             temporary.write_text(report.text() + "\n", encoding="utf-8")
-        if report.samples:
-            save_sheet(folder / "check.png", report.samples, table)
+        if report.shown:
+            save_sheet(folder / "check.png", report.shown, table)
         print(f"written to {folder}/")
         if report.errors:
             sys.exit(1)
 
-    run_script(run, "my_dataset.py check", (DataError,))
+    run_script(run, "my_dataset.py check")

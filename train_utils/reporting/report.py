@@ -13,12 +13,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .atomic import replacing
-from .evidence import THICK, bootstrap, rank_curves
-from .metrics import summarize
-from .pictures import MANY_CLASS_ERRORS, TWO_CLASS_ERRORS, default_colours, error_overlay
-from .plotting import rank_curve_svg
-from .results import write_csv
+from train_utils.atomic import replacing
+from train_utils.metrics import summarize
+from train_utils.reporting.curves import rank_curve_svg
+from train_utils.reporting.pictures import (
+    MANY_CLASS_ERRORS,
+    TWO_CLASS_ERRORS,
+    default_colours,
+    error_overlay,
+)
+from train_utils.reporting.report_data import THICK, bootstrap, rank_curves
+from train_utils.reporting.text_files import write_csv
 
 RESAMPLES, SEED = 2000, 0  # of the bootstrap
 MAX_SIDE = 900  # px, of the pictures in the page
@@ -107,7 +112,7 @@ def page(title, content, evidence, class_names, image_of):
     Args:
         title: of the page.
         content: what test_scores.json holds: scores, images, threshold, and where they come from.
-        evidence: Evidence of the same judgement.
+        evidence: ReportData of the same judgement.
         class_names: of all classes, the background first.
         image_of: function of an image's index that gives its picture, uint8 [H, W, 3]; asked for the few that are drawn.
     """

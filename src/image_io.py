@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from .errors import UserError
+
 IGNORE = 255  # a target pixel that no loss, metric or statistic counts
 MANY_CLASSES = (
     "for class ids put a classes.csv beside the data (rows id,name such as 0,background and 1,road)"
@@ -36,10 +38,6 @@ IMAGE_SUFFIXES = {
 MAX_PIXELS = (
     89_478_485  # Pillow's own limit: beyond it a small file may be a bomb that unpacks to gigabytes
 )
-
-
-class DataError(ValueError):
-    """Input data that cannot be used; the message names the file, what was found, and the remedy."""
 
 
 def image_files(folder):
@@ -73,7 +71,7 @@ def unlimited():
 def open_image(path, max_pixels=None):
     """Decodes the file as a PIL image, EXIF orientation applied.
 
-    DataError if it is not one, is cut short, holds several pictures, or has more than `max_pixels` (None: MAX_PIXELS).
+    UserError if it is not one, is cut short, holds several pictures, or has more than `max_pixels` (None: MAX_PIXELS).
     """
     try:
         opener = gzip.open if str(path).endswith(".gz") else open
@@ -81,11 +79,11 @@ def open_image(path, max_pixels=None):
             check_head(path, file, max_pixels or MAX_PIXELS)
             return ImageOps.exif_transpose(file)
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except DataError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UserError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, zlib.error) as error:
-        raise DataError(
+        raise UserError(
             f"{path}: cannot be read as an image ({error}); replace or remove it"
         ) from None
 
@@ -98,10 +96,10 @@ def stored_mode(path):
 
 
 def check_head(path, file, max_pixels):
-    """DataError for what should not be decoded at all."""
+    """UserError for what should not be decoded at all."""
     width, height = file.size
     if width * height > max_pixels:
-        raise DataError(
+        raise UserError(
             f"{path}: has {width}×{height} = {width * height:,} pixels, the limit is {max_pixels:,}; if it is "
             f"what it should be, give --max-pixels {width * height}"
         )
@@ -109,7 +107,7 @@ def check_head(path, file, max_pixels):
     if (
         frames > 1 and file.format != "MPO"
     ):  # photographs of telephones hold a preview beside the picture
-        raise DataError(f"{path}: holds {frames} pictures; save each as a file of its own")
+        raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
 
 
 def read_image(path, channels=3, max_pixels=None):
@@ -120,7 +118,7 @@ def read_image(path, channels=3, max_pixels=None):
     """
     image = open_image(path, max_pixels)
     if image.mode == "F":
-        raise DataError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
+        raise UserError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # Pillow's convert() would clip 16-bit values at 255
         image = Image.fromarray(eight_bits(path, image))
     if channels in (1, 3):
@@ -128,7 +126,7 @@ def read_image(path, channels=3, max_pixels=None):
     else:
         values = np.array(image)
         if values.ndim != 3 or values.shape[2] != channels or values.dtype != np.uint8:
-            raise DataError(
+            raise UserError(
                 f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks for "
                 f"{channels}"
             )
@@ -141,7 +139,7 @@ def eight_bits(path, image):
     """uint8 [H, W] of an image of whole numbers: 0–65535 is scaled to 0–255."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(
+        raise UserError(
             f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits"
         )
     if (
@@ -157,7 +155,7 @@ def read_values(path, max_pixels=None):
     image = open_image(path, max_pixels)
     values = numbers_of(path, image)
     if values is None:
-        raise DataError(
+        raise UserError(
             f"{path}: is a colour picture; a mask has one channel with two values, 0 and 255 (for labels in "
             "colours give a class table)"
         )
@@ -171,7 +169,7 @@ def read_values(path, max_pixels=None):
 def numbers_of(path, image):
     """The numbers that a PIL image stores, int64 [H, W], or None if its colour channels differ."""
     if image.mode == "F":
-        raise DataError(
+        raise UserError(
             f"{path}: holds fractions; a mask holds whole numbers, 0 and 255, or class ids"
         )
     values = np.asarray(image).astype(np.int64)
@@ -196,14 +194,14 @@ def read_binary(path, what, max_pixels=None):
     """A two-valued mask as bool [H, W], the larger value being True, and the sorted list of values found.
 
     0/255, 0/1 and any other pair (DRIVE's second observer: 3/253) are read alike; a file with one value is all False
-    for 0 and all True for 1 or 255. DataError for anything else, naming `what` the mask is ("label", "ROI mask").
+    for 0 and all True for 1 or 255. UserError for anything else, naming `what` the mask is ("label", "ROI mask").
     """
     values = read_values(path, max_pixels)
     found, counts = np.unique(values, return_counts=True)
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
         ids = what == "label" and len(found) > 2 and found[-1] < 32
         remedy = MANY_CLASSES if ids else "redraw or threshold it, and save it as PNG, not as JPEG"
-        raise DataError(
+        raise UserError(
             f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds {len(found)}: "
             f"{list_values(found, counts)}; {remedy}"
         )

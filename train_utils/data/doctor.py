@@ -11,12 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from train_utils.dice_coefficient_loss import median_frequency_weights
-
-from .classes import contradiction, read_label
-from .files import (
+from src.errors import UserError
+from src.image_io import (
     IGNORE,
-    DataError,
     numbers_of,
     open_image,
     packed_colours,
@@ -25,17 +22,19 @@ from .files import (
     stem_of,
     stored_mode,
 )
-from .statistics import channel_sums, mean_and_std
+from train_utils.data.class_table import contradiction, read_label
+from train_utils.data.statistics import channel_sums, mean_and_std
+from train_utils.dice_coefficient_loss import median_frequency_weights
 
 NAMED = 8  # files or values that a line names at most
 
 
 @dataclass
 class Finding:
-    """What was found in the files of one case; what could not be read is None."""
+    """What was found in the files of one sample; what could not be read is None."""
 
     split: str
-    case: object
+    sample: object
     image: torch.Tensor | None = None  # uint8 [C, H, W]
     target: np.ndarray | None = None  # uint8 [H, W]
     encoding: str = ""
@@ -47,12 +46,12 @@ class Finding:
 
 @dataclass
 class Report:
-    """lines: the report; errors and warnings: sentences; samples: Findings for the contact sheet."""
+    """lines: the report; errors and warnings: sentences; shown: Findings for the contact sheet."""
 
     lines: list = field(default_factory=list)
     errors: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
-    samples: list = field(default_factory=list)
+    shown: list = field(default_factory=list)
 
     def text(self):
         return "\n".join(
@@ -66,21 +65,21 @@ class Report:
         )
 
 
-def check(listing, table, channels=3, max_pixels=None, samples=6):
-    """The Report on a Listing whose labels are read by a ClassTable. Reads each file once; keeps `samples` pairs a split."""
-    report, seen = Report(errors=list(listing.problems)), Seen(len(table.names))
-    for split, cases in listing.splits.items():
-        wanted = {round(i) for i in np.linspace(0, max(len(cases) - 1, 0), samples)}
-        for i, case in enumerate(cases):
-            finding = examine(split, case, table, channels, max_pixels)
+def check(files, table, channels=3, max_pixels=None, shown=6):
+    """The Report on a DatasetFiles whose labels are read by a ClassTable. Reads each file once; keeps `shown` pairs a split."""
+    report, seen = Report(errors=list(files.problems)), Seen(len(table.names))
+    for split, samples in files.splits.items():
+        wanted = {round(i) for i in np.linspace(0, max(len(samples) - 1, 0), shown)}
+        for i, sample in enumerate(samples):
+            finding = examine(split, sample, table, channels, max_pixels)
             report.errors += finding.errors
             report.warnings += finding.warnings
             seen.add(finding)
             if i in wanted and finding.image is not None and finding.target is not None:
-                report.samples.append(finding)
+                report.shown.append(finding)
     report.lines += ["class table:", *(f"  {line}" for line in table.describe())]
-    for split, cases in listing.splits.items():
-        report.lines += seen.describe(split, len(cases), table.names)
+    for split, samples in files.splits.items():
+        report.lines += seen.describe(split, len(samples), table.names)
     report.lines += seen.suggest()
     errors, warnings = seen.judge(table.names)
     report.errors += errors
@@ -88,53 +87,56 @@ def check(listing, table, channels=3, max_pixels=None, samples=6):
     return report
 
 
-# --- one case ---------------------------------------------------------------------------------------------------------
+# --- one sample ---------------------------------------------------------------------------------------------------------
 
 
-def examine(split, case, table, channels, max_pixels):
-    """The Finding about one case. Image, label and ROI mask are tried one by one, so that one error hides no other."""
-    finding = Finding(split, case)
-    finding.image = attempt(finding, read_image, case.image, channels, max_pixels)
+def examine(split, sample, table, channels, max_pixels):
+    """The Finding about one sample. Image, label and ROI mask are tried one by one, so that one error hides no other."""
+    finding = Finding(split, sample)
+    finding.image = attempt(finding, read_image, sample.image, channels, max_pixels)
     if finding.image is not None:
-        finding.mode = stored_mode(case.image)
+        finding.mode = stored_mode(sample.image)
         if finding.image.max() < 64:
             finding.warnings.append(
-                f"{case.image}: is very dark, its largest value is {int(finding.image.max())} of 255 "
+                f"{sample.image}: is very dark, its largest value is {int(finding.image.max())} of 255 "
                 "(12 bits stored in 16 look like this: scale them up)"
             )
-    if case.label is not None:
-        read = attempt(finding, read_label, case.label, table, max_pixels)
+    if sample.label is not None:
+        read = attempt(finding, read_label, sample.label, table, max_pixels)
         if read is None:
-            finding.errors[-1] += explain(case.label, table)
+            finding.errors[-1] += explain(sample.label, table)
         else:
             finding.target, finding.encoding = read
-        if case.label.suffix.lower() in (".jpg", ".jpeg", ".jfif"):
+        if sample.label.suffix.lower() in (".jpg", ".jpeg", ".jfif"):
             finding.warnings.append(
-                f"{case.label}: is a JPEG, which changes values near edges; save labels as PNG"
+                f"{sample.label}: is a JPEG, which changes values near edges; save labels as PNG"
             )
-    roi = attempt(finding, read_binary, case.roi, "ROI mask", max_pixels) if case.roi else None
+    roi = attempt(finding, read_binary, sample.roi, "ROI mask", max_pixels) if sample.roi else None
     compare_sizes(finding, roi)
     return finding
 
 
 def attempt(finding, function, *args):
-    """function(*args), or None with its DataError noted."""
+    """function(*args), or None with its UserError noted."""
     try:
         return function(*args)
-    except DataError as error:
+    except UserError as error:
         finding.errors.append(str(error))
         return None
 
 
 def compare_sizes(finding, roi):
     """Notes masks of another size than the image; the target gets the ROI, if they fit."""
-    case, image = finding.case, finding.image
-    masks = [("label", case.label, finding.target), ("ROI mask", case.roi, roi[0] if roi else None)]
+    sample, image = finding.sample, finding.image
+    masks = [
+        ("label", sample.label, finding.target),
+        ("ROI mask", sample.roi, roi[0] if roi else None),
+    ]
     for what, path, mask in masks:
         if mask is not None and image is not None and mask.shape != tuple(image.shape[1:]):
             turned = mask.shape[::-1] == tuple(image.shape[1:])
             finding.errors.append(
-                f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {case.image} is "
+                f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {sample.image} is "
                 f"{image.shape[2]}×{image.shape[1]}"
                 + (" (turned by 90°: an EXIF orientation that the other lacks?)" if turned else "")
             )
@@ -144,7 +146,7 @@ def compare_sizes(finding, roi):
         finding.roi_share = float(roi[0].mean())
         if finding.roi_share == 0:
             finding.errors.append(
-                f"{case.roi}: the ROI mask is empty, so that no pixel of {case.image} would count"
+                f"{sample.roi}: the ROI mask is empty, so that no pixel of {sample.image} would count"
             )
         if finding.target is not None and roi[0].shape == finding.target.shape:
             finding.target = np.where(roi[0], finding.target, IGNORE).astype(np.uint8)
@@ -156,7 +158,7 @@ def explain(path, table):
         image = open_image(path)
         numbers = numbers_of(path, image)
         colours = packed_colours(image)
-    except DataError:
+    except UserError:
         return ""
     codes = colours if numbers is None or (table.palette and colours is not None) else numbers
     found, counts = np.unique(codes, return_counts=True)
@@ -180,11 +182,11 @@ def explain(path, table):
     return " [many stray values away from the edges: JPEG artefacts, or a photograph in place of a label]"
 
 
-# --- all cases --------------------------------------------------------------------------------------------------------
+# --- all samples --------------------------------------------------------------------------------------------------------
 
 
 class Seen:
-    """What is added up over all cases of all splits."""
+    """What is added up over all samples of all splits."""
 
     def __init__(self, num_classes):
         self.num_classes = num_classes
@@ -207,11 +209,11 @@ class Seen:
         self.sums = None
 
     def add(self, finding):
-        split, case, image, target = finding.split, finding.case, finding.image, finding.target
+        split, sample, image, target = finding.split, finding.sample, finding.image, finding.target
         if image is not None:
             self.sizes[split][tuple(image.shape[1:])] += 1
             self.modes[split][finding.mode] += 1
-            self.same_image[digest(image.numpy())].append((split, case.image))
+            self.same_image[digest(image.numpy())].append((split, sample.image))
         if finding.roi_share is not None:
             self.roi_shares[split].append(finding.roi_share)
         if target is None:
@@ -221,9 +223,9 @@ class Seen:
         self.images[split] += counts > 0
         self.encodings[split][finding.encoding] += 1
         if np.count_nonzero(counts[:IGNORE]) < 2:
-            self.plain[split].append(case.label)
+            self.plain[split].append(sample.label)
         else:
-            self.same_label[digest(target)].append((split, case.label))
+            self.same_label[digest(target)].append((split, sample.label))
         if image is not None and split in ("train", "all"):
             sums = channel_sums(image, torch.from_numpy(target != IGNORE))
             self.sums = sums if self.sums is None else tuple(a + b for a, b in zip(self.sums, sums))
@@ -243,7 +245,7 @@ class Seen:
         )
         lines = [
             "",
-            f"{split}: {count} cases, {sum(self.encodings[split].values())} labels that can be read",
+            f"{split}: {count} samples, {sum(self.encodings[split].values())} labels that can be read",
             f"  image sizes: {tally(sizes)}",
             f"  image modes: {tally(self.modes[split])}",
             f"  labels are read as: {tally(self.encodings[split])}",
@@ -267,7 +269,7 @@ class Seen:
         return lines
 
     def suggest(self):
-        """Mean, std and class weights for train.py's flags, from the training cases."""
+        """Mean, std and class weights for train.py's flags, from the training samples."""
         if self.sums is None or not self.sums[0]:
             return []
         words = [
@@ -283,7 +285,7 @@ class Seen:
         ]
 
     def judge(self, names):
-        """(errors, warnings) that no single case shows."""
+        """(errors, warnings) that no single sample shows."""
         errors, warnings = [], []
         for group in self.same_image.values():
             if len(group) > 1:

@@ -1,10 +1,9 @@
 """Pictures of what a model makes of the first images of a data set."""
 
 from src.inference import decide, predict_probs
-
-from .metrics import SegmentationCounts
-from .pictures import as_colours
-from .plotting import save_prediction_grid
+from train_utils.metrics import SegmentationCounts
+from train_utils.reporting.curves import save_prediction_grid
+from train_utils.reporting.pictures import as_rgb
 
 
 def draw_predictions(
@@ -12,10 +11,10 @@ def draw_predictions(
 ):
     """Draws the first images with truth, prediction and errors; what is not judged is drawn as background.
 
-    dataset: read(i) gives the raw pair, [i] the model's input, cases[i].name the title. colours: see save_prediction_grid.
+    dataset: read(i) gives the raw pair, [i] the model's input, samples[i].name the title. colours: see save_prediction_grid.
     """
     rows = []
-    for i, case in enumerate(dataset.cases[:count]):
+    for i, sample in enumerate(dataset.samples[:count]):
         image, target = dataset.read(i)
         probs = predict_probs(model, dataset[i][0][None].to(device), amp_dtype)
         prediction = decide(probs)[0].cpu().masked_fill(target == ignore_index, 0)
@@ -23,8 +22,8 @@ def draw_predictions(
         counts.update(target, prediction, probs[0].cpu())
         rows.append(
             {
-                "name": case.name,
-                "image": as_colours(image),
+                "name": sample.name,
+                "image": as_rgb(image),
                 "target": target.numpy(),
                 "prediction": prediction.numpy(),
                 "score": counts.mean_dice(),

@@ -6,19 +6,26 @@ from pathlib import Path
 
 import torch
 
-from my_dataset import DataError
+from run.data import (
+    class_table,
+    evaluation_loader,
+    held_out_samples,
+    labelled_test_samples,
+    make_dataset,
+)
+from src.errors import UserError
 from src.inference import Flips
 from train_utils import checkpoint as checkpoints
-from train_utils import judge, report, results, summarize
-from train_utils.distributed_utils import from_main, is_main_process, log
-from train_utils.evidence import Evidence
-from train_utils.model_flags import describe_model
-from train_utils.pictures import as_colours, fill_colours
-from train_utils.preview import draw_predictions
+from train_utils import judge, summarize
+from train_utils.cli.model_flags import describe_model
+from train_utils.distributed_utils import broadcast_from_rank_zero, is_main_process, log
+from train_utils.reporting import report
+from train_utils.reporting import text_files as results
+from train_utils.reporting.grids import draw_predictions
+from train_utils.reporting.pictures import as_rgb, with_default_colours
+from train_utils.reporting.report_data import ReportData
+from train_utils.resume import check_classes, make_model
 from transforms import eval_preset
-
-from .data import class_table, held_out_cases, judge_loader, labelled_test_cases, make_dataset
-from .state import check_classes, make_model
 
 # What --val means for the choice of the epoch and of the threshold; stands in the output of every run.
 SELECTION = {
@@ -48,13 +55,13 @@ def describe_origin(paths, members, flips=False):
     }
 
 
-def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin):
-    """Judges the model on the test cases, writes test_scores.json, and prints the scores. Returns the data set."""
+def score_test(args, model, checkpoint, origin, samples, device, amp_dtype, begin):
+    """Judges the model on the test samples, writes test_scores.json, and prints the scores. Returns the data set."""
     dataset, _ = make_dataset(
-        args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), "test"
+        args, samples, eval_preset(checkpoint["mean"], checkpoint["std"]), "test"
     )
     evidence = gather_evidence(args, dataset) if args.report else None
-    loader = judge_loader(args, dataset, device)
+    loader = evaluation_loader(args, dataset, device)
     counts = judge(
         model,
         loader,
@@ -74,7 +81,7 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
             **origin,
             "threshold": checkpoint["threshold"],
             "scores": scores,
-            "images": results.image_rows([case.name for case in cases], counts),
+            "images": results.image_rows([sample.name for sample in samples], counts),
         }
         results.write_json(Path(args.output_dir) / "test_scores.json", content)
         if evidence:
@@ -84,7 +91,7 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
                 content,
                 evidence,
                 dataset.classes.names,
-                lambda i: as_colours(dataset.read(i)[0]),
+                lambda i: as_rgb(dataset.read(i)[0]),
             )
     log(results.score_table(scores, dataset.classes.names, checkpoint["threshold"]))
     return dataset
@@ -92,14 +99,16 @@ def score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
 
 def gather_evidence(args, dataset):
     """What judge() fills for the report: knows the labels without any ROI, and the second observer's, where there are."""
-    frames = dataset.with_cases([replace(case, roi=None) for case in dataset.cases])
-    seconds = dataset.with_cases([replace(case, label=case.second) for case in dataset.cases])
+    frames = dataset.with_samples([replace(sample, roi=None) for sample in dataset.samples])
+    seconds = dataset.with_samples(
+        [replace(sample, label=sample.second) for sample in dataset.samples]
+    )
     every = range(len(dataset))
-    return Evidence(
+    return ReportData(
         args.num_classes,
         [dataset.read(i)[1] for i in every],
         [frames.read(i)[1] for i in every],
-        [seconds.read(i)[1] if dataset.cases[i].second else None for i in every],
+        [seconds.read(i)[1] if dataset.samples[i].second else None for i in every],
     )
 
 
@@ -108,7 +117,7 @@ def load_members(args, paths):
     by their own description. Plain weights say nothing of themselves: they are of the flags' model, mean and std."""
     members = [make_model(args, paths[0])]
     for path in paths[1:]:
-        checkpoint = from_main(lambda: checkpoints.load(path))
+        checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load(path))
         if "format" in checkpoint:
             members.append((checkpoints.model_of(checkpoint, path), checkpoint))
         else:
@@ -133,13 +142,13 @@ def test_only(args, device, amp_dtype, begin):
     paths = args.weights or [args.resume]
     members = load_members(args, paths)
     if not (args.mean and args.std):
-        raise DataError(
+        raise UserError(
             f"{paths[0]}: does not say which mean and std it was trained with; give --mean and --std"
         )
     for path, (member, _) in zip(paths, members):
         checkpoints.prune(member, args.prune, path)
     if args.threshold is not None and args.num_classes > 2:
-        raise DataError(
+        raise UserError(
             f"--threshold: the model has {args.num_classes} classes; each pixel gets the most probable one"
         )
     if args.held_out:
@@ -150,16 +159,16 @@ def test_only(args, device, amp_dtype, begin):
     if args.threshold is not None:
         checkpoint["threshold"] = args.threshold
     origin = describe_origin(paths, [checkpoint for _, checkpoint in members], args.flips)
-    cases = labelled_test_cases(args)
-    if not cases:
-        raise DataError(
+    samples = labelled_test_samples(args)
+    if not samples:
+        raise UserError(
             f"{args.data_path}: there are no test images, or they have no labels to score by; predict.py "
             "segments them"
         )
     for folder in filter(None, (args.output_dir, args.report)):
         checkpoints.prepare_folder(folder)
     model = model.to(device, memory_format=torch.channels_last)
-    dataset = score_test(args, model, checkpoint, origin, cases, device, amp_dtype, begin)
+    dataset = score_test(args, model, checkpoint, origin, samples, device, amp_dtype, begin)
     if is_main_process():
         draw_predictions(
             Path(args.output_dir) / "predictions.png",
@@ -168,7 +177,7 @@ def test_only(args, device, amp_dtype, begin):
             device,
             amp_dtype,
             dataset.classes.names,
-            fill_colours(dataset.classes.colours),
+            with_default_colours(dataset.classes.colours),
         )
 
 
@@ -178,14 +187,14 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
     Writes held_out_scores.json, with the threshold that all these images choose.
     """
     parts = [
-        held_out_cases(args, checkpoint, path) for path, (_, checkpoint) in zip(paths, members)
+        held_out_samples(args, checkpoint, path) for path, (_, checkpoint) in zip(paths, members)
     ]
     check_one_set(paths, members, parts)
     checkpoints.prepare_folder(args.output_dir)
     counts = []
-    for path, (model, checkpoint), cases in zip(paths, members, parts):
+    for path, (model, checkpoint), samples in zip(paths, members, parts):
         dataset, _ = make_dataset(
-            args, cases, eval_preset(checkpoint["mean"], checkpoint["std"]), f"held out by {path}"
+            args, samples, eval_preset(checkpoint["mean"], checkpoint["std"]), f"held out by {path}"
         )
         model = (Flips(model) if args.flips else model).to(
             device, memory_format=torch.channels_last
@@ -193,7 +202,7 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
         counts.append(
             judge(
                 model,
-                judge_loader(args, dataset, device),
+                evaluation_loader(args, dataset, device),
                 device,
                 args.num_classes,
                 amp_dtype=amp_dtype,
@@ -218,7 +227,7 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
                     for path, part in zip(paths, counts)
                 ],
                 "images": results.image_rows(
-                    [case.name for cases in parts for case in cases], total
+                    [sample.name for samples in parts for sample in samples], total
                 ),
             },
         )
@@ -230,13 +239,13 @@ def score_held_out(args, paths, members, device, amp_dtype, begin):
 
 
 def check_one_set(paths, members, parts):
-    """DataError unless the held-out cases `parts` are different images that are read alike; says which scores are flattered,
+    """UserError unless the held-out samples `parts` are different images that are read alike; says which scores are flattered,
     and what is held out by none."""
     seen, known = set(), set()
-    for path, (_, checkpoint), cases in zip(paths, members, parts):
-        names, first = {case.name for case in cases}, members[0][1]
+    for path, (_, checkpoint), samples in zip(paths, members, parts):
+        names, first = {sample.name for sample in samples}, members[0][1]
         if names & seen:
-            raise DataError(
+            raise UserError(
                 f"{path}: a file before it has held out {', '.join(sorted(names & seen))}, too; give one file for "
                 "each fold"
             )
@@ -247,7 +256,7 @@ def check_one_set(paths, members, parts):
             ("in_channels", *(each["model_kwargs"]["in_channels"] for each in (checkpoint, first))),
         ):
             if own != wanted:
-                raise DataError(
+                raise UserError(
                     f"{path}: was trained with {what} {own}, {paths[0]} with {wanted}; images that are read in two "
                     "ways are not counted together"
                 )

@@ -2,7 +2,7 @@
 
 import torch
 
-from .files import IGNORE
+from src.image_io import IGNORE
 
 
 def channel_sums(image, inside):

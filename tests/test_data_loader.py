@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from my_dataset import SegmentationDataset, list_cases
+from my_dataset import SegmentationDataset, list_samples
 from tests.made import ids_of, photograph_of, write_folder
-from train_utils.crop_loader import CropLoader, StackedImages, cores, make_loader
+from train_utils.data_loader import CropLoader, StackedImages, cores, make_loader
 from train_utils.distributed_utils import EpochBatches
 from transforms import RandomAffineCrops
 
@@ -17,10 +17,10 @@ CROPS = RandomAffineCrops(40, [0.5] * 3, [0.25] * 3)
 
 def loaders(root, workers=0, repeats=2):
     """The same run by both ways: (stacked, from files)."""
-    cases = list_cases("folder", root)["all"]
+    samples = list_samples("folder", root)["all"]
     both = []
     for cache in (True, False):
-        dataset = SegmentationDataset(cases, cache=cache)
+        dataset = SegmentationDataset(samples, cache=cache)
         dataset.count_pixels()
         assert dataset.fits_in_memory() == cache
         batches = EpochBatches(len(dataset), 3, seed=0, repeats=repeats)
@@ -57,13 +57,13 @@ def test_images_of_several_sizes_give_the_same_crops_whatever_they_are_padded_to
 
 
 def test_the_cache_keeps_as_much_as_its_limit_holds(tmp_path):
-    cases = list_cases("folder", write_folder(tmp_path, count=3))["all"]
+    samples = list_samples("folder", write_folder(tmp_path, count=3))["all"]
     item = 4 * 64 * 72  # bytes: three channels and the target
     for limit, kept in ((0, 0), (item - 1, 0), (2 * item, 2), (3 * item, 3)):
-        dataset = SegmentationDataset(cases, cache=limit)
+        dataset = SegmentationDataset(samples, cache=limit)
         dataset.count_pixels()
-        for case in cases:  # what was kept is not read again
-            case.image.rename(case.image.with_suffix(".away"))
+        for sample in samples:  # what was kept is not read again
+            sample.image.rename(sample.image.with_suffix(".away"))
         found = 0
         for i in range(3):
             try:
@@ -71,21 +71,21 @@ def test_the_cache_keeps_as_much_as_its_limit_holds(tmp_path):
                 found += 1
             except ValueError:
                 pass
-        for case in cases:
-            case.image.with_suffix(".away").rename(case.image)
+        for sample in samples:
+            sample.image.with_suffix(".away").rename(sample.image)
         assert found == kept and dataset.fits_in_memory() == (kept == 3)
 
 
 def test_padding_counts_towards_the_limit(tmp_path):
     write_folder(tmp_path, count=3, size=(40, 100))
     write_folder(tmp_path, count=3, first=3, size=(100, 40))
-    dataset = SegmentationDataset(list_cases("folder", tmp_path)["all"], cache=6 * 4 * 4000)
+    dataset = SegmentationDataset(list_samples("folder", tmp_path)["all"], cache=6 * 4 * 4000)
     dataset.count_pixels()
     assert len(dataset._cache) == 6 and not dataset.fits_in_memory()
 
 
 def test_workers_prefetch_and_pinned_memory_set_themselves_and_can_be_set(tmp_path):
-    dataset = SegmentationDataset(list_cases("folder", write_folder(tmp_path, count=2))["all"])
+    dataset = SegmentationDataset(list_samples("folder", write_folder(tmp_path, count=2))["all"])
     plain = make_loader(dataset, CPU)
     assert (plain.num_workers, plain.pin_memory, plain.prefetch_factor) == (0, False, None)
     assert make_loader(dataset, CPU, in_memory=False).num_workers == min(8, cores())
@@ -120,7 +120,7 @@ def test_mirroring_can_be_left_and_right_alone(flip_prob, upside_down, seen):
     crops = RandomAffineCrops(
         32, [0.5], [0.25], rotate=0, flip_prob=flip_prob, upside_down=upside_down
     )
-    matrices = crops.draw_crops(
+    matrices = crops.random_matrices(
         torch.tensor([[48, 48]] * 200), (48, 48), torch.Generator().manual_seed(0)
     )
     assert {
@@ -129,8 +129,8 @@ def test_mirroring_can_be_left_and_right_alone(flip_prob, upside_down, seen):
 
 
 def test_resizing_at_reading_takes_true_pixels_of_the_label(tmp_path):
-    case = list_cases("folder", write_folder(tmp_path, count=1))["all"][0]
-    image, target = SegmentationDataset([case], size=(32, 36))[0]
+    sample = list_samples("folder", write_folder(tmp_path, count=1))["all"][0]
+    image, target = SegmentationDataset([sample], size=(32, 36))[0]
     assert (
         image.shape == (3, 32, 36)
         and target.shape == (32, 36)

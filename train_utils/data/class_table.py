@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import (
+from src.errors import UserError
+from src.image_io import (
     IGNORE,
     MANY_CLASSES,
-    DataError,
     list_values,
     numbers_of,
     open_image,
@@ -147,7 +147,7 @@ def find_table(root, file, default):
     folder = Path(root) if Path(root).is_dir() else Path(root).parent
     found = [folder / name for name in TABLE_NAMES if (folder / name).is_file()]
     if len(found) > 1:
-        raise DataError(
+        raise UserError(
             f"{found[0]} and {found[1]} are both there; keep one, or name one by --classes"
         )
     return read_table(found[0]) if found else default
@@ -156,7 +156,7 @@ def find_table(root, file, default):
 def read_table(path):
     """The ClassTable of a .csv (columns id, name, colour, ignore) or a .json (a list of such objects).
 
-    Rows of one id are further colours of its class; an ignored row's pixels become IGNORE. DataError names the row.
+    Rows of one id are further colours of its class; an ignored row's pixels become IGNORE. UserError names the row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -166,9 +166,9 @@ def read_table(path):
         else:
             rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such class table") from None
+        raise UserError(f"{path}: there is no such class table") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
+        raise UserError(
             f"{path}: cannot be read as a class table ({error}); it is like: {EXAMPLE}"
         ) from None
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
@@ -178,17 +178,17 @@ def read_table(path):
         or not rows
         or not all(isinstance(row, dict) and "id" in row for row in rows)
     ):
-        raise DataError(
+        raise UserError(
             f"{path}: is no class table; it is a list of rows with an id each, like: {EXAMPLE}"
         )
     return build_table([read_row(path, number, row) for number, row in enumerate(rows, 1)], path)
 
 
 def read_row(path, number, row):
-    """(id, name, colour or None, ignored) of one row; DataError if something in it cannot be."""
+    """(id, name, colour or None, ignored) of one row; UserError if something in it cannot be."""
 
     def refuse(what):
-        raise DataError(f"{path}: row {number}: {what}")
+        raise UserError(f"{path}: row {number}: {what}")
 
     try:
         value = int(str(row["id"]).strip())
@@ -230,22 +230,22 @@ def read_colour(text):
 
 
 def build_table(rows, path):
-    """The ClassTable of (id, name, colour, ignored) rows; DataError where they contradict each other."""
+    """The ClassTable of (id, name, colour, ignored) rows; UserError where they contradict each other."""
     ignored = {value for value, _, _, skip in rows if skip}
     counted = {}  # id → first row of it
     for value, name, colour, skip in rows:
         if not skip:
             counted.setdefault(value, (name, colour))
     if ignored & counted.keys():
-        raise DataError(f"{path}: the id {min(ignored & counted.keys())} is both ignored and not")
+        raise UserError(f"{path}: the id {min(ignored & counted.keys())} is both ignored and not")
     if not 2 <= len(counted) <= MAX_CLASSES:
-        raise DataError(
+        raise UserError(
             f"{path}: has {len(counted)} classes that count; it takes 2 to {MAX_CLASSES}, the background "
             "included"
         )
     names = [counted[value][0] for value in sorted(counted)]
     if len(set(names)) < len(names):
-        raise DataError(
+        raise UserError(
             f"{path}: two classes are called {max(names, key=names.count)!r}; rows of one class have one id"
         )
     numbers = {value: index for index, value in enumerate(sorted(counted))} | dict.fromkeys(
@@ -254,7 +254,7 @@ def build_table(rows, path):
     palette = {}
     for value, _, colour, _ in rows:
         if colour is not None and palette.setdefault(colour, numbers[value]) != numbers[value]:
-            raise DataError(f"{path}: the colour {colour} stands for two classes")
+            raise UserError(f"{path}: the colour {colour} stands for two classes")
     colours = [counted[value][1] for value in sorted(counted)]
     return ClassTable(tuple(names), tuple(colours), numbers, palette)
 
@@ -267,7 +267,7 @@ def read_label(path, table, max_pixels=None):
 
     A palette or RGB picture is read by its colours if all of them are in the table, else by its numbers (palette
     indices; equal channels); a grey picture by its numbers, else by its greys as colours. With two classes 0/255 is read
-    like 0/1. DataError lists the values or colours that the table lacks, how many pixels have each, and the file.
+    like 0/1. UserError lists the values or colours that the table lacks, how many pixels have each, and the file.
     """
     if table.any_pair:
         mask, found = read_binary(path, "label", max_pixels)
@@ -283,7 +283,7 @@ def read_label(path, table, max_pixels=None):
     for kind in order:
         if readings[kind] is not None and not (readings[kind] == UNKNOWN).any():
             return readings[kind], encoding_name(image.mode, kind, numbers, table)
-    raise DataError(unknown_values(path, table, numbers, colours, readings))
+    raise UserError(unknown_values(path, table, numbers, colours, readings))
 
 
 def contradiction(encodings):

@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from src.inference import decide
-
-from .metrics import SegmentationCounts, dice_from_confusion, summarize
+from train_utils.metrics import SegmentationCounts, dice_from_confusion, summarize
 
 THICK = 3  # px, from which on a vessel is thick
 
 
-class Judged:
+class ScoredImages:
     """Counts over a set of images (`counts`), and the scores of each image alone (`images`, dicts of summarize())."""
 
     def __init__(self, num_classes):
@@ -36,7 +35,7 @@ class Judged:
         return (float(np.mean(values)), float(np.std(values))) if values else (math.nan, math.nan)
 
 
-class Evidence:
+class ReportData:
     """Handed to judge() as `observe`: called with the probabilities of the images, one after the other.
 
     Args:
@@ -46,11 +45,11 @@ class Evidence:
         seconds: for two classes, a list of a second observer's labels [H, W], with None for images without; or None.
 
     After the last image:
-        roi: Judged inside the ROI.
-        frame: Judged over the whole frame, where what lies outside the ROI is predicted as background: the prediction of
+        roi: ScoredImages inside the ROI.
+        frame: ScoredImages over the whole frame, where what lies outside the ROI is predicted as background: the prediction of
             someone who has the ROI mask, and the convention of papers that score the whole frame.
-        raw: Judged over the whole frame with the model's own output outside the ROI, which it never learned.
-        observer: Judged inside the ROI, the second observer's label being the prediction; its AUC means nothing.
+        raw: ScoredImages over the whole frame with the model's own output outside the ROI, which it never learned.
+        observer: ScoredImages inside the ROI, the second observer's label being the prediction; its AUC means nothing.
         found, observer_found: int64 [2, 2], row 0 for thin and row 1 for thick vessels: pixels found, pixels in all.
         predictions: list of uint8 [H, W].
     """
@@ -58,7 +57,9 @@ class Evidence:
     def __init__(self, num_classes, targets, frames, seconds=None, ignore_index=255):
         self.targets, self.frames, self.seconds = targets, frames, seconds or [None] * len(targets)
         self.ignore_index, self.binary = ignore_index, num_classes == 2
-        self.roi, self.frame, self.raw, self.observer = (Judged(num_classes) for _ in range(4))
+        self.roi, self.frame, self.raw, self.observer = (
+            ScoredImages(num_classes) for _ in range(4)
+        )
         self.found, self.observer_found = (torch.zeros(2, 2, dtype=torch.int64) for _ in range(2))
         self.predictions = []
 

@@ -8,26 +8,25 @@ from pathlib import Path
 import torch
 
 from my_dataset import DATASETS
+from run.data import class_table
 from src import MODELS, build_model
 from src.unet_original import legal_side
 from train_utils import checkpoint as checkpoints
-from train_utils import results
+from train_utils.cli.flags import parse_args
+from train_utils.cli.model_flags import MODEL_FLAGS, describe_model
+from train_utils.cli.model_table import model_table
+from train_utils.cli.presets import PRESETS
 from train_utils.distributed_utils import (
-    from_main,
-    gather_objects,
+    all_gather_objects,
+    broadcast_from_rank_zero,
     is_main_process,
     log,
     rank,
     world_size,
 )
-from train_utils.flags import parse_args
 from train_utils.lr_scheduler import extend, plan_schedule, poly_factor
-from train_utils.model_flags import MODEL_FLAGS, describe_model
-from train_utils.model_table import model_table
-from train_utils.pictures import fill_colours
-from train_utils.presets import PRESETS
-
-from .data import class_table
+from train_utils.reporting import text_files as results
+from train_utils.reporting.pictures import with_default_colours
 
 
 def make_model(args, path=""):
@@ -36,13 +35,15 @@ def make_model(args, path=""):
     build = partial(build_model, description["model_name"], **description["model_kwargs"])
     model, checkpoint = build(), {}
     if path:
-        checkpoint = from_main(lambda: checkpoints.load(path))
+        checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load(path))
         checkpoints.check_description(checkpoint, description, path)
         checkpoints.load_weights(model, checkpoint, path)
     elif (
         args.pretrain_backbone
     ):  # the file with the ImageNet weights need only be on the first machine
-        model.load_state_dict(from_main(lambda: build(pretrain_backbone=True).state_dict()))
+        model.load_state_dict(
+            broadcast_from_rank_zero(lambda: build(pretrain_backbone=True).state_dict())
+        )
     return model, checkpoint
 
 
@@ -98,7 +99,7 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
             "split": split,
         }
     if checkpoint["split"] != split:
-        raise checkpoints.CheckpointError(
+        raise checkpoints.UserError(
             f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
             "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
             "(--weights begins from this one's weights)"
@@ -144,10 +145,10 @@ def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
 
 
 def check_classes(args, checkpoint, path):
-    """CheckpointError if the checkpoint read from `path` has other classes than the data; plain weights have none."""
+    """UserError if the checkpoint read from `path` has other classes than the data; plain weights have none."""
     names = list(class_table(args).names)
     if checkpoint.get("class_names", names) != names:
-        raise checkpoints.CheckpointError(
+        raise checkpoints.UserError(
             f"{path}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
             f"table {', '.join(names)}; bring back the run's own table (--classes FILE)"
         )
@@ -164,7 +165,7 @@ def restore_randomness(args, checkpoint):
 
 def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
     """Writes the epoch's checkpoints and text files. The best first: killed in between, the epoch is run once more."""
-    random_states = gather_objects(checkpoints.random_state())
+    random_states = all_gather_objects(checkpoints.random_state())
     if not is_main_process():
         return
     classes = class_table(args)
@@ -172,7 +173,7 @@ def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
         **describe_model(args),
         "model": model.state_dict(),
         "class_names": list(classes.names),
-        "class_colours": fill_colours(classes.colours).tolist(),
+        "class_colours": with_default_colours(classes.colours).tolist(),
         "class_ids": classes.ids,
         "resize": args.resize,
         "mean": args.mean,

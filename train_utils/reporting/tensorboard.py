@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 
-class Board:
+class TensorBoardLogger:
     """Logs to `folder`, or does nothing if that is None, so that callers need not ask."""
 
     def __init__(self, folder):

@@ -1,1 +1,0 @@
-"""Files → cases → (image, target): decoding, class tables, the layouts of data sets, splits, and the label doctor."""

@@ -1,0 +1,1 @@
+"""The command lines of the scripts: everything that knows argparse."""
