@@ -1,63 +1,63 @@
-"""Time of criterion() forward and backward against the tutorials' loops, and how far the two differ.
-
-    python -m tests.benchmarks.criterion [--device cpu|cuda] [--rounds 5]
-
-Logits of 8 images of 480² and 11 classes; both take turns in one process.
-"""
+"""Forward and backward of the criterion, of random logits and targets."""
 
 import argparse
-import statistics
-import time
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from src.device import pick_device, synchronize
-from tests.benchmarks.tutorial_loss import tutorial_criterion
+from src.device import reuse_freed_memory
+from tests.benchmarks import tutorial
+from tests.benchmarks.compare import Task
 from train_utils import criterion
-from train_utils.reporting.text_files import machine_name
 
 
-def timed(loss_of, logits, device):
-    """(seconds, loss, gradient) of one forward and backward pass."""
-    logits = logits.clone().requires_grad_()
-    synchronize(device)
-    start = time.perf_counter()
-    loss = loss_of(logits)
-    loss.backward()
-    synchronize(device)
-    return time.perf_counter() - start, loss.item(), logits.grad
+def make_task(
+    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor],
+    options: argparse.Namespace,
+    device: torch.device,
+) -> Task:
+    """loss_of: function of (logits, target, weight)."""
+    count, classes, side = options.batch_size, options.classes, options.size
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, classes, side, side, generator=generator).to(device)
+    target = torch.randint(0, classes, (count, side, side), generator=generator)
+    target[:, : side // 10] = 255
+    target = target.to(device)
+    weight = (torch.rand(classes, generator=generator) + 0.5).to(device)
+    logits.requires_grad_()
+
+    def run() -> Tensor:
+        logits.grad = None
+        loss = loss_of(logits, target, weight)
+        loss.backward()
+        return loss
+
+    def result(loss: Tensor) -> float:
+        return loss.item()
+
+    return Task(run, count, result)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    device = pick_device(args.device)
-    torch.manual_seed(0)
-    logits = torch.randn(8, 11, 480, 480, device=device)
-    target = torch.randint(0, 11, (8, 480, 480), device=device)
-    target[:, :48] = 255
-    weight = torch.rand(11, device=device) + 0.5
-    ways = {
-        "loops": lambda x: tutorial_criterion(x, target, weight, 11, 255),
-        "criterion": lambda x: criterion({"out": x}, target, weight, 11, ignore_index=255),
-    }
-    for way in ways.values():  # warm-up
-        timed(way, logits, device)
-    rounds = [
-        {name: timed(way, logits, device) for name, way in ways.items()} for _ in range(args.rounds)
-    ]
-    print(f"{machine_name(device)}, torch {torch.__version__}, logits {list(logits.shape)}")
-    for name in ways:
-        print(f"{name:<10}{statistics.median(r[name][0] for r in rounds):8.3f} s")
-    print(f"ratio     {statistics.median(r['loops'][0] / r['criterion'][0] for r in rounds):8.2f}")
-    (_, a, grad_a), (_, b, grad_b) = rounds[0].values()
-    print(
-        f"difference of the losses {abs(a - b):.1e}, of the gradients {(grad_a - grad_b).abs().max():.1e} "
-        f"(largest gradient {grad_a.abs().max():.1e})"
+def tutorial_task(options: argparse.Namespace, device: torch.device) -> Task:
+    """Loops over images and classes."""
+    return make_task(
+        lambda logits, target, weight: tutorial.criterion(logits, target, weight, options.classes),
+        options,
+        device,
     )
 
 
-if __name__ == "__main__":
-    main()
+def our_task(options: argparse.Namespace, device: torch.device) -> Task:
+    """train_utils.criterion."""
+    reuse_freed_memory(device)
+    return make_task(
+        lambda logits, target, weight: criterion(
+            {"out": logits}, target, weight, options.classes, ignore_index=255
+        ),
+        options,
+        device,
+    )
+
+
+WAYS = {"tutorial": tutorial_task, "ours": our_task}
