@@ -1,66 +1,82 @@
-"""Channel means and standard deviations of the training images' pixels inside the ROI, for train.py's --mean and --std."""
+"""Mean and std of each channel over the training images' valid pixels, for train.py's flags."""
 
-from my_dataset import DATASETS, SegmentationDataset, find_table, list_samples
-from train_utils.cli.parser import Parser, number, run_script
+import argparse
+
+from my_dataset import DATASETS, SegmentationDataset, list_samples
+from train_utils.cli.parser import Parser, number
+from train_utils.cli.script import run_script
+from train_utils.data.class_table import find_table
 from train_utils.data.splits import read_split, samples_by_name
-from train_utils.data.statistics import statistics
+from train_utils.data.statistics import channel_statistics
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags."""
     parser = Parser(prog="compute_mean_std.py", description=__doc__)
-    parser.add_argument(
-        "--data-path", default="./", help="folder that holds the data set (default: here)"
+    add = parser.add_argument
+    add("--data-path", default="./", help="folder that holds the dataset (default: here)")
+    add(
+        "--dataset",
+        default="drive",
+        choices=sorted(DATASETS),
+        help="a row of DATASETS in my_dataset.py (default: drive)",
     )
-    parser.add_argument("--dataset", default="drive", choices=sorted(DATASETS))
-    parser.add_argument(
-        "--classes", default="", metavar="FILE", help="class table of the labels, see train.py"
+    add(
+        "--classes",
+        default="",
+        metavar="FILE",
+        help="class table of the labels (default: as for train.py)",
     )
-    parser.add_argument(
+    add(
         "--split-file",
         default="",
         metavar="FILE",
-        help="split.json of a run: count its training images alone",
+        help="split.json of a run: use its training images (default: the dataset's)",
     )
-    parser.add_argument(
+    add(
         "--in-channels",
         type=number(int, minimum=1),
         default=3,
-        help="1: grey, 3: colours, or the files' own number",
+        help="1: grey, 3: RGB, or the number of the files (default: 3)",
     )
-    parser.add_argument(
-        "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded"
+    add(
+        "--max-pixels",
+        type=number(int, minimum=1),
+        help="largest image that is decoded (default: Pillow's limit, 89 million)",
     )
     return parser.parse_args(argv)
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Prints mean and std in two ways, and the flags to use them."""
     splits = list_samples(args.dataset, args.data_path)
     samples = splits.get("train") or splits["all"]
+    kind = "training images"
     if args.split_file:
         samples = samples_by_name(splits, read_split(args.split_file))[0]
-    classes = find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"])
-    found = statistics(
-        SegmentationDataset(
-            samples, classes, cache=False, channels=args.in_channels, max_pixels=args.max_pixels
-        )
+    elif "all" in splits:
+        kind = "images, not split yet (--split-file does)"
+    dataset = SegmentationDataset(
+        samples,
+        find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"]),
+        cache=False,
+        channels=args.in_channels,
+        max_pixels=args.max_pixels,
     )
-    flags = {}
-    for kind, (mean, std) in found.items():
-        flags[kind] = [
-            " ".join(f"{value:.3f}" for value in values.tolist()) for values in (mean, std)
-        ]
+    statistics = channel_statistics(dataset)
+    pooled, per_image = (as_flags(statistics[name]) for name in ("pooled", "per image"))
     channels = {1: "grey", 3: "channels R G B"}.get(
         args.in_channels, f"{args.in_channels} channels"
     )
-    kind = (
-        "training images"
-        if args.split_file or "all" not in splits
-        else "images, not split yet (--split-file does)"
-    )
     print(f"{len(samples)} {kind}, pixels inside the ROI, scaled to 0-1, {channels}")
-    print("pooled over all pixels:       mean {}   std {}".format(*flags["pooled"]))
-    print("mean over images of each's:   mean {}   std {}".format(*flags["per image"]))
-    print("use them:  python train.py --mean {} --std {}".format(*flags["pooled"]))
+    print("pooled over all pixels:       mean {}   std {}".format(*pooled))
+    print("mean over images of each's:   mean {}   std {}".format(*per_image))
+    print("use them:  python train.py --mean {} --std {}".format(*pooled))
+
+
+def as_flags(mean_and_std: tuple) -> list[str]:
+    """The values of --mean and --std as text."""
+    return [" ".join(f"{value:.3f}" for value in values.tolist()) for values in mean_and_std]
 
 
 if __name__ == "__main__":

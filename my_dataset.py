@@ -1,109 +1,98 @@
-"""Data sets: lists of samples (image, label, region of interest), the one class that reads them, and the DATASETS table.
+"""Datasets: the class that reads samples (image, label, region of interest), the DATASETS table.
 
-An item is (image uint8 [C, H, W], target uint8 [H, W]). A target pixel that is not to be judged is IGNORE from here
-on, and nothing after this file needs to know why. How files are decoded, labels read and layouts listed is in readers/.
+An item is (image uint8 [C, H, W], target uint8 [H, W]). A target pixel that is ignored is IGNORE
+from here on, and no later code needs to know why. How files are decoded is in src/image_io.py; how
+labels are read, and which files belong together, is in train_utils/data/.
 
-`python my_dataset.py check --dataset NAME --data-path DIR` looks at a data set and says what it found.
+`python my_dataset.py check --dataset NAME --data-path DIR` checks a dataset and says what it found.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.errors import UserError
-from src.image_io import (
-    IGNORE,
-    IMAGE_SUFFIXES,
-    image_files,
-    read_binary,
-    read_image,
-    resize_image,
-    resize_target,
-)
-from train_utils.data import layouts
-from train_utils.data.class_table import (
-    BINARY,
-    CAMVID,
-    ClassTable,
-    contradiction,
-    find_table,
-    read_label,
-    two_classes,
-)
-from train_utils.data.layouts import Sample
-from train_utils.data.splits import fold, hold_out
+from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
+from train_utils.data import layouts, public_datasets
+from train_utils.data.class_table import BINARY, ClassTable, two_classes
+from train_utils.data.labels import conflicting_encodings, read_label
+from train_utils.data.samples import Sample
+from train_utils.distributed_utils import log
 
 __all__ = [
-    "BINARY",
-    "CAMVID",
     "DATASETS",
+    "Data",
     "IGNORE",
-    "IMAGE_SUFFIXES",
-    "Sample",
-    "ClassTable",
-    "UserError",
     "DriveDataset",
+    "Sample",
     "SegmentationDataset",
-    "find_table",
-    "fold",
-    "hold_out",
-    "image_files",
-    "list_samples",
     "list_drive",
-    "read_binary",
-    "read_image",
-    "resize_image",
+    "list_samples",
+    "open_dataset",
 ]
+
+PROBLEMS_SHOWN = 12  # of the files that do not fit together
+Pair = tuple[Tensor, Tensor]
 
 
 class SegmentationDataset(Dataset):
-    """Samples of any data set. Item: (image, target), as `transforms` makes them from the pair of the file's head.
+    """The samples of any dataset. Item: (image, target), after `transforms`.
 
     Args:
-        samples: list of Sample, each with a label. Pixels outside the ROI mask become IGNORE.
+        samples: each with a label. Pixels outside the ROI mask become IGNORE.
         classes: the ClassTable that the labels are read by.
-        transforms: callable on (image, target), or None.
-        cache: decoded images to keep in memory after the first read: all (True), none (False), or as many as fit into
-            this number of bytes.
+        transforms: function of (image, target), or None.
+        cache: decoded images to keep in memory after the first read: all (True), none (False), or
+            as many as fit into this number of bytes.
         channels: of the image, see read_image.
-        size: (height, width) that images and targets are resized to when they are read; None: their own.
+        size: (height, width) to which images and targets are resized when read; None: their own.
         max_pixels: largest image that is decoded; None: Pillow's limit.
     """
 
     def __init__(
         self,
-        samples,
-        classes=BINARY,
-        transforms=None,
-        cache=True,
-        channels=3,
-        size=None,
-        max_pixels=None,
-    ):
+        samples: Sequence[Sample],
+        classes: ClassTable = BINARY,
+        transforms: Callable | None = None,
+        cache: bool | float = True,
+        channels: int = 3,
+        size: Sequence[int] | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
         self.samples, self.classes, self.transforms = list(samples), classes, transforms
         self.channels, self.size, self.max_pixels = channels, size, max_pixels
         self.cache_limit = float("inf") if cache is True else int(cache)
-        self._cache, self.cached_bytes = {}, 0
+        self._cache = {}  # index → (image, target)
+        self.cached_bytes = 0
         self.sizes = {}  # index → (height, width) of the samples read so far
-        self.encodings = {}  # how the labels read so far said their classes → [how many, example path]
+        self.encodings = {}  # how labels are encoded → [number of labels, path of one]
 
-    def with_samples(self, samples):
-        """Other samples, read in the same way, as they are and without memory."""
+    def with_samples(
+        self, samples: Sequence[Sample], transforms: Callable | None = None
+    ) -> "SegmentationDataset":
+        """A dataset of `samples` with the same reading options, other transforms and no cache."""
         return SegmentationDataset(
-            samples, self.classes, None, False, self.channels, self.size, self.max_pixels
+            samples, self.classes, transforms, False, self.channels, self.size, self.max_pixels
         )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index):
-        image, target = (
-            tensor.clone() for tensor in self.read(index)
-        )  # the cached ones must not change
+    def __getitem__(self, index: int) -> Pair:
+        # Transforms may change tensors in place; the cached ones must not change.
+        image, target = (tensor.clone() for tensor in self.read(index))
         return self.transforms(image, target) if self.transforms else (image, target)
 
-    def read(self, index):
-        """Sample `index` before the transforms, from memory if it was kept there. Not to be changed in place."""
+    def read(self, index: int) -> Pair:
+        """Sample `index` before the transforms, from memory if it is there. Not to be modified.
+
+        UserError for a file that cannot be used.
+        """
         if index in self._cache:
             return self._cache[index]
         pair = self._decode(index)
@@ -113,173 +102,260 @@ class SegmentationDataset(Dataset):
             self.cached_bytes += size
         return pair
 
-    def _decode(self, index):
+    def _decode(self, index: int) -> Pair:
         sample = self.samples[index]
         if sample.label is None:
-            raise UserError(f"{sample.image}: has no label to learn from or to judge by")
+            raise UserError(f"{sample.image}: has no label to train or evaluate with")
         image = read_image(sample.image, self.channels, self.max_pixels)
         label, encoding = read_label(sample.label, self.classes, self.max_pixels)
-        roi = (
-            read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
-            if sample.roi
-            else np.ones_like(label)
-        )
-        for path, mask in ((sample.label, label), (sample.roi, roi)):
-            if mask.shape != tuple(image.shape[1:]):
+        check_size(sample.label, label, sample.image, image)
+        target = label
+        if sample.roi:
+            roi = read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
+            check_size(sample.roi, roi, sample.image, image)
+            if not roi.any():
                 raise UserError(
-                    f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {sample.image} is "
-                    f"{image.shape[2]}×{image.shape[1]}; they must be equal (check the EXIF orientation)"
+                    f"{sample.roi}: the ROI mask is empty: every pixel of {sample.image} would be "
+                    "ignored; correct the mask"
                 )
-        if not roi.any():
-            raise UserError(
-                f"{sample.roi}: the ROI mask is empty, so no pixel of {sample.image} would count; redraw it"
-            )
+            target = np.where(roi, label, IGNORE)
         if index not in self.sizes:
             self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
-        target = torch.from_numpy(np.where(roi, label, IGNORE).astype(np.uint8))
+        target = torch.from_numpy(target.astype(np.uint8))
         if self.size:
             image, target = resize_image(image, self.size), resize_target(target, self.size)
         self.sizes[index] = tuple(target.shape)
         return image, target
 
-    def count_pixels(self):
-        """Reads every sample, which finds bad files before training does, and counts its pixels.
+    def count_pixels(self) -> Tensor:
+        """Reads every sample, which finds bad files before training, and counts its pixels.
 
-        Returns int64 [256]: pixels of each class id; entry IGNORE counts those that are not judged.
+        Returns int64 [256]: pixels of each class id; entry IGNORE counts the ignored ones.
+        UserError if labels contradict each other.
         """
-        pixels = sum(
+        counts = [
             torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self))
-        )
-        if self.classes.any_pair and contradiction(self.encodings):
-            raise UserError(contradiction(self.encodings))
-        return pixels
-
-    def describe(self, pixels):
-        """What count_pixels() found, in words: how many images, the classes' shares, and how the labels say them."""
-        judged = max(1, int(pixels[:IGNORE].sum()))
-        shares = ", ".join(
-            f"{100 * int(count) / judged:.1f} % {name}"
-            for count, name in zip(pixels, self.classes.names)
-        )
-        names = self.samples[0].name + (f" to {self.samples[-1].name}" if len(self) > 1 else "")
-        lines = [
-            f"{len(self)} images ({names}), {int(pixels[:IGNORE].sum()):,} pixels inside the ROI: {shares}"
         ]
+        if self.classes.any_pair:
+            conflict = conflicting_encodings(self.encodings)
+            if conflict:
+                raise UserError(conflict)
+        return sum(counts)
+
+    def describe(self, pixels: Tensor) -> str:
+        """Text on what count_pixels() found: images, shares of the classes, label encodings."""
+        valid = int(pixels[:IGNORE].sum())
+        shares = ", ".join(
+            f"{100 * int(count) / max(1, valid):.1f} % {name}"
+            for count, name in zip(pixels, self.classes.names, strict=False)
+        )
+        names = self.samples[0].name
+        if len(self) > 1:
+            names += f" to {self.samples[-1].name}"
+        lines = [f"{len(self)} images ({names}), {valid:,} valid pixels: {shares}"]
         for encoding, (count, path) in self.encodings.items():
-            lines.append(f"  {count} labels are read as {encoding}, such as {path}")
-            if self.classes.any_pair and encoding.count("/") and encoding not in ("0/255", "0/1"):
-                lines[-1] += ": the larger value is read as class 1"
+            line = f"  {count} labels are read as {encoding}, such as {path}"
+            if self.classes.any_pair and "/" in encoding and encoding not in ("0/255", "0/1"):
+                line += ": the larger value is read as class 1"
+            lines.append(line)
         if len(self.encodings) > 1 and not self.classes.any_pair:
             lines.append(
-                "  warning: labels of several encodings; see whether each is meant (python my_dataset.py check)"
+                "  warning: labels of several encodings; check that each is intended "
+                "(python my_dataset.py check)"
             )
         return "\n".join(lines)
 
-    def fits_in_memory(self):
-        """Whether all samples, which must have been read, are in memory and would keep the limit when padded to one size."""
-        height, width = (max(size[axis] for size in self.sizes.values()) for axis in (0, 1))
-        return (
-            len(self._cache) == len(self)
-            and len(self) * (self.channels + 1) * height * width <= self.cache_limit
-        )
+    def fits_in_memory(self) -> bool:
+        """Whether all samples are cached, and fit into the limit when padded to one size.
 
-    def stack(self):
-        """All samples before the transforms: images uint8 [M, C, H, W], targets uint8 [M, H, W] (padded as collate_fn does)
-        and sizes int64 [M, 2], the height and width of each without the padding."""
+        All samples must have been read.
+        """
+        height = max(height for height, _ in self.sizes.values())
+        width = max(width for _, width in self.sizes.values())
+        padded = len(self) * (self.channels + 1) * height * width
+        return len(self._cache) == len(self) and padded <= self.cache_limit
+
+    def stack(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All samples before the transforms, padded to one size: see collate_with_sizes."""
         return self.collate_with_sizes([self.read(i) for i in range(len(self))])
 
     @staticmethod
-    def collate_fn(batch):
-        """[(image [C, h, w], target [h, w])] → images [N, C, H, W] and targets [N, H, W] at the largest H and W.
+    def collate_fn(batch: Sequence[Pair]) -> Pair:
+        """[(image [C, h, w], target [h, w])] → images [N, C, H, W], targets [N, H, W].
 
-        What is added at the right and below is 0 in the images and IGNORE in the targets.
+        H and W are the largest of the batch. Images are padded with 0 at the right and below,
+        targets with IGNORE.
         """
-        images, targets = zip(*batch)
+        images, targets = zip(*batch, strict=True)
         return pad_and_stack(images, fill=0), pad_and_stack(targets, fill=IGNORE)
 
     @staticmethod
-    def collate_with_sizes(batch):
-        """collate_fn's images and targets, and int64 [N, 2], the height and width of each without the padding."""
-        return *SegmentationDataset.collate_fn(batch), torch.tensor(
-            [target.shape for _, target in batch]
+    def collate_with_sizes(batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
+        """collate_fn's images and targets, and int64 [N, 2]: height and width without padding."""
+        images, targets = SegmentationDataset.collate_fn(batch)
+        return images, targets, torch.tensor([target.shape for _, target in batch])
+
+
+def check_size(path: Path, mask: np.ndarray, image_path: Path, image: Tensor) -> None:
+    """UserError if a mask [H, W] has another size than its image [C, H, W]."""
+    height, width = image.shape[1:]
+    if mask.shape != (height, width):
+        raise UserError(
+            f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {image_path} is "
+            f"{width}×{height}; they must be equal (check the EXIF orientation)"
         )
 
 
-def pad_and_stack(tensors, fill):
-    """Stacks tensors [..., h, w] of different h and w, each padded at the right and below with `fill`."""
+def pad_and_stack(tensors: Sequence[Tensor], fill: int) -> Tensor:
+    """Stacks tensors [..., h, w] of different h and w, each padded at the right and below."""
     height, width = max(t.shape[-2] for t in tensors), max(t.shape[-1] for t in tensors)
     batch = tensors[0].new_full((len(tensors), *tensors[0].shape[:-2], height, width), fill)
-    for row, tensor in zip(batch, tensors):
+    for row, tensor in zip(batch, tensors, strict=True):
         row[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
     return batch
 
 
-class DriveDataset(SegmentationDataset):
-    """DRIVE retinal vessels (Staal et al. 2004): target 0 background, 1 vessel, 255 outside the ROI mask.
+@dataclass(frozen=True)
+class Data:
+    """The data of a training run.
 
-    Reads root/DRIVE/training or root/DRIVE/test; UserError names what is missing or unusable.
+    train, val: the datasets; val may be None.
+    test_samples: the samples that are scored at the end; they are not read before.
+    split: {"train": names, "val": names}.
+    pixels: int64 [256], training pixels of each class id.
+    mean, std: of each channel, of pixels in 0–1.
     """
 
-    def __init__(self, root, train, transforms=None, cache=True):
-        super().__init__(list_drive(root, train), DATASETS["drive"]["classes"], transforms, cache)
+    train: SegmentationDataset
+    val: SegmentationDataset | None
+    test_samples: list[Sample]
+    split: dict[str, list[str]]
+    pixels: Tensor
+    mean: list[float]
+    std: list[float]
 
 
-def list_drive(root, train):
-    """The samples of root/DRIVE/training or root/DRIVE/test, sorted by name; UserError for files without partner."""
-    return refuse_problems(*layouts.drive_split(root, train))
+class DriveDataset(SegmentationDataset):
+    """DRIVE retinal vessels (Staal et al. 2004): 0 background, 1 vessel, 255 outside the ROI.
+
+    For library use only: the scripts read DRIVE by its row of DATASETS, with the same result.
+    Reads root/DRIVE/training or root/DRIVE/test. UserError names what is missing or unusable.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool,
+        transforms: Callable | None = None,
+        cache: bool | float = True,
+    ) -> None:
+        classes = DATASETS["drive"]["classes"]
+        super().__init__(list_drive(root, train), classes, transforms, cache)
 
 
-def list_samples(dataset, root):
-    """{"train", "val", "test": samples}, or {"all": samples}, of a row of DATASETS; UserError for files without partner."""
+def list_drive(root: str | Path, train: bool) -> list[Sample]:
+    """The samples of root/DRIVE/training or root/DRIVE/test, sorted by name.
+
+    UserError for files without partner.
+    """
+    samples, problems = public_datasets.drive_split(root, train)
+    refuse_problems(problems)
+    return samples
+
+
+def list_samples(dataset: str, root: str | Path) -> dict[str, list[Sample]]:
+    """{"train", "val", "test": samples}, or {"all": samples}, of a row of DATASETS.
+
+    UserError for files without partner.
+    """
     found = DATASETS[dataset]["layout"](root)
-    return refuse_problems(found.splits, found.problems)
+    refuse_problems(found.problems)
+    return found.splits
 
 
-def refuse_problems(found, problems, shown=12):
-    if problems:
-        more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+def refuse_problems(problems: Sequence[str]) -> None:
+    """UserError that names the first problems, if there are any."""
+    if not problems:
+        return
+    text = "; ".join(problems[:PROBLEMS_SHOWN])
+    if len(problems) > PROBLEMS_SHOWN:
+        text += f"; and {len(problems) - PROBLEMS_SHOWN} more"
+    raise UserError(
+        f"files that do not fit together (add what is missing, or remove the file): {text}"
+    )
+
+
+def open_dataset(
+    samples: Sequence[Sample],
+    title: str,
+    transforms: Callable | None = None,
+    *,
+    for_training: bool = False,
+    **options: object,
+) -> tuple[SegmentationDataset, Tensor]:
+    """Reads every sample once, so that files that cannot be used raise UserError here.
+
+    Returns (the dataset, the pixels of each class id, int64 [256]), and logs what it found under
+    `title`. options: those of SegmentationDataset. UserError also for no samples, for labels
+    without a valid pixel, and with `for_training` for labels without a foreground pixel.
+    """
+    if not samples:
+        raise UserError(f"{title}: there are no images; check --data-path and the split")
+    dataset = SegmentationDataset(samples, transforms=transforms, **options)
+    pixels = dataset.count_pixels()
+    if not pixels[:IGNORE].any():
         raise UserError(
-            "files that do not fit together (add what is missing, or take the file away): "
-            + "; ".join(problems[:shown])
-            + more
+            f"every pixel of the {title} images is ignored: their labels, such as "
+            f"{samples[0].label}, hold nothing but what the class table ignores"
         )
-    return found
+    if for_training and not pixels[1:IGNORE].any():
+        raise UserError(
+            f"no pixel of the {title} images is foreground: their labels, such as "
+            f"{samples[0].label}, hold nothing but {dataset.classes.names[0]}; check the labels "
+            "with: python my_dataset.py check"
+        )
+    log(f"{title}: {dataset.describe(pixels)}")
+    return dataset, pixels
 
 
-# One row a data set: how to list its samples, what its classes are (a class table in a file takes their place), and what its
-# pixels look like. mean and std that are None are counted from the training images. ordered: held-out
-# samples are the last ones, not drawn, since neighbours belong together. DRIVE's numbers are the tutorials' (means over
-# the training images of each image's statistics inside the ROI, of pixels in 0–1): weights trained with them expect
-# them. compute_mean_std.py prints these and the pooled ones.
-COUNTED = {"mean": None, "std": None}
+# One row for each dataset:
+#   layout: function of --data-path that finds the files, see train_utils/data/layouts.py
+#   classes: the class table; one in a file replaces it
+#   ordered: hold out the last samples instead of random ones, because neighbours are similar
+#   mean, std: of the channels, of pixels in 0–1; None: computed from the training images
+# DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
+# averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
+# as well as those of all pixels together.
+COMPUTED = {"mean": None, "std": None}
+VESSEL = two_classes("vessel")
 DATASETS = {
     "drive": {
-        "layout": layouts.drive,
-        "classes": two_classes("vessel"),
+        "layout": public_datasets.drive,
+        "classes": VESSEL,
         "ordered": True,
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
-    "camvid": {"layout": layouts.camvid, "classes": CAMVID, "ordered": False, **COUNTED},
-    "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COUNTED},
-    "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COUNTED},
-    "chase_db1": {
-        "layout": layouts.chase_db1,
-        "classes": two_classes("vessel"),
-        "ordered": True,
-        **COUNTED,
-    },
-    "stare": {
-        "layout": layouts.stare,
-        "classes": two_classes("vessel"),
+    "camvid": {
+        "layout": public_datasets.camvid,
+        "classes": public_datasets.CAMVID,
         "ordered": False,
-        **COUNTED,
+        **COMPUTED,
     },
-    "hrf": {"layout": layouts.hrf, "classes": two_classes("vessel"), "ordered": True, **COUNTED},
+    "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COMPUTED},
+    "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COMPUTED},
+    "chase_db1": {
+        "layout": public_datasets.chase_db1,
+        "classes": VESSEL,
+        "ordered": True,
+        **COMPUTED,
+    },
+    "stare": {"layout": public_datasets.stare, "classes": VESSEL, "ordered": False, **COMPUTED},
+    "hrf": {"layout": public_datasets.hrf, "classes": VESSEL, "ordered": True, **COMPUTED},
 }
 
 
 if __name__ == "__main__":
-    from train_utils.cli.check import main  # needs train_utils, which a data set does not
+    from train_utils.cli.check_dataset import main  # only the command line needs it
 
     main(DATASETS)

@@ -1,9 +1,12 @@
-"""Segments images with a trained checkpoint: `python predict.py --weights save_weights/best_model.pth --input IMAGES`.
+"""Segments images with a trained checkpoint.
 
-For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a palette PNG of class ids,
-and legend.png with the colours' names.
+`python predict.py --weights save_weights/best_model.pth --input IMAGES`
+
+For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a
+palette PNG of class ids, and legend.png with the names of the colours.
 """
 
+import argparse
 import glob
 import time
 from argparse import BooleanOptionalAction
@@ -12,87 +15,88 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from my_dataset import IMAGE_SUFFIXES, image_files, read_binary, read_image, resize_image
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
 from src.errors import UserError
+from src.image_io import IMAGE_SUFFIXES, image_files, read_binary, read_image, resize_image
 from src.inference import Flips, decide, predict_probs
-from train_utils import checkpoint as checkpoints
-from train_utils.atomic import replacing
-from train_utils.cli.parser import Parser, number, run_script
+from train_utils.atomic import prepare_folder, replacing
+from train_utils.cli.parser import Parser, number
+from train_utils.cli.script import run_script
 from train_utils.metrics import check_finite
-from train_utils.reporting.pictures import as_rgb, default_colours, overlay, save_legend, save_mask
-from transforms import eval_preset
+from train_utils.model_loading import check_threshold, combine, load_members, prune
+from train_utils.reporting.pictures import as_rgb, overlay, save_legend, save_mask
+from transforms import Compose, eval_preset
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags, checked."""
     parser = Parser(
         prog="predict.py",
         usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB [flags]",
         description=__doc__.splitlines()[0],
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--weights",
         required=True,
         nargs="+",
         metavar="FILE",
-        help="a checkpoint of train.py, which knows "
-        "its architecture and data; of several files the probabilities are averaged",
+        help="a checkpoint of train.py, which holds its architecture, classes, mean and std; of "
+        "several files the probabilities are averaged",
     )
-    parser.add_argument(
-        "--flips",
-        action="store_true",
-        help="average the probabilities over the four flips of each image",
-    )
-    parser.add_argument(
+    add(
         "--input",
         required=True,
-        help="an image, a folder of images, or a quoted pattern such as 'a/*.tif'",
+        help="an image, a folder of images, or a pattern in quotes such as 'a/*.tif'",
     )
-    parser.add_argument(
-        "--output", default="predictions", help="folder to write to (default: predictions)"
-    )
-    parser.add_argument(
+    add("--output", default="predictions", help="folder to write to (default: predictions)")
+    add(
         "--roi-mask",
         default="",
         metavar="FILE|DIR",
-        help="mask(s) of what to segment: outside it all is "
-        "background; in a folder, x_mask.* belongs to image x",
+        help="mask(s) of the region to segment, everything outside is background; in a folder, "
+        "x_mask.* belongs to image x (default: the whole image)",
     )
-    parser.add_argument(
+    add(
         "--save-prob",
         action="store_true",
-        help="also write x_prob.png, 16-bit, 65535 for p = 1 (with "
-        "more than two classes x_prob.npy, float16 [classes, height, width])",
+        help="also write x_prob.png, 16-bit, 65535 for probability 1 (with more than two classes "
+        "x_prob.npy, float16 [classes, height, width]) (default: off)",
     )
-    parser.add_argument(
+    add(
         "--overlay",
         action="store_true",
-        help="also write x_overlay.png, the prediction over the image",
+        help="also write x_overlay.png, the prediction over the image (default: off)",
     )
-    parser.add_argument(
+    add(
         "--threshold",
         type=number(float, minimum=0, below=1),
         help="on the probability of class 1 (default: the checkpoint's)",
     )
-    parser.add_argument(
+    add(
+        "--flips",
+        action="store_true",
+        help="average the probabilities over the four flips of each image (default: off)",
+    )
+    add(
         "--prune",
         type=number(int, minimum=1, maximum=4),
         metavar="LEVEL",
-        help="of a UNet++: compute only "
-        "the nested network of this depth, 1 to 4, which is faster (default: 4, all of it)",
+        help="of a unet_plus_plus use only this depth, 1 to 4, which is faster (default: 4, all)",
     )
-    parser.add_argument(
+    add(
         "--max-pixels",
         type=number(int, minimum=1),
-        help="largest image that is decoded, in px (default: Pillow's limit, 89 million)",
+        help="largest image that is decoded, in pixels (default: Pillow's limit, 89 million)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")
-    parser.add_argument(
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
+    add(
         "--amp",
         action=BooleanOptionalAction,
         default=True,
-        help="mixed precision where the device has it",
+        help="mixed precision where the device supports it (default: on)",
     )
     args = parser.parse_args(argv)
     try:
@@ -102,49 +106,113 @@ def parse_args(argv=None):
     return args
 
 
-def find_images(pattern):
-    """The images that --input means, sorted; UserError if there are none or two would write the same files."""
+def main(args: argparse.Namespace) -> None:
+    """Checks the checkpoint and all inputs first; then segments and writes every image."""
+    device = pick_device(args.device)
+    amp_dtype = pick_amp_dtype(device, args.amp)
+    reuse_freed_memory(device)
+    members = load_members(args.weights)
+    for path, (member, _) in zip(args.weights, members, strict=True):
+        prune(member, args.prune, path)
+    model, checkpoint = combine(args.weights, members)
+    class_names, colours = checkpoint["class_names"], checkpoint["class_colours"]
+    check_threshold(args.threshold, class_names)
+    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
+    images = find_images(args.input)
+    rois = [find_roi(args.roi_mask, path) for path in images]
+    if Path(args.output).resolve() in {path.resolve().parent for path in images}:
+        raise UserError(
+            f"--output {args.output}: is the folder of the inputs, where masks would be taken for "
+            "images; name another"
+        )
+    in_channels = checkpoint["model_kwargs"]["in_channels"]
+    inputs = list(zip(images, rois, strict=True))
+    for path, roi_path in inputs:  # a broken file at the end must not cost the others' time
+        read_inputs(path, roi_path, in_channels, args.max_pixels)
+    prepare_folder(args.output)
+    if args.flips:
+        model = Flips(model)
+    model = model.to(device, memory_format=torch.channels_last)
+    preset = eval_preset(checkpoint["mean"], checkpoint["std"])
+    if len(class_names) > 2:
+        save_legend(Path(args.output) / "legend.png", class_names, colours)
+
+    uniform, seconds = [], []
+    for path, roi_path in inputs:
+        image, roi = read_inputs(path, roi_path, in_channels, args.max_pixels)
+        start = time.perf_counter()
+        probs = segment(model, image, roi, preset, device, amp_dtype, checkpoint["resize"])
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+        mask = decide(probs[None], threshold)[0].numpy()
+        stem = Path(args.output) / path.stem
+        save_mask(f"{stem}_mask.png", mask, colours, checkpoint["class_ids"])
+        if args.save_prob:
+            save_probabilities(stem, probs)
+        if args.overlay:
+            save_picture(f"{stem}_overlay.png", overlay(as_rgb(image), mask, colours))
+        if mask.min() == mask.max():
+            uniform.append(f"{path.name} (all {class_names[mask.min()]})")
+        size = f"{mask.shape[1]}x{mask.shape[0]}"
+        print(f"{path} -> {stem}_mask.png  {size}  {seconds[-1]:.3f} s  ", end="")
+        print(describe_shares(mask, class_names), flush=True)
+    if uniform:
+        print(
+            f"warning: only one class was predicted in {len(uniform)} of {len(images)} images: "
+            f"{', '.join(uniform)}; are these images like those of the training, and was the "
+            "training long enough?"
+        )
+    rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
+    mean_seconds = sum(seconds) / len(seconds)
+    print(f"{len(images)} images, {mean_seconds:.3f} s each, {rule}; written to {args.output}/")
+
+
+def find_images(pattern: str) -> list[Path]:
+    """The images of --input, sorted; UserError if there are none, or two with the same output."""
     path = Path(pattern)
     if path.is_dir():
         paths = image_files(path)
+    elif path.exists():
+        paths = [path]
     else:
-        paths = (
-            [path]
-            if path.exists()
-            else [Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
-        )
+        paths = [Path(each) for each in glob.glob(pattern, recursive=True)]
+        paths = [each for each in paths if each.is_file()]
     if not paths:
         raise UserError(
-            f"--input {pattern}: no images there (a file, a folder of {', '.join(sorted(IMAGE_SUFFIXES))}, or a "
-            "pattern in quotes)"
+            f"--input {pattern}: no images there (a file, a folder of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a pattern in quotes)"
         )
     by_name = {}
-    for path in sorted(paths):
-        if path.stem in by_name:
+    for each in sorted(paths):
+        if each.stem in by_name:
             raise UserError(
-                f"{path} and {by_name[path.stem]} would both be written as {path.stem}_mask.png; "
+                f"{each} and {by_name[each.stem]} would both be written as {each.stem}_mask.png; "
                 "give them to separate calls with separate --output folders"
             )
-        by_name[path.stem] = path
+        by_name[each.stem] = each
     return list(by_name.values())
 
 
-def find_roi(roi_mask, image):
-    """The ROI mask file of an image: `roi_mask` itself, or in that folder the file with the image's name or name_mask."""
-    if not roi_mask or not Path(roi_mask).is_dir():
-        return roi_mask or None
-    found = [
-        p for p in sorted(Path(roi_mask).iterdir()) if p.stem in (image.stem, f"{image.stem}_mask")
-    ]
+def find_roi(roi_mask: str, image: Path) -> Path | None:
+    """The ROI mask of an image: the file `roi_mask`, or in that folder the file of its name."""
+    if not roi_mask:
+        return None
+    if not Path(roi_mask).is_dir():
+        return Path(roi_mask)
+    names = (image.stem, f"{image.stem}_mask")
+    found = [path for path in sorted(Path(roi_mask).iterdir()) if path.stem in names]
     if len(found) != 1:
         raise UserError(
-            f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; one {image.stem}_mask.* is needed"
+            f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; "
+            f"one {image.stem}_mask.* is needed"
         )
     return found[0]
 
 
-def read_inputs(path, roi_path, in_channels, max_pixels):
-    """(image uint8 [C, H, W], ROI bool [H, W] or None), checked against each other."""
+def read_inputs(
+    path: Path, roi_path: Path | None, in_channels: int, max_pixels: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """(image uint8 [C, H, W], ROI bool [H, W] or None); UserError if their sizes differ."""
     image = read_image(path, in_channels, max_pixels)
     if roi_path is None:
         return image, None
@@ -157,14 +225,23 @@ def read_inputs(path, roi_path, in_channels, max_pixels):
     return image, torch.from_numpy(roi)
 
 
-def segment(model, image, roi, preset, device, amp_dtype, size=None):
-    """Probabilities float32 [K, H, W] on the CPU; outside the ROI the background's is 1.
+def segment(
+    model: nn.Module,
+    image: Tensor,
+    roi: Tensor | None,
+    preset: Compose,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    size: list[int] | None = None,
+) -> Tensor:
+    """Probabilities float32 [K, H, W] on the CPU; outside the ROI that of the background is 1.
 
-    size: (height, width) that the model was trained at and sees the image at; None: the image's own.
+    image: uint8 [C, H, W]. size: (height, width) that the model was trained at and sees the image
+    at; None: the image's own.
     """
-    seen = resize_image(image, size) if size else image
-    normalised, _ = preset(seen, torch.zeros(seen.shape[1:]))
-    probs = predict_probs(model, normalised[None].to(device), amp_dtype).cpu()
+    resized = resize_image(image, size) if size else image
+    normalized, _ = preset(resized, torch.zeros(resized.shape[1:]))
+    probs = predict_probs(model, normalized[None].to(device), amp_dtype).cpu()
     check_finite(probs)
     if size:
         probs = torch.nn.functional.interpolate(probs, image.shape[1:], mode="bilinear")
@@ -175,84 +252,26 @@ def segment(model, image, roi, preset, device, amp_dtype, size=None):
     return probs
 
 
-def save_probabilities(stem, probs):
-    """stem_prob.png or stem_prob.npy, see --save-prob."""
+def save_probabilities(stem: Path, probs: Tensor) -> None:
+    """stem_prob.png or stem_prob.npy, see --save-prob. probs: [K, H, W]."""
     if len(probs) == 2:
-        grey = (probs[1].numpy() * 65535).round().astype(np.uint16)
-        with replacing(f"{stem}_prob.png") as temporary:
-            Image.fromarray(grey).save(temporary, format="PNG")
-    else:
-        with replacing(f"{stem}_prob.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, probs.numpy().astype(np.float16))
+        save_picture(f"{stem}_prob.png", (probs[1].numpy() * 65535).round().astype(np.uint16))
+        return
+    with replacing(f"{stem}_prob.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, probs.numpy().astype(np.float16))
 
 
-def main(args):
-    """Checkpoint and inputs are checked first; then every image is segmented and written."""
-    device = pick_device(args.device)
-    amp_dtype = pick_amp_dtype(device, args.amp)
-    reuse_freed_memory(device)
-    members = [checkpoints.load_model(path) for path in args.weights]
-    for path, (member, _) in zip(args.weights, members):
-        checkpoints.prune(member, args.prune, path)
-    model, checkpoint = checkpoints.combine(args.weights, members)
-    model = Flips(model) if args.flips else model
-    images = find_images(args.input)
-    rois = [find_roi(args.roi_mask, path) for path in images]
-    if Path(args.output).resolve() in {path.resolve().parent for path in images}:
-        raise UserError(
-            f"--output {args.output}: is the folder of the inputs, where masks would pass for images; "
-            "name another"
-        )
-    channels = len(checkpoint["mean"])
-    for path, roi_path in zip(
-        images, rois
-    ):  # a broken file at the end must not cost the others' time
-        read_inputs(path, roi_path, channels, args.max_pixels)
-    checkpoints.prepare_folder(args.output)
-    model = model.to(device, memory_format=torch.channels_last)
-    preset = eval_preset(checkpoint["mean"], checkpoint["std"])
-    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
-    class_names = checkpoint["class_names"]
-    if args.threshold is not None and len(class_names) > 2:
-        raise UserError(
-            f"--threshold: the model has {len(class_names)} classes; each pixel gets the most probable one"
-        )
-    colours = checkpoint.get("class_colours") or default_colours(len(class_names))
-    if len(class_names) > 2:
-        save_legend(Path(args.output) / "legend.png", class_names, colours)
+def save_picture(path: str, picture: np.ndarray) -> None:
+    """Writes a PNG of uint8 [H, W, 3] or uint16 [H, W]."""
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
-    uniform, seconds = [], []
-    for path, roi_path in zip(images, rois):
-        image, roi = read_inputs(path, roi_path, channels, args.max_pixels)
-        start = time.perf_counter()
-        probs = segment(model, image, roi, preset, device, amp_dtype, checkpoint.get("resize"))
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-        mask = decide(probs[None], threshold)[0].numpy()
-        stem = Path(args.output) / path.stem
-        save_mask(f"{stem}_mask.png", mask, colours, checkpoint.get("class_ids"))
-        if args.save_prob:
-            save_probabilities(stem, probs)
-        if args.overlay:
-            picture = overlay(as_rgb(image), mask, colours)
-            with replacing(f"{stem}_overlay.png") as temporary:
-                Image.fromarray(picture).save(temporary, format="PNG")
-        if mask.min() == mask.max():
-            uniform.append(f"{path.name} (all {class_names[mask.min()]})")
-        shares = np.bincount(mask.ravel(), minlength=len(class_names)) / mask.size
-        print(
-            f"{path} -> {stem}_mask.png  {mask.shape[1]}x{mask.shape[0]}  {seconds[-1]:.3f} s  "
-            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(class_names, shares)),
-            flush=True,
-        )
-    if uniform:
-        print(
-            f"warning: only one class was predicted in {len(uniform)} of {len(images)} images: {', '.join(uniform)}; are "
-            "these images like those of the training, and was the training long enough?"
-        )
-    rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
-    print(
-        f"{len(images)} images, {sum(seconds) / len(seconds):.3f} s each, {rule}; written to {args.output}/"
+
+def describe_shares(mask: np.ndarray, class_names: list[str]) -> str:
+    """The share of each class in a mask [H, W]."""
+    shares = np.bincount(mask.ravel(), minlength=len(class_names)) / mask.size
+    return ", ".join(
+        f"{name} {100 * share:.1f} %" for name, share in zip(class_names, shares, strict=True)
     )
 
 

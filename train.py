@@ -1,36 +1,47 @@
-"""Trains a U-Net on one device. `python train.py --demo` needs no data; `python train.py --help` lists the flags."""
+"""Trains a U-Net on one device. `python train.py --demo` needs no data."""
 
-import shlex
-import shutil
-import sys
+import argparse
+import math
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
-from my_dataset import DATASETS
-from run.data import (
-    evaluation_loader,
-    make_dataset,
-    make_train_loader,
-    pick_class_weights,
-    settle_classes,
-    settle_statistics,
-    split_samples,
-)
+from my_dataset import DATASETS, Data, list_samples, open_dataset
 from src import MODELS
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from src.errors import UserError
-from train_utils import NonFiniteLossError, judge, summarize, train_one_epoch
+from train_utils import (
+    NonFiniteLossError,
+    create_lr_scheduler,
+    evaluate,
+    evaluation,
+    held_out,
+    model_loading,
+    resume,
+    summarize,
+    train_one_epoch,
+)
 from train_utils import checkpoint as checkpoints
-from train_utils.atomic import replacing
-from train_utils.cli.flags import parse_args
-from train_utils.cli.parser import run_script
-from train_utils.data.demo import write_demo_drive
-from train_utils.data.splits import split_names
-from train_utils.distributed_utils import (
+from train_utils.atomic import prepare_folder
+from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
+from train_utils.cli import defaults, list_models, model_flags, presets, script, values
+from train_utils.data import demo, splits, statistics
+from train_utils.data.class_table import ClassTable
+from train_utils.data_loader import (
+    CropLoader,
     EpochBatches,
+    StackedImages,
+    make_evaluation_loader,
+    make_loader,
+)
+from train_utils.distributed_utils import (
+    all_gather_objects,
     broadcast_buffers,
     broadcast_from_rank_zero,
     is_main_process,
@@ -39,279 +50,390 @@ from train_utils.distributed_utils import (
     world_size,
     wrap_in_ddp,
 )
-from train_utils.evaluation import SELECTION, describe_origin, score_test, test_only
-from train_utils.lr_scheduler import schedule_from_plan
-from train_utils.reporting import curves as plotting
-from train_utils.reporting import text_files as results
-from train_utils.reporting.grids import draw_predictions
-from train_utils.reporting.pictures import with_default_colours
-from train_utils.reporting.tensorboard import TensorBoardLogger
-from train_utils.resume import (
-    describe_recipe,
-    keep_if_best,
-    list_models,
-    make_model,
-    make_optimizer,
-    measure,
-    restore_randomness,
-    save_epoch,
-    start_or_resume,
-)
-from transforms import eval_preset
+from train_utils.random_state import random_state
+from train_utils.reporting import provenance, tensorboard, text_files, total_time
+from transforms import RandomAffineCrops, eval_preset, train_preset
 
-DEMO_FAREWELL = """
+DEMO_NEXT_STEPS = """
 next:
   python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
          --roi-mask {data}/DRIVE/test/mask --overlay
   python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
 
 
-def main(args):
-    """Data, model, optimiser, resume, epochs, and the test split, once."""
-    begin = time.perf_counter()
+def main(args: argparse.Namespace) -> None:
+    """Data, model, optimizer, resume, epochs, and the test split, once."""
+    start = time.perf_counter()
     if args.list_models:
-        return log(list_models())
+        return log(list_models.list_models(DATASETS))
     device, amp_dtype = prepare_device(args)
     if args.demo:
-        broadcast_from_rank_zero(lambda: make_demo(args))
-    settle_classes(args)
+        broadcast_from_rank_zero(lambda: demo.make_demo(args.data_path))
+    classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
+    num_classes = len(classes.names)
+    loader_of = partial(make_evaluation_loader, device=device, **values.loading_options(args))
+    evaluator = evaluation.Evaluator(device, amp_dtype, args.tolerance, loader_of, start)
     if args.test_only:
-        return test_only(args, device, amp_dtype, begin)
+        return test_only(args, classes, evaluator)
 
-    train_samples, val_samples, test_samples = split_samples(args)
-    log(f"epoch and threshold are chosen on {SELECTION[args.val]}")
-    train_set, pixels = make_dataset(args, train_samples, None, "training")
-    settle_statistics(args, train_set)
-    val_set = (
-        make_dataset(args, val_samples, eval_preset(args.mean, args.std), "validation")[0]
-        if val_samples
-        else None
-    )
-    batches = EpochBatches(
-        len(train_set), args.batch_size, args.seed, rank(), world_size(), args.crops
-    )
-    train_loader = make_train_loader(args, train_set, batches, device)
-    val_loader = evaluation_loader(args, val_set, device) if val_samples else None
+    # Data
+    data = read_data(args, classes)
+    ranks = rank(), world_size()
+    batches = EpochBatches(len(data.train), args.batch_size, args.seed, *ranks, args.crops)
+    train_loader = make_train_loader(args, data, batches, device)
+    val_loader = loader_of(data.val) if data.val else None
 
-    log(describe_recipe(args))
-    torch.manual_seed(args.seed)
-    model, checkpoint = make_model(args, args.resume or next(iter(args.weights), ""))
-    checkpoint = checkpoint if args.resume else {}
-    broadcast_from_rank_zero(lambda: prepare_output(args, model))
-    model = model.to(device, memory_format=torch.channels_last)
-    if args.compile:
-        model.compile()
-    parallel = wrap_in_ddp(model, device, args.sync_bn)
+    # Model
+    model_kwargs = model_flags.model_kwargs(args, num_classes)
+    weights_choice = presets.resolve_class_weights(args.class_weights, args.preset, num_classes)
+    log(presets.describe_recipe(args, model_kwargs, weights_choice))
+    description = ModelDescription(
+        args.model, model_kwargs, classes, data.mean, data.std, args.resize
+    )
+    model, checkpoint = make_model(args, description, device)
+    parallel_model = wrap_in_ddp(model, device, args.sync_bn)
+
+    # Optimizer and schedule, new or resumed
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    split = split_names(train_samples, val_samples)
-    run = start_or_resume(
-        args, checkpoint, optimizer, scaler, -(-len(batches) // args.accumulate), split
-    )
+    steps = math.ceil(len(batches) / args.accumulate)
+    state = start_state(args, checkpoint, data.split, steps, optimizer, scaler)
     if is_main_process():  # not before: a refused resume leaves the run's own split
-        results.write_json(
-            Path(args.output_dir) / "split.json",
-            {
-                "dataset": args.dataset,
-                "split_seed": args.split_seed,
-                **split,
-                **split_names(test=test_samples),
-            },
-        )
-    scheduler = schedule_from_plan(optimizer, run["plan"], run["step"])
-    weights = pick_class_weights(args.class_weights, pixels[: args.num_classes])
+        split = data.split | splits.split_names(test=data.test_samples)
+        content = {"dataset": args.dataset, "split_seed": args.split_seed, **split}
+        text_files.write_json(Path(args.output_dir) / "split.json", content)
+    lr_scheduler = create_lr_scheduler(
+        optimizer,
+        steps,
+        args.epochs,
+        warmup=args.warmup_epochs > 0,
+        warmup_epochs=args.warmup_epochs,
+        plan=state.plan,
+        step=state.step,
+    )
+    state.plan = lr_scheduler.plan
+    loss_weight = statistics.choose_class_weights(weights_choice, data.pixels[:num_classes])
+    clock = total_time.TotalTime((args.epochs - state.epoch) * len(batches))
     train = partial(
         train_one_epoch,
-        parallel,
+        parallel_model,
         optimizer,
         train_loader,
         device,
-        num_classes=args.num_classes,
-        lr_scheduler=scheduler,
+        num_classes=num_classes,
+        lr_scheduler=lr_scheduler,
         print_freq=args.print_freq,
         scaler=scaler,
-        amp_dtype=amp_dtype,
-        loss_weight=None if weights is None else weights.to(device),
+        loss_weight=None if loss_weight is None else loss_weight.to(device),
         batch_dice=args.batch_dice,
+        amp_dtype=amp_dtype,
         accumulate=args.accumulate,
         clip_grad=args.clip_grad or None,
+        after_step=clock.step,
     )
-    board = TensorBoardLogger(
-        Path(args.output_dir) / "tensorboard" if args.tensorboard and is_main_process() else None
+    training = TrainingSettings(args.val, args.folds, args.epochs, args.lr, args.weights)
+    build_checkpoint = partial(
+        checkpoints.build, model, optimizer, scaler, description, training, state
     )
-    restore_randomness(args, checkpoint)
+    log_folder = Path(args.output_dir) / "tensorboard"
+    logger = tensorboard.TensorBoardLogger(
+        log_folder if args.tensorboard and is_main_process() else None
+    )
+    resume.restore_randomness(checkpoint["random_states"] if args.resume else [], args.seed)
 
-    kept = (args.resume, run["epoch"] - 1)
-    try:
-        for epoch in range(run["epoch"], args.epochs):
-            row = train_epoch(train, epoch, batches, train_samples)
+    # Epochs
+    measure = resume.measure_of(num_classes)
+    with resume.history_kept(args.output_dir, state, measure):
+        for epoch in range(state.epoch, args.epochs):
+            row = train_epoch(train, epoch, batches, data)
             broadcast_buffers(model)
-            if (
-                val_samples
-            ):  # not "if val_loader": a rank without an image of its own still has to take part
-                counts = judge(
+            if val_loader is not None:
+                counts, _ = evaluate(
                     model,
                     val_loader,
                     device,
-                    args.num_classes,
+                    num_classes,
                     amp_dtype=amp_dtype,
                     tolerance=args.tolerance,
                 )
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
-            is_best = keep_if_best(run, row, measure(args))
-            save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best)
-            kept = (Path(args.output_dir) / "last_model.pth", epoch)
-            log(
-                results.epoch_line(row, args.epochs)
-                + ("  *best" if is_best and val_samples else "")
-            )
-            board.scalars(row, epoch)
-    except KeyboardInterrupt:
-        say_how_to_resume(args, *kept)
-        raise
-    finally:
-        if is_main_process() and run["history"]:
-            results.write_history(args.output_dir, run["results_name"], run["history"])
-            plotting.save_curves(
-                Path(args.output_dir) / "curves.png", run["history"], measure(args)
-            )
-    finish(args, test_samples, val_set or train_set, device, amp_dtype, begin, board)
+            is_best = resume.add_epoch(state, row, measure)
+            state.step = lr_scheduler.last_epoch  # optimizer steps so far
+            random_states = all_gather_objects(random_state())
+            if is_main_process():
+                content = build_checkpoint(random_states) | {"args": vars(args)}
+                checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
+                text_files.write_history(args.output_dir, state.results_name, state.history)
+            state.epoch = epoch + 1
+            mark = "  *best" if is_best and val_loader is not None else ""
+            log(text_files.epoch_line(row, args.epochs) + mark)
+            logger.scalars(row, epoch)
+
+    # Test
+    finish(args, evaluator, data, logger)
 
 
-def prepare_device(args):
-    """The device to compute on and the dtype of autocast, None for full precision."""
+def prepare_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype | None]:
+    """The device, and the dtype of autocast, None for full precision."""
     device = pick_device(args.device)
-    amp_dtype = pick_amp_dtype(device, args.amp)
-    if device.index is not None and device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
+    amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
-    log(
-        f"{results.machine_name(device)}, {str(amp_dtype or torch.float32).removeprefix('torch.')}, seed {args.seed}"
-    )
+    precision = str(amp_dtype or torch.float32).removeprefix("torch.")
+    log(f"{provenance.machine_name(device)}, {precision}, seed {args.seed}")
     return device, amp_dtype
 
 
-def make_demo(args):
-    log(f"the demo's pictures are in {args.data_path}/DRIVE")
-    try:
-        write_demo_drive(args.data_path)
-    except OSError as error:
-        raise UserError(f"--demo: {error}") from error
+def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
+    """The splits, each read once, and mean and std of the channels."""
+    layout, ordered = list_samples(args.dataset, args.data_path), DATASETS[args.dataset]["ordered"]
+    train_samples, val_samples, test_samples = values.choose_splits(args, layout, ordered)
+    log(f"epoch and threshold are chosen on {evaluation.SELECTION[args.val]}")
+    options = values.reading_options(args, classes)
+    train_set, pixels = open_dataset(train_samples, "training", for_training=True, **options)
+    mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
+    val_set = None
+    if val_samples:
+        val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
+    split = splits.split_names(train_samples, val_samples)
+    return Data(train_set, val_set, test_samples, split, pixels, mean, std)
 
 
-def prepare_output(args, model):
-    """Finds out now, not after the first epoch, that the output folder is not writable or full."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    states = {"sgd": 1, "adamw": 2}[args.optimizer]
-    folder = Path(args.output_dir)
-    checkpoints.prepare_folder(
-        folder, 3 * (1 + states) * weights + 20e6
-    )  # best, last, the one being written
-    if args.resume and Path(args.resume).resolve().parent != folder.resolve():
-        best = Path(args.resume).with_name(
-            "best_model.pth"
-        )  # it stays the best until an epoch beats it
-        with replacing(folder / "best_model.pth") as temporary:
-            shutil.copyfile(best if best.exists() else args.resume, temporary)
-    elif not args.resume and (folder / "last_model.pth").exists():
-        log(f"note: this new run replaces the one in {folder} (--resume auto goes on with it)")
+def make_train_loader(
+    args: argparse.Namespace, data: Data, batches: EpochBatches, device: torch.device
+) -> CropLoader | DataLoader:
+    """Batches of random crops, cut on the device (--augment affine) or by the loader (resize)."""
+    dataset, in_memory = data.train, data.train.fits_in_memory()
+    if args.cache and not in_memory:
+        log(
+            f"the training images exceed --cache-limit {args.cache_limit:g} GB: "
+            "they are read from files"
+        )
+    load = partial(
+        make_loader,
+        dataset,
+        device,
+        in_memory=in_memory,
+        batch_sampler=batches,
+        **values.loading_options(args),
+    )
+    crop_options = {
+        "crop_size": args.crop_size,
+        "base_size": args.base_size,
+        "scale": args.scale,
+        **values.flip_options(args),
+    }
+    if args.augment == "resize":
+        dataset.transforms = train_preset(data.mean, data.std, **crop_options)
+        return load()
+    crops = RandomAffineCrops(
+        data.mean,
+        data.std,
+        rotate=args.rotate,
+        jitter=args.jitter,
+        margin=MODELS[args.model].margin,
+        **crop_options,
+    )
+    if in_memory:
+        source = StackedImages(*dataset.stack(), batches, device)
+    else:
+        source = load(collate_fn=dataset.collate_with_sizes)
+    return CropLoader(source, batches, crops, args.seed, device)
 
 
-def train_epoch(train, epoch, batches, samples):
-    """One epoch's row of the history; names the images of a batch whose loss is not finite."""
+def make_model(
+    args: argparse.Namespace, description: ModelDescription, device: torch.device
+) -> model_loading.Member:
+    """(the model on the device, the checkpoint it starts from, {} for none)."""
+    torch.manual_seed(args.seed)
+    first_weights = args.resume or next(iter(args.weights), "")
+    model, checkpoint = model_loading.initial_model(
+        description, first_weights, args.pretrain_backbone
+    )
+    if args.resume:
+        model_loading.check_classes(checkpoint, description.classes.names, args.resume)
+    broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
+    model = model.to(device, memory_format=torch.channels_last)
+    if args.compile:
+        model.compile()
+    return model, checkpoint
+
+
+def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
+    """SGD or AdamW over all parameters."""
+    lr = args.lr * (world_size() if args.scale_lr else 1)
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay
+    )
+
+
+def start_state(
+    args: argparse.Namespace,
+    checkpoint: dict,
+    split: dict,
+    steps: int,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> TrainingState:
+    """The state of a new run, or of the one in --resume, whose optimizer is restored.
+
+    steps: optimizer steps in an epoch.
+    """
+    if not args.resume:
+        return resume.new_state(steps, split, args.start_epoch)
+    resume.check_split(checkpoint, split, args.resume)
+    resume.restore_optimizer(checkpoint, optimizer, scaler)
+    state = resume.saved_state(checkpoint, steps, args.start_epoch)
+    log(resume.describe_state(checkpoint, state, args.batch_size, args.resume))
+    lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
+    state.plan = resume.resumed_plan(state, steps, args.epochs, lr, new_rate)
+    return state
+
+
+def train_epoch(
+    train: Callable[..., tuple[float, float]], epoch: int, batches: EpochBatches, data: Data
+) -> dict:
+    """One epoch's row of the history. Names the images of a batch whose loss is not finite."""
     start = time.perf_counter()
     batches.set_epoch(epoch)
     try:
         loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
-        names = ", ".join(str(samples[i].image) for i in batches.batches()[error.step])
+        samples = data.train.samples
+        images = dict.fromkeys(samples[i].image for i in batches.batches()[error.step])
+        names = ", ".join(str(image) for image in images)
         error.args = (
-            f"{error} of epoch {epoch}, on the images {names}. The weights of the last whole epoch are kept; "
-            "lower --lr, set --clip-grad 1, or try --no-amp",
+            f"{error} of epoch {epoch}, on the images {names}. Checkpoints of finished epochs are "
+            "kept; lower --lr, set --clip-grad 1, or try --no-amp",
         )
         raise
     seconds = time.perf_counter() - start
-    speed = batches.size * batches.repeats / seconds
     return {
         "epoch": epoch,
         "train_loss": loss,
         "lr": lr,
         "seconds": seconds,
-        "images_per_second": speed,
+        "images_per_second": batches.size * batches.repeats / seconds,
     }
 
 
-def say_how_to_resume(args, path, epoch):
-    """Prints the command that goes on from the checkpoint `path`, written at the end of `epoch`; "" if there is none."""
-    if not path:
-        log(
-            "\nstopped before the end of the first epoch: there is nothing to go on from; the same command starts anew"
-        )
-        return
-    folder = [] if Path(path).parent == Path(args.output_dir) else ["--output-dir", args.output_dir]
-    start = "torchrun, with its flags," if world_size() > 1 else "python"
-    log(
-        f"\nstopped. {path} holds the run up to the end of epoch {epoch}; go on with\n"
-        f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(path), *folder])}"
-    )
-
-
-def report_validation(checkpoint):
-    """Prints the validation scores of the kept weights, which stand for nothing else: they chose the epoch."""
-    row = next(row for row in checkpoint["history"] if row["epoch"] == checkpoint["epoch"])
-    scores = {
-        name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")
-    }
-    if scores:
-        log(
-            f"epoch {row['epoch']} on the validation images, which chose it:\n"
-            + results.score_table(scores, checkpoint["class_names"], checkpoint["threshold"])
-        )
-
-
-def finish(args, test_samples, other_set, device, amp_dtype, begin, board):
-    """Scores the kept weights on the test split, once, and draws predictions (without test labels, of `other_set`)."""
+def finish(
+    args: argparse.Namespace,
+    evaluator: evaluation.Evaluator,
+    data: Data,
+    logger: tensorboard.TensorBoardLogger,
+) -> None:
+    """Scores the kept weights on the test split, once, and draws predictions."""
     folder = Path(args.output_dir)
-    checkpoint = broadcast_from_rank_zero(
-        lambda: checkpoints.load_described(folder / "best_model.pth")
-    )
-    model = checkpoints.model_of(checkpoint, folder / "best_model.pth").to(
-        device, memory_format=torch.channels_last
-    )
-    if test_samples:
-        origin = describe_origin([folder / "best_model.pth"], [checkpoint])
-        other_set = score_test(
-            args, model, checkpoint, origin, test_samples, device, amp_dtype, begin
+    best = folder / "best_model.pth"
+    checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load_described(best))
+    model = evaluator.prepare(model_loading.model_of(checkpoint, best))
+    normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
+    drawn = data.val or data.train.with_samples(data.train.samples, normalize)
+    if data.test_samples:
+        options = values.reading_options(args, data.train.classes)
+        drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
+        origin = evaluation.describe_origin([best], [checkpoint])
+        evaluation.score_test(
+            evaluator, model, drawn, checkpoint["threshold"], origin, args.output_dir
         )
     else:
-        report_validation(checkpoint)
+        evaluation.log_validation(checkpoint)
         if not args.folds:
             log(
-                "the test images have no labels, or there are none: nothing to score; predict.py segments them"
+                "the test images have no labels, or there are none: nothing to score; "
+                "predict.py segments them"
             )
-    if is_main_process():
-        draw_predictions(
-            folder / "predictions.png",
-            model,
-            other_set,
-            device,
-            amp_dtype,
-            other_set.classes.names,
-            with_default_colours(other_set.classes.colours),
-        )
-        for name in ("curves.png", "predictions.png"):
-            board.picture(folder / name, args.epochs)
-    board.close()
-    log(
-        f"{time.perf_counter() - begin:.0f} s in all; weights, scores and pictures are in {folder}/"
-    )
+    evaluator.draw(model, drawn, folder / "predictions.png")
+    for name in ("curves.png", "predictions.png"):
+        logger.picture(folder / name, args.epochs)
+    logger.close()
+    seconds = time.perf_counter() - evaluator.start
+    log(f"{seconds:.0f} s in all; weights, scores and pictures are in {folder}/")
     if args.demo:
-        log(DEMO_FAREWELL.format(folder=folder, data=args.data_path))
+        log(DEMO_NEXT_STEPS.format(folder=folder, data=args.data_path))
+
+
+def test_only(
+    args: argparse.Namespace, classes: ClassTable, evaluator: evaluation.Evaluator
+) -> None:
+    """--test-only: scores --weights, one checkpoint or an ensemble, on the test split."""
+    paths = args.weights or [args.resume]
+    members = load_members(args, paths, classes)
+    origin = evaluation.describe_origin(paths, [each for _, each in members], args.flips)
+    layout = list_samples(args.dataset, args.data_path)
+    if args.held_out:
+        return score_held_out(args, paths, members, classes, layout, evaluator, origin)
+    model, checkpoint = model_loading.combine(paths, members)
+    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
+    samples = values.choose_test_samples(args, layout)
+    if not samples:
+        raise UserError(
+            f"{args.data_path}: there are no test images, or they have no labels to score by; "
+            "predict.py segments them"
+        )
+    for folder in filter(None, (args.output_dir, args.report)):
+        prepare_folder(folder)
+    model = evaluator.prepare(model, args.flips)
+    normalize, options = eval_preset(args.mean, args.std), values.reading_options(args, classes)
+    dataset, _ = open_dataset(samples, "test", normalize, **options)
+    report = args.report, f"{args.dataset}: test images"
+    evaluation.score_test(evaluator, model, dataset, threshold, origin, args.output_dir, *report)
+    evaluator.draw(model, dataset, Path(args.output_dir) / "predictions.png")
+
+
+def load_members(
+    args: argparse.Namespace, paths: list[str], classes: ClassTable
+) -> list[model_loading.Member]:
+    """The models of --weights and their checkpoints. Flags describe weights without metadata."""
+    model_kwargs = model_flags.model_kwargs(args, len(classes.names))
+    description = ModelDescription(
+        args.model, model_kwargs, classes, args.mean, args.std, args.resize
+    )
+    members = model_loading.load_members(paths, description)
+    model_loading.check_description(members[0][1], description, paths[0])
+    for path, (model, checkpoint) in zip(paths, members, strict=True):
+        model_loading.check_classes(checkpoint, classes.names, path)
+        model_loading.prune(model, args.prune, path)
+    if not (args.mean and args.std):
+        raise UserError(
+            f"{paths[0]}: does not say which mean and std it was trained with; "
+            "give --mean and --std"
+        )
+    model_loading.check_threshold(args.threshold, classes.names)
+    return members
+
+
+def score_held_out(
+    args: argparse.Namespace,
+    paths: list[str],
+    members: list[model_loading.Member],
+    classes: ClassTable,
+    layout: dict,
+    evaluator: evaluation.Evaluator,
+    origin: dict,
+) -> None:
+    """--held-out: scores each model on the images that its own run held out."""
+    samples = [
+        held_out.held_out_samples(layout, checkpoint, path)
+        for path, (_, checkpoint) in zip(paths, members, strict=True)
+    ]
+    held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
+    prepare_folder(args.output_dir)
+    options = values.reading_options(args, classes)
+
+    def parts() -> Iterator[tuple]:
+        for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
+            normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
+            dataset, _ = open_dataset(chosen, f"held out by {path}", normalize, **options)
+            yield path, evaluator.prepare(model, args.flips), dataset
+
+    held_out.score_held_out(evaluator, parts(), args.threshold, origin, args.output_dir)
 
 
 if __name__ == "__main__":
-    run_script(
-        lambda: main(parse_args(None, "train.py", __doc__, DATASETS, MODELS)),
-        "train.py",
-        (UserError,),
-    )
+    PROG = "train.py"
+    script.run_script(lambda: main(defaults.parse_args(None, PROG, __doc__, DATASETS)), PROG)

@@ -1,7 +1,8 @@
-"""Trains a U-Net on several GPUs and machines: `torchrun --nproc_per_node=N train_multi_GPU.py` with train.py's flags.
+"""Trains a U-Net on several GPUs and machines: `torchrun --nproc_per_node=N train_multi_GPU.py`.
 
-The run is train.main inside a process group, one process a GPU (or, without CUDA, processes on the CPU). --batch-size
-is per process. Without torchrun it is a single process.
+The flags are those of train.py. The run is train.main inside a process group, one process for each
+GPU (or, without CUDA, processes on the CPU). --batch-size is per process. Without torchrun it is a
+single process.
 """
 
 import os
@@ -11,39 +12,44 @@ import torch
 
 import train
 from my_dataset import DATASETS
-from src import MODELS
 from src.device import pick_device
-from train_utils.cli.flags import get_parser, parse_args
-from train_utils.cli.parser import run_script
+from train_utils.cli.defaults import CommandLine
+from train_utils.cli.script import run_script
 from train_utils.distributed_utils import process_group
 
 PROG = "train_multi_GPU.py"
 
 
-def own_device(name):
-    """--device for this process: of several GPUs each process takes the one of its number on the machine."""
+def own_device(name: str) -> str:
+    """The device of this process: cuda:LOCAL_RANK under torchrun with CUDA, else `name`.
+
+    ValueError if `name` is one specific device under torchrun, which all processes would share.
+    """
     local_rank = os.environ.get("LOCAL_RANK")
     if local_rank is None or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
-        raise ValueError(
-            f"{name} would be shared by all processes; use auto, cuda or cpu under torchrun"
-        )
-    return f"cuda:{local_rank}" if name == "cuda" or torch.cuda.is_available() else "cpu"
+        raise ValueError(f"all processes would share {name}; use auto, cuda or cpu under torchrun")
+    if name == "cuda" or torch.cuda.is_available():
+        return f"cuda:{local_rank}"
+    return "cpu"
 
 
-def main(argv):
-    parser = get_parser(PROG, __doc__, DATASETS, MODELS)
-    early = parser.parse_args(argv)
+def main(argv: list[str]) -> None:
+    """Parses the flags, joins the process group on this process's device, and runs train.main."""
+    command_line = CommandLine(PROG, __doc__, DATASETS)
+    given = command_line.parse(argv)
+    flags = command_line.base | given  # --device and --dist-timeout are never inherited
     try:
-        device = own_device(early.device)
-        pick_device(device)
+        name = own_device(flags["device"])
+        device = pick_device(name)
     except ValueError as error:
-        parser.error(
-            f"--device: {error}; torchrun's --nproc_per_node is at most the number of GPUs"
-        )
-    with process_group("nccl" if device.startswith("cuda") else "gloo", early.dist_timeout):
-        train.main(parse_args([*argv, "--device", device], PROG, __doc__, DATASETS, MODELS))
+        hint = ""
+        if "LOCAL_RANK" in os.environ:
+            hint = "; torchrun's --nproc_per_node is at most the number of GPUs"
+        command_line.parser(command_line.base).error(f"--device: {error}{hint}")
+    with process_group(device, flags["dist_timeout"]):
+        train.main(command_line.resolve(given | {"device": name}))
 
 
 if __name__ == "__main__":

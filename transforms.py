@@ -1,108 +1,113 @@
-"""Joint transforms of an (image, target) pair, one by one or in batches, and the presets for training and for judging.
+"""Joint transforms of an (image, target) pair, one by one or batched; the train and eval presets.
 
-Both may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are resampled by nearest neighbour and
-padded with 255, the id of pixels that are not judged. All chance comes from PyTorch's generator, which a checkpoint
-keeps, or from one that is handed over (RandomAffineCrops).
+Both may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are resampled by
+nearest neighbour and padded with IGNORE. All random numbers come from PyTorch's global generator,
+whose state a checkpoint saves, or from one that is passed in (RandomAffineCrops).
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as nnF
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-TARGET_FILL = 255
+from src.image_io import IGNORE
+
+Picture = Image.Image | Tensor  # an image or a target
+Pair = tuple[Picture, Picture]
 
 
-def on_target(operation, target, *args, **kwargs):
-    """Applies a torchvision operation to a target; torchvision wants [1, H, W] where a target is [H, W]."""
+def on_target(operation: Callable, target: Picture, *args: Any, **kwargs: Any) -> Picture:
+    """Applies a torchvision operation to a target, a tensor [H, W] as the [1, H, W] it expects."""
     if isinstance(target, Tensor):
         return operation(target[None], *args, **kwargs)[0]
     return operation(target, *args, **kwargs)
 
 
-def size_of(image):
+def size_of(image: Picture) -> tuple[int, int]:
     """(height, width) of a PIL image or a tensor [..., H, W]."""
-    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else (image.height, image.width)
+    if isinstance(image, Tensor):
+        return tuple(image.shape[-2:])
+    return image.height, image.width
 
 
-def pad_if_smaller(image, size, fill=0):
-    """Pads at the right and below so that both sides of `image` (PIL, [C, H, W] or [H, W]) are at least `size` px."""
+def pad_if_smaller(image: Picture, size: int, fill: int = 0) -> Picture:
+    """Pads `image` (PIL, [C, H, W] or [H, W]) on the right and at the bottom to at least `size`
+    pixels on both sides."""
     height, width = size_of(image)
-    right, below = max(size - width, 0), max(size - height, 0)
-    if right == 0 and below == 0:
+    right, bottom = max(size - width, 0), max(size - height, 0)
+    if right == 0 and bottom == 0:
         return image
     if isinstance(image, Tensor) and image.ndim == 2:
-        return on_target(F.pad, image, [0, 0, right, below], fill=fill)
-    return F.pad(image, [0, 0, right, below], fill=fill)
-
-
-def chance(probability):
-    return torch.rand(1).item() < probability
+        return on_target(F.pad, image, [0, 0, right, bottom], fill=fill)
+    return F.pad(image, [0, 0, right, bottom], fill=fill)
 
 
 class Compose:
     """Applies the transforms one after the other."""
 
-    def __init__(self, transforms):
+    def __init__(self, transforms: Sequence[Callable[[Picture, Picture], Pair]]) -> None:
         self.transforms = transforms
 
-    def __call__(self, image, target):
+    def __call__(self, image: Picture, target: Picture) -> Pair:
         for transform in self.transforms:
             image, target = transform(image, target)
         return image, target
 
 
 class RandomResize:
-    """Resizes the shorter side to a random length, min_size to max_size px (both included), the longer in proportion."""
+    """Resizes the shorter side to a random length of min_size to max_size pixels (inclusive)."""
 
-    def __init__(self, min_size, max_size=None):
-        self.min_size, self.max_size = min_size, max_size or min_size
+    def __init__(self, min_size: int, max_size: int | None = None) -> None:
+        self.min_size = min_size
+        self.max_size = max_size or min_size
 
-    def __call__(self, image, target):
+    def __call__(self, image: Picture, target: Picture) -> Pair:
         size = int(torch.randint(self.min_size, self.max_size + 1, ()))
-        # "nearest exact" takes the source pixel under the centre, as bilinear does; plain "nearest" is half a pixel off.
-        return (
-            F.resize(image, [size], antialias=True),
-            on_target(F.resize, target, [size], interpolation=InterpolationMode.NEAREST_EXACT),
-        )
+        image = F.resize(image, [size], antialias=True)
+        # "Nearest exact" takes the pixel at the centre, as bilinear does; "nearest" is half a
+        # pixel off.
+        nearest = InterpolationMode.NEAREST_EXACT
+        return image, on_target(F.resize, target, [size], interpolation=nearest)
 
 
 class RandomHorizontalFlip:
-    """Mirrors left and right with the given probability."""
+    """Mirrors left and right with probability `flip_prob`."""
 
-    def __init__(self, flip_prob=0.5):
+    def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image, target):
-        if chance(self.flip_prob):
+    def __call__(self, image: Picture, target: Picture) -> Pair:
+        if torch.rand(1).item() < self.flip_prob:
             return F.horizontal_flip(image), on_target(F.horizontal_flip, target)
         return image, target
 
 
 class RandomVerticalFlip:
-    """Mirrors top and bottom with the given probability."""
+    """Mirrors top and bottom with probability `flip_prob`."""
 
-    def __init__(self, flip_prob=0.5):
+    def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image, target):
-        if chance(self.flip_prob):
+    def __call__(self, image: Picture, target: Picture) -> Pair:
+        if torch.rand(1).item() < self.flip_prob:
             return F.vertical_flip(image), on_target(F.vertical_flip, target)
         return image, target
 
 
 class RandomCrop:
-    """Cuts a random square of `size` px; what is smaller is padded first, the target with 255."""
+    """Crops a random square of `size` pixels; smaller images are padded first."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image, target):
-        image, target = (
-            pad_if_smaller(image, self.size),
-            pad_if_smaller(target, self.size, fill=TARGET_FILL),
-        )
+    def __call__(self, image: Picture, target: Picture) -> Pair:
+        image = pad_if_smaller(image, self.size)
+        target = pad_if_smaller(target, self.size, fill=IGNORE)
         height, width = size_of(image)
         top = int(torch.randint(height - self.size + 1, ()))
         left = int(torch.randint(width - self.size + 1, ()))
@@ -111,177 +116,208 @@ class RandomCrop:
 
 
 class CenterCrop:
-    """Cuts the central square of `size` px; what is smaller is padded first, the target with 255."""
+    """Crops the central square of `size` pixels; smaller images are padded first.
 
-    def __init__(self, size):
+    For library use only: no script uses it.
+    """
+
+    def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image, target):
-        image, target = (
-            pad_if_smaller(image, self.size),
-            pad_if_smaller(target, self.size, fill=TARGET_FILL),
-        )
-        return F.center_crop(image, [self.size, self.size]), on_target(
-            F.center_crop, target, [self.size, self.size]
-        )
+    def __call__(self, image: Picture, target: Picture) -> Pair:
+        image = pad_if_smaller(image, self.size)
+        target = pad_if_smaller(target, self.size, fill=IGNORE)
+        box = [self.size, self.size]
+        return F.center_crop(image, box), on_target(F.center_crop, target, box)
 
 
 class ToTensor:
-    """image → float32 [C, H, W] in 0–1 (from the full range of its integer type), target → int64 [H, W]."""
+    """image → float32 [C, H, W], the range of its integer type scaled to 0–1; target → int64."""
 
-    def __call__(self, image, target):
+    def __call__(self, image: Picture, target: Picture) -> tuple[Tensor, Tensor]:
         image = F.to_dtype(F.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
-        return image, (target if isinstance(target, Tensor) else F.pil_to_tensor(target)[0]).long()
+        if not isinstance(target, Tensor):
+            target = F.pil_to_tensor(target)[0]
+        return image, target.long()
 
 
 class Normalize:
     """(image − mean) / std for each channel of a float image [C, H, W]."""
 
-    def __init__(self, mean, std):
-        self.mean, self.std = mean, std
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = mean
+        self.std = std
 
-    def __call__(self, image, target):
+    def __call__(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return F.normalize(image, mean=self.mean, std=self.std), target
 
 
 class RandomAffineCrops:
-    """Cuts a batch of square crops out of a batch of images by one affine resampling, on the images' device.
+    """Cuts one square crop from each image of a batch, on the images' device.
 
-    What the transforms above do to one pair after the other (resize, flip, crop, normalise), here with rotation and a
-    change of colours besides, is one `grid_sample` for the whole batch, with parameters of its own for each crop. It reads
-    four pixels for one and does not smooth before it reduces, as RandomResize does: where pictures shrink to less than about
-    half, fine detail aliases (at ×0.5 a DRIVE photograph differs by .004 rms).
+    Resizes, flips, crops and normalizes like the transforms above, and also rotates and changes
+    colours. A single `grid_sample` computes all crops, each with its own random parameters. It
+    interpolates between four pixels and, unlike RandomResize, does not smooth before it shrinks:
+    fine detail aliases where images shrink to less than about half their size (at ×0.5 a DRIVE
+    image differs by 0.004 RMS).
 
     Args:
-        size: side of the crops in px.
         mean, std: of each channel, for images in 0–1.
-        base_size: length in px that the image's shorter side gets at scale 1; None: its own.
-        scale: range of a random factor on that, for half of the crops; the others have factor 1.
-        rotate: largest angle in degrees, to both sides, for half of the crops.
+        crop_size: side of the crops in pixels.
+        base_size: length in pixels of the image's shorter side at scale 1; None: its own length.
+        scale: range of a random scale factor for half of the crops; the others have factor 1.
+        rotate: largest angle in degrees, in both directions, for half of the crops.
         jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
-        flip_prob: chance of mirroring left and right, and of mirroring top and bottom.
-        upside_down: False: never top and bottom, for pictures that have an up and a down.
-        margin: px on each side of a crop that are context alone, since valid convolutions take them off. By as much crops
-            reach beyond the image and see its mirror image there, as overlap_tile() shows it: else what lies within the
-            margin of the image's border would teach nothing.
+        flip_prob: probability of a horizontal flip, and of a vertical one.
+        upside_down: False: no vertical flips, for images with a natural up and down.
+        margin: pixels at each border of a crop that valid convolutions remove. Crops reach this
+            far beyond the image, which is mirrored there as in overlap_tile(); otherwise the
+            pixels near its border would never be trained on.
     """
 
     def __init__(
         self,
-        size,
-        mean,
-        std,
-        base_size=None,
-        scale=(0.85, 1.2),
-        rotate=180.0,
-        jitter=0.25,
-        flip_prob=0.5,
-        upside_down=True,
-        margin=0,
-    ):
-        self.size, self.base_size, self.scale, self.rotate, self.margin = (
-            size,
-            base_size,
-            scale,
-            rotate,
-            margin,
-        )
-        self.jitter, self.flip_probs = jitter, (flip_prob, flip_prob * upside_down)
-        self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_size: int,
+        base_size: int | None = None,
+        scale: tuple[float, float] = (0.85, 1.2),
+        rotate: float = 180.0,
+        jitter: float = 0.25,
+        flip_prob: float = 0.5,
+        upside_down: bool = True,
+        margin: int = 0,
+    ) -> None:
+        self.mean = torch.tensor(mean)[None, :, None, None]
+        self.std = torch.tensor(std)[None, :, None, None]
+        self.crop_size = crop_size
+        self.base_size = base_size
+        self.scale = scale
+        self.rotate = rotate
+        self.jitter = jitter
+        self.flip_probs = (flip_prob, flip_prob * upside_down)  # horizontal, vertical
+        self.margin = margin
 
-    def __call__(self, images, targets, sizes, generator):
-        """images uint8 [N, C, H, W] and targets uint8 [N, H, W] → float32 [N, C, size, size], int64 [N, size, size].
+    def __call__(
+        self, images: Tensor, targets: Tensor, sizes: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """images uint8 [N, C, H, W], targets uint8 [N, H, W] → normalized float32 [N, C, S, S],
+        int64 [N, S, S], where S = crop_size.
 
-        sizes: int64 [N, 2], height and width that each image has without its padding. generator: of the CPU.
+        sizes: int64 [N, 2], height and width of each image without padding. generator: on the CPU.
         """
-        crop = self.random_matrices(sizes, images.shape[-2:], generator).to(
-            images.device, non_blocking=True
-        )
-        jitter = self.random_jitter(len(images), generator).to(images.device, non_blocking=True)
-        grid = nnF.affine_grid(crop, (len(images), 1, self.size, self.size), align_corners=False)
-        seen = mirrored(grid, sizes.to(grid), images.shape[-2:]) if self.margin else grid
-        image = nnF.grid_sample(images.float() / 255, seen, mode="bilinear", align_corners=False)
-        # grid_sample fills with 0; of 255 − target that is the 255 wanted around the target.
-        rest = nnF.grid_sample(
-            TARGET_FILL - targets[:, None].float(), grid, mode="nearest", align_corners=False
-        )
-        image = change_colours(image, *jitter.unbind(1)) if self.jitter else image
-        return (image - self.mean.to(image)) / self.std.to(image), TARGET_FILL - rest[:, 0].long()
+        n, padded_size = len(images), images.shape[-2:]
+        matrices = self.random_matrices(sizes, padded_size, generator)
+        matrices = matrices.to(images.device, non_blocking=True)
+        jitter = self.random_jitter(n, generator).to(images.device, non_blocking=True)
 
-    def random_matrices(self, sizes, padded, generator):
-        """float32 [N, 2, 3]: matrices from the crops to the images, both in grid_sample's coordinates −1…1 (x, y).
+        shape = (n, 1, self.crop_size, self.crop_size)
+        grid = nnF.affine_grid(matrices, shape, align_corners=False)
+        image_grid = grid
+        if self.margin:
+            image_grid = reflect_grid(grid, sizes.to(grid), padded_size)
+        image = images.float() / 255
+        image = nnF.grid_sample(image, image_grid, mode="bilinear", align_corners=False)
+        # grid_sample pads with 0, so IGNORE − target is padded as if the target were IGNORE.
+        inverted = IGNORE - targets[:, None].float()
+        inverted = nnF.grid_sample(inverted, grid, mode="nearest", align_corners=False)
+        target = IGNORE - inverted[:, 0].long()
 
-        padded: (height, width) of the images with their padding, which those coordinates span.
+        if self.jitter:
+            image = change_colours(image, *jitter.unbind(1))
+        return (image - self.mean.to(image)) / self.std.to(image), target
+
+    def random_matrices(
+        self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """float32 [N, 2, 3]: matrices from crops to images, in grid_sample's coordinates (x, y).
+
+        padded_size: (height, width) of the padded images, which the range −1…1 spans.
         """
-        n, sizes = len(sizes), sizes.flip(1).double()  # (width, height), as (x, y)
-        rotated, scaled, *mirrored = (
-            torch.rand(4, n, generator=generator, dtype=torch.float64)
-            < torch.tensor([0.5, 0.5, *self.flip_probs])[:, None]
-        )
+        n = len(sizes)
+        sizes = sizes.flip(1).double()  # (width, height), in the order of (x, y)
+        probs = torch.tensor([0.5, 0.5, *self.flip_probs])
+        chosen = torch.rand(4, n, generator=generator, dtype=torch.float64) < probs[:, None]
+        rotated, scaled, *flipped = chosen
         angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
         angle = torch.deg2rad((2 * angle - 1) * self.rotate) * rotated
-        factor = torch.where(scaled, self.scale[0] + factor * (self.scale[1] - self.scale[0]), 1.0)
-        shorter = sizes.amin(1)
-        window = (
-            self.size / factor * (shorter / (self.base_size or shorter))
-        )  # the crop's side in px of the image
-        judged = window[:, None] * (
-            1 - 2 * self.margin / self.size
-        )  # what lies in the image: all but the margin
-        free = sizes - judged
-        corner = torch.where(
-            free > 0, free * torch.rand(n, 2, generator=generator, dtype=torch.float64), free / 2
-        )
-        centre = (
-            corner.round() + judged / 2
-        )  # a whole corner: a crop of factor 1 copies pixels, blurring none
-        flips = torch.stack([torch.where(mirror, -1.0, 1.0) for mirror in mirrored], dim=1)
-        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(
-            n, 2, 2
-        )
-        padded = torch.tensor([padded[1], padded[0]], dtype=torch.float64)
-        matrix = turn * flips[:, None, :] * window[:, None, None] / padded[None, :, None]
-        return torch.cat([matrix, (2 * centre / padded - 1)[:, :, None]], dim=2).float()
+        factor = self.scale[0] + factor * (self.scale[1] - self.scale[0])
+        factor = torch.where(scaled, factor, 1.0)
 
-    def random_jitter(self, n, generator):
+        shorter = sizes.amin(1)
+        window = self.crop_size / factor * (shorter / (self.base_size or shorter))
+        centre = self.random_centres(sizes, window, generator)
+        signs = torch.where(torch.stack(flipped, dim=1), -1.0, 1.0)
+        rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1)
+        rotation = rotation.view(n, 2, 2)
+        spanned = torch.tensor([padded_size[1], padded_size[0]], dtype=torch.float64)
+        matrix = rotation * signs[:, None, :] * window[:, None, None] / spanned[None, :, None]
+        translation = 2 * centre / spanned - 1
+        return torch.cat([matrix, translation[:, :, None]], dim=2).float()
+
+    def random_centres(self, sizes: Tensor, window: Tensor, generator: torch.Generator) -> Tensor:
+        """float64 [N, 2]: centres (x, y) of the crops in pixels of the images.
+
+        sizes: [N, 2], width and height of the images. window: [N], sides of the crops in pixels of
+        the images; all of a crop but its margin lies inside the image, as far as it fits.
+        """
+        inner = window[:, None] * (1 - 2 * self.margin / self.crop_size)
+        free = sizes - inner
+        random = torch.rand(len(sizes), 2, generator=generator, dtype=torch.float64)
+        corner = torch.where(free > 0, free * random, free / 2)
+        # Whole pixels: a crop of factor 1 then copies pixels without interpolation.
+        return corner.round() + inner / 2
+
+    def random_jitter(self, n: int, generator: torch.Generator) -> Tensor:
         """float32 [N, 3]: factors of brightness, contrast and saturation."""
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
 
 
-def mirrored(grid, sizes, padded):
-    """A grid [N, h, w, 2] for grid_sample whose places beyond the images are mirrored at their border pixels.
+def reflect_grid(grid: Tensor, sizes: Tensor, padded_size: Sequence[int]) -> Tensor:
+    """A grid [N, h, w, 2] for grid_sample with positions outside the images reflected into them.
 
-    sizes: [N, 2], height and width of each image. padded: (height, width) with their padding, which the grid spans.
+    They are reflected at the border pixels. sizes: [N, 2], height and width of each image;
+    padded_size: (height, width) with padding, which the grid spans.
     """
-    padded, last = grid.new_tensor([padded[1], padded[0]]), sizes.flip(1)[:, None, None] - 1
-    place = (((grid + 1) * padded - 1) / 2).remainder(2 * last)
-    return (2 * torch.minimum(place, 2 * last - place) + 1) / padded - 1
+    spanned = grid.new_tensor([padded_size[1], padded_size[0]])
+    last = sizes.flip(1)[:, None, None] - 1
+    position = (((grid + 1) * spanned - 1) / 2).remainder(2 * last)
+    return (2 * torch.minimum(position, 2 * last - position) + 1) / spanned - 1
 
 
-def change_colours(image, brightness, contrast, saturation):
-    """Images [N, C, H, W] in 0–1 with brightness, contrast and saturation multiplied by factors [N], in this order.
+def change_colours(
+    image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor
+) -> Tensor:
+    """Images [N, C, H, W] in 0–1 with changed brightness, contrast and saturation, in this order.
 
-    As torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with a factor for each image.
+    Like torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with factors [N].
     """
-    brightness, contrast, saturation = (
-        factor[:, None, None, None] for factor in (brightness, contrast, saturation)
-    )
+    brightness = brightness[:, None, None, None]
+    contrast = contrast[:, None, None, None]
+    saturation = saturation[:, None, None, None]
     image = (image * brightness).clamp(0, 1)
     image = torch.lerp(grey(image).mean((1, 2, 3), keepdim=True), image, contrast).clamp(0, 1)
     return torch.lerp(grey(image), image, saturation).clamp(0, 1)
 
 
-def grey(image):
-    """Luma of images [N, 3, H, W] as [N, 1, H, W] (ITU-R BT.601, as torchvision's); of other channels the mean."""
+def grey(image: Tensor) -> Tensor:
+    """Luma [N, 1, H, W] of RGB images [N, 3, H, W], by ITU-R BT.601 as in torchvision; the mean of
+    the channels of other images."""
     if image.shape[1] != 3:
         return image.mean(1, keepdim=True)
     return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
 def train_preset(
-    mean, std, base_size=565, crop_size=480, scale=(0.5, 1.2), flip_prob=0.5, upside_down=True
-):
-    """The tutorials' training transforms: resize to scale[0]…scale[1] × base_size px, flips, crop, normalise."""
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_size: int = 480,
+    base_size: int = 565,
+    scale: tuple[float, float] = (0.5, 1.2),
+    flip_prob: float = 0.5,
+    upside_down: bool = True,
+) -> Compose:
+    """The tutorials' training transforms, with the arguments of RandomAffineCrops."""
     return Compose(
         [
             RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
@@ -294,6 +330,6 @@ def train_preset(
     )
 
 
-def eval_preset(mean, std):
-    """The transforms for judging: native size, normalise."""
+def eval_preset(mean: Sequence[float], std: Sequence[float]) -> Compose:
+    """The transforms for evaluation: native size, normalize."""
     return Compose([ToTensor(), Normalize(mean, std)])

@@ -1,6 +1,9 @@
-"""Models and inference: what is needed to use a network, and nothing that trains one."""
+"""Models and inference: all that is needed to use a network, and nothing that trains one."""
 
 from inspect import signature
+from typing import Any
+
+from torch import nn
 
 from .attention_unet import AttentionUNet
 from .mobilenetv3_unet import MobileV3Unet
@@ -10,7 +13,13 @@ from .unet_original import UNetOriginal
 from .unet_plus_plus import UNetPlusPlus
 from .vgg16_unet import VGG16UNet
 
-# One row an architecture: the name that --model and checkpoints use, and the class that it builds.
+# One row per architecture: the name that --model and checkpoints use, and its class.
+# A class takes in_channels and num_classes, and has three attributes:
+#     paper              the source, as the table of --list-models prints it
+#     margin             pixels that valid convolutions remove at each border of a training image;
+#                        0 where all convolutions are padded
+#     min_training_side  the smallest side of a training image in pixels; models with four
+#                        poolings refuse smaller images in eval mode too
 MODELS = {
     "attention_unet": AttentionUNet,
     "mobilenetv3_unet": MobileV3Unet,
@@ -22,17 +31,26 @@ MODELS = {
 }
 
 
-def build_model(name, **kwargs):
-    """Builds the architecture `name` of MODELS with its keyword arguments; ValueError for an unknown name."""
+def build_model(name: str, **kwargs: Any) -> nn.Module:
+    """Builds the architecture `name` of MODELS with its keyword arguments.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(sorted(MODELS))}")
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(sorted(MODELS))}")
     return MODELS[name](**kwargs)
 
 
-def default_options(name):
-    """The keyword arguments that the architecture `name` of MODELS takes, with their defaults; None where it has none."""
-    parameters = signature(MODELS[name]).parameters.values()
-    return {each.name: None if each.default is each.empty else each.default for each in parameters}
+def default_options(name: str) -> dict[str, Any]:
+    """The keyword arguments of the architecture `name` of MODELS and their defaults.
+
+    An argument without a default has the value None.
+    """
+    options = {}
+    for parameter in signature(MODELS[name]).parameters.values():
+        has_default = parameter.default is not parameter.empty
+        options[parameter.name] = parameter.default if has_default else None
+    return options
 
 
 __all__ = [

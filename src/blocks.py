@@ -1,86 +1,118 @@
 """The building blocks of the U-Nets."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 class DoubleConv(nn.Sequential):
     """(3×3 convolution → BatchNorm → ReLU) twice: [N, in, H, W] → [N, out, H, W].
 
     Args:
-        mid_channels: channels between the two convolutions (default: out_channels).
+        mid_channels: channels between the two convolutions; None: out_channels.
         norm: whether BatchNorm follows each convolution.
-        bias: whether the convolutions have a bias; None: only without BatchNorm, which would cancel it.
-        padding: 1 keeps the size; 0 takes a border of 2 pixels from it.
+        bias: whether the convolutions have a bias; None: only without BatchNorm, which would
+            cancel it.
+        padding: 1 keeps the size; 0 removes 2 pixels at each border.
     """
 
     def __init__(
-        self, in_channels, out_channels, mid_channels=None, norm=True, bias=None, padding=1
-    ):
+        self,
+        in_channels: int,
+        out_channels: int,
+        mid_channels: int | None = None,
+        norm: bool = True,
+        bias: bool | None = None,
+        padding: int = 1,
+    ) -> None:
         mid_channels = mid_channels or out_channels
-        bias = not norm if bias is None else bias
+        if bias is None:
+            bias = not norm
         layers = []
-        for channels in ((in_channels, mid_channels), (mid_channels, out_channels)):
-            layers.append(nn.Conv2d(*channels, kernel_size=3, padding=padding, bias=bias))
-            layers += [nn.BatchNorm2d(channels[1])] if norm else []
+        for inputs, outputs in ((in_channels, mid_channels), (mid_channels, out_channels)):
+            layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=padding, bias=bias))
+            if norm:
+                layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
 
 class Down(nn.Sequential):
-    """Halves the size, then convolves: [N, in, H, W] → [N, out, ⌊H/2⌋, ⌊W/2⌋]. `conv`: options of DoubleConv."""
+    """Max pooling to half the size, then DoubleConv: [N, in, H, W] → [N, out, ⌊H/2⌋, ⌊W/2⌋].
 
-    def __init__(self, in_channels, out_channels, **conv):
+    `conv` holds options of DoubleConv.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **conv: Any) -> None:
         super().__init__(nn.MaxPool2d(2), DoubleConv(in_channels, out_channels, **conv))
 
 
 class Up(nn.Module):
-    """Doubles the size, pads to the skip's size, concatenates the skip, convolves. `conv`: options of DoubleConv.
+    """Upsamples to twice the size, pads to the skip's size, concatenates the skip, convolves.
 
-    deep [N, C, h, w] and skip [N, S, H, W] → [N, out, H, W], where `in_channels` counts what is concatenated:
-    S + C when bilinear, S + C/2 when a transposed convolution halves the channels on the way.
+    `in_channels` is the number of channels after concatenation: S + C when bilinear, S + C/2 when
+    a transposed convolution halves the channels. `conv` holds options of DoubleConv.
+
+    Shape: deep [N, C, h, w] and skip [N, S, H, W] → [N, out, H, W].
     """
 
-    def __init__(self, in_channels, out_channels, bilinear=True, **conv):
+    def __init__(
+        self, in_channels: int, out_channels: int, bilinear: bool = True, **conv: Any
+    ) -> None:
         super().__init__()
+        half = in_channels // 2
         if bilinear:
             self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-            self.conv = DoubleConv(in_channels, out_channels, mid_channels=in_channels // 2, **conv)
+            self.conv = DoubleConv(in_channels, out_channels, mid_channels=half, **conv)
         else:
-            self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
+            self.up = nn.ConvTranspose2d(in_channels, half, kernel_size=2, stride=2)
             self.conv = DoubleConv(in_channels, out_channels, **conv)
 
-    def forward(self, deep, skip):
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         deep = pad_to(self.up(deep), skip.shape[-2:])
         return self.conv(torch.cat([skip, deep], dim=1))
 
 
 class OutConv(nn.Sequential):
-    """1×1 convolution to one logit a class: [N, in, H, W] → [N, num_classes, H, W]."""
+    """1×1 convolution to one logit per class: [N, in, H, W] → [N, num_classes, H, W]."""
 
-    def __init__(self, in_channels, num_classes):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(nn.Conv2d(in_channels, num_classes, kernel_size=1))
 
 
-def pad_to(features, size):
-    """Zero-pads [N, C, h, w] on all sides to size = (H, W); at odd sizes the lower right side gets the extra pixel."""
-    height, width = size[0] - features.shape[-2], size[1] - features.shape[-1]
+def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
+    """Pads [N, C, h, w] with zeros on all sides to size (H, W).
+
+    If the padding is odd, the bottom and the right get the extra pixel.
+    """
+    height = size[0] - features.shape[-2]
+    width = size[1] - features.shape[-1]
     if height == 0 and width == 0:
         return features
-    return F.pad(features, [width // 2, width - width // 2, height // 2, height - height // 2])
+    top, left = height // 2, width // 2
+    return F.pad(features, [left, width - left, top, height - top])
 
 
-def centre_crop(tensor, size):
-    """The central size = (h, w) of a tensor [..., H, W]; where it is off by one, the upper left of the two."""
-    top, left = (tensor.shape[-2] - size[0]) // 2, (tensor.shape[-1] - size[1]) // 2
-    return tensor[..., top : top + size[0], left : left + size[1]]
+def centre_crop(tensor: Tensor, size: Sequence[int]) -> Tensor:
+    """The central (h, w) pixels of a tensor [..., H, W].
+
+    If the border is odd, the crop is one pixel nearer to the top and the left.
+    """
+    height, width = size
+    top = (tensor.shape[-2] - height) // 2
+    left = (tensor.shape[-1] - width) // 2
+    return tensor[..., top : top + height, left : left + width]
 
 
-def check_side(model, image, minimum):
-    """ValueError if the image [..., H, W] is too small for the model's poolings to leave something of it."""
+def check_image_size(model: nn.Module, image: Tensor) -> None:
+    """Raises ValueError if a side of the image [..., H, W] is below model.min_training_side."""
+    minimum = model.min_training_side
     if min(image.shape[-2:]) < minimum:
+        mode = "training" if model.training else "eval"
         raise ValueError(
-            f"{type(model).__name__} needs images of at least {minimum}×{minimum} pixels, "
-            f"got {tuple(image.shape[-2:])}"
+            f"{type(model).__name__} in {mode} mode needs images of at least "
+            f"{minimum}×{minimum} pixels, got {tuple(image.shape[-2:])}"
         )

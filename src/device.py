@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision."""
+"""The device to compute on, and the precision."""
 
 import ctypes
 import sys
@@ -6,79 +6,103 @@ import sys
 import torch
 
 
-def pick_device(name="auto"):
-    """torch.device for "auto", "cpu", "mps", "cuda" or "cuda:N"; auto prefers CUDA, then MPS, then the CPU.
+def pick_device(name: str = "auto") -> torch.device:
+    """The device named "auto", "cpu", "mps", "cuda" or "cuda:N"; auto prefers CUDA, then MPS.
 
-    Raises ValueError for a name PyTorch does not know and for a device that is not there.
+    Raises ValueError for any other name and for a device that this machine does not have.
     """
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = best_device()
     kind, colon, index = name.partition(":")
     if kind not in ("cpu", "mps", "cuda") or (colon and not index.isdigit()):
         raise ValueError(f"device {name!r} is not one of auto, cpu, mps, cuda, cuda:N")
     device = torch.device(name)
-    found = {
-        "cpu": 1,
-        "mps": int(torch.backends.mps.is_available()),
-        "cuda": torch.cuda.device_count(),
-    }[kind]
+    found = count_devices(kind)
     if (device.index or 0) >= found:
         raise ValueError(
-            f"device {name!r} is not there: PyTorch {torch.__version__} sees {found} {kind} device(s); "
-            "use --device auto or --device cpu"
+            f"device {name!r} is not there: PyTorch {torch.__version__} finds {found} {kind} "
+            "device(s); use --device auto or --device cpu"
         )
     return device
 
 
-def pick_amp_dtype(device, enabled=True):
+def best_device() -> str:
+    """ "cuda", "mps" or "cpu", the first of them that this machine has."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def count_devices(kind: str) -> int:
+    """How many devices of the kind "cpu", "mps" or "cuda" this machine has."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return 1
+
+
+def pick_amp_dtype(device: torch.device, enabled: bool = True) -> torch.dtype | None:
     """The dtype for torch.autocast on `device`, or None for full precision.
 
-    CUDA: bfloat16 where the GPU has it, else float16 (which needs a gradient scaler). CPU: bfloat16 where the
-    processor has instructions for it; emulating them is slower than float32.
+    CUDA: bfloat16 if the GPU supports it, otherwise float16, which needs a gradient scaler. CPU:
+    bfloat16 if the processor has instructions for it; emulation is slower than float32.
     """
     if not enabled:
         return None
     if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    if device.type == "cpu" and _cpu_has_bf16():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        return torch.float16
+    if device.type == "cpu" and cpu_has_bf16():
         return torch.bfloat16
     return None
 
 
-def _cpu_has_bf16():
-    """Whether the processor multiplies bfloat16 natively (x86: AVX512-BF16 or AMX). Elsewhere the answer is no."""
-    checks = (
-        getattr(torch.cpu, name, None)
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return any(check() for check in checks if check is not None)
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively: x86 with AVX512-BF16 or AMX."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        check = getattr(torch.cpu, name, None)  # some versions of PyTorch do not have it
+        if check is not None and check():
+            return True
+    return False
 
 
-def reuse_freed_memory(device):
-    """For a process that computes on the CPU: keeps freed memory in place of handing it back to the system.
+def reuse_freed_memory(device: torch.device) -> None:
+    """Makes a process that computes on the CPU keep freed memory.
 
-    glibc maps every large tensor anew and the kernel clears its pages each time: a quarter of a training step. It is
-    told to keep them. Does nothing on other devices and other C libraries.
+    By default glibc returns the memory of every large tensor to the system, and the kernel clears
+    its pages each time they are needed again: a quarter of the time of a training step. Does
+    nothing on other devices and with other C libraries.
     """
-    m_trim_threshold, m_mmap_max = -1, -4  # names and values of glibc's malloc.h
-    if device.type == "cpu" and sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        ctypes.CDLL(None).mallopt(m_mmap_max, 0)
-        ctypes.CDLL(None).mallopt(m_trim_threshold, 2**31 - 1)
+    if device.type != "cpu" or sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        m_trim_threshold, m_mmap_max = -1, -4  # names and values of glibc's malloc.h
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def synchronize(device):
-    """Waits until the work queued on `device` is done, so that a clock read after it tells the truth."""
+def synchronize(device: torch.device) -> None:
+    """Waits until all work queued on `device` is done, so that elapsed time can be measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of memory that are free on the device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:  # not Linux
+        pass
+    return None

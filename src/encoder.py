@@ -1,29 +1,32 @@
-"""Encoders from torchvision: their stages, and their ImageNet weights."""
+"""Encoders from torchvision: their stages and their ImageNet weights."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-import torch.nn as nn
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
-IMAGENET_MEAN = [
-    0.485,
-    0.456,
-    0.406,
-]  # of pixels in 0–1, what torchvision's ImageNet weights were trained with
+from .errors import UserError
+
+# Of pixels in 0–1: the normalization that torchvision's ImageNet weights were trained with.
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 class Stages(nn.Sequential):
-    """The layers up to the last of `indices`, in a row: [N, C, H, W] → the outputs of the layers of these indices.
+    """The layers up to the last of `indices` in sequence; returns the outputs at all `indices`.
 
-    The names of the weights are the layers' own indices, as with the tutorials' wrapper of the same layers.
+    The weights are named by the index of their layer, as in the tutorials' code.
+
+    Shape: [N, C, H, W] → list of feature maps, one per index.
     """
 
-    def __init__(self, layers, indices):
+    def __init__(self, layers: Iterable[nn.Module], indices: list[int]) -> None:
         super().__init__(*list(layers)[: indices[-1] + 1])
         self.indices = indices
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
         outputs = []
         for index, layer in enumerate(self):
             x = layer(x)
@@ -32,57 +35,63 @@ class Stages(nn.Sequential):
         return outputs
 
 
-def imagenet_features(weights):
-    """The state_dict of the `features` of a torchvision classifier, from a member of its weights enum.
+def load_imagenet_weights(features: nn.Module, weights: WeightsEnum) -> None:
+    """Loads ImageNet weights into the whole `features` of a torchvision classifier.
 
-    torchvision downloads the file once, into torch.hub's folder. FileNotFoundError that names the file, its source and this
-    folder if that fails; OSError if the file there cannot be read.
+    torchvision downloads the file once, into the folder of torch.hub. Raises UserError with the
+    file's name if it cannot be downloaded, cannot be read, or belongs to another network.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    state = read_features(weights)
+    try:
+        features.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{weights_path(weights)}: holds the weights of another network than {weights.url}; "
+            "delete it"
+        ) from error
+
+
+def read_features(weights: WeightsEnum) -> dict[str, Tensor]:
+    """The state_dict of a classifier's `features`; errors as for load_imagenet_weights()."""
+    path = weights_path(weights)
     try:
         state = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
     except Exception as error:  # damaged bytes make the unpickler raise anything
         if path.exists():
-            raise OSError(
-                f"{path}: holds no ImageNet weights that can be read ({error}); delete it, or replace it by "
-                f"{weights.url}"
+            raise UserError(
+                f"{path}: cannot be read as ImageNet weights ({error}); delete it, or replace it "
+                f"by {weights.url}"
             ) from error
-        raise FileNotFoundError(
-            f"the ImageNet weights {path.name} could not be downloaded ({error}); fetch "
-            f"{weights.url} elsewhere and place it in {path.parent}"
+        raise UserError(
+            f"the ImageNet weights {path.name} could not be downloaded ({error}); download "
+            f"{weights.url} elsewhere and copy it to {path.parent}"
         ) from error
+    prefix = "features."
     return {
-        name.removeprefix("features."): value
-        for name, value in state.items()
-        if name.startswith("features.")
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
 
 
-def load_features(features, weights):
-    """Loads the ImageNet weights into the whole `features`; OSError naming the file if they are of another network."""
-    state = imagenet_features(weights)
-    try:
-        features.load_state_dict(state)
-    except RuntimeError as error:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise OSError(
-            f"{path}: holds the weights of another network than {weights.url}; delete it"
-        ) from error
+def weights_path(weights: WeightsEnum) -> Path:
+    """Where torch.hub keeps the downloaded file."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
-def for_channels(conv, in_channels, pretrained):
-    """The first convolution of an encoder for images of `in_channels` channels: the same one for 3, else a new one.
+def adapt_first_conv(conv: nn.Conv2d, in_channels: int, pretrained: bool) -> nn.Conv2d:
+    """The first convolution of an encoder for images of `in_channels` channels.
 
-    A pretrained one for a single channel has the sums of the RGB filters, so that it answers to a grey image as the
-    old one does to it in three equal channels. ValueError for another number: nothing says what its channels mean.
+    `conv` itself if it has that number of channels, otherwise a new convolution. For a single
+    channel a pretrained one gets the sums of the RGB filters: its output for a grey image is that
+    of `conv` for three equal channels. Raises UserError for ImageNet weights and any other number.
     """
     if in_channels == conv.in_channels:
         return conv
     if pretrained and in_channels != 1:
-        raise ValueError(
-            f"ImageNet weights fit images of 3 channels or of 1, not of {in_channels}; train without them"
+        raise UserError(
+            f"ImageNet weights fit images of 3 channels or of 1, not of {in_channels}; "
+            "train without them"
         )
     new = nn.Conv2d(
         in_channels,

@@ -1,8 +1,8 @@
-"""The exception for what a user can fix."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(ValueError):
     """A file, folder, flag or checkpoint that cannot be used.
 
-    The message names it, says what was found, and what to do. The scripts print it as one sentence.
+    The message names it and says what is wrong and what to do. The scripts print it in one line.
     """

@@ -1,51 +1,49 @@
 """U-Net on the encoder of VGG16 with BatchNorm."""
 
-import torch.nn as nn
+from torch import Tensor, nn
 from torchvision.models import VGG16_BN_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from .blocks import OutConv, Up, check_side
-from .encoder import Stages, for_channels, load_features
+from .blocks import OutConv, Up, check_image_size
+from .encoder import Stages, adapt_first_conv, load_imagenet_weights
 
-STAGES = [
-    5,
-    12,
-    22,
-    32,
-    42,
-]  # the last ReLU before each pooling of torchvision's vgg16_bn().features
+STAGES = [5, 12, 22, 32, 42]  # last ReLU before each pooling of torchvision's vgg16_bn().features
 CHANNELS = [64, 128, 256, 512, 512]
 
 
 class VGG16UNet(nn.Module):
-    """U-Net whose encoder is torchvision's VGG16-BN (Simonyan, Zisserman 2014, arXiv:1409.1556), decoder bilinear.
+    """U-Net with torchvision's VGG16-BN as encoder and a bilinear decoder.
 
-    Stages and names of the weights are those of the tutorials' VGG16UNet (compared with their published source):
-    `backbone.0.weight`, …, `up1.conv.0.weight`, …, `conv.0.weight`.
+    VGG16: Simonyan, Zisserman 2014, arXiv:1409.1556. Stages and names of the weights are those of
+    the tutorials' VGG16UNet, compared with their published source: `backbone.0.weight`, …,
+    `up1.conv.0.weight`, …, `conv.0.weight`.
 
     Args:
-        num_classes: classes, the background included.
-        pretrain_backbone: load the encoder's ImageNet weights; see imagenet_features for where from and for errors.
-        in_channels: channels of the image. Other than 3: the first convolution is a new one, with ImageNet weights only
-            for 1 channel; see for_channels.
+        num_classes: number of classes, including the background.
+        pretrain_backbone: load ImageNet weights into the encoder; see load_imagenet_weights().
+        in_channels: channels of the image; see adapt_first_conv() for values other than 3.
 
-    Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, for any H, W ≥ 16.
+    Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, any H, W ≥ 16.
     Raises ValueError for a smaller image.
     """
 
     paper = "encoder: Simonyan, Zisserman 2014, arXiv:1409.1556"
+    margin = 0
+    min_training_side = 16
 
-    def __init__(self, num_classes, pretrain_backbone=False, in_channels=3):
+    def __init__(
+        self, num_classes: int, pretrain_backbone: bool = False, in_channels: int = 3
+    ) -> None:
         super().__init__()
-        self.in_channels, self.num_classes = in_channels, num_classes
-        features = make_layers(
-            cfgs["D"], batch_norm=True
-        )  # without the classifier's 120 million weights
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        # Not vgg16_bn().features: that would create the 120 million weights of the classifier.
+        features = make_layers(cfgs["D"], batch_norm=True)
         if pretrain_backbone:
-            load_features(features, VGG16_BN_Weights.IMAGENET1K_V1)
+            load_imagenet_weights(features, VGG16_BN_Weights.IMAGENET1K_V1)
         else:
             features.apply(init_weights)
-        features[0] = for_channels(features[0], in_channels, pretrain_backbone)
+        features[0] = adapt_first_conv(features[0], in_channels, pretrain_backbone)
         self.backbone = Stages(features, STAGES)
         c1, c2, c3, c4, c5 = CHANNELS
         self.up1 = Up(c5 + c4, c4)
@@ -54,8 +52,8 @@ class VGG16UNet(nn.Module):
         self.up4 = Up(c2 + c1, c1)
         self.conv = OutConv(c1, num_classes)
 
-    def forward(self, image):
-        check_side(self, image, 16)
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        check_image_size(self, image)
         x1, x2, x3, x4, x = self.backbone(image)
         x = self.up1(x, x4)
         x = self.up2(x, x3)
@@ -64,8 +62,8 @@ class VGG16UNet(nn.Module):
         return {"out": self.conv(x)}
 
 
-def init_weights(module):
-    """The weights that torchvision's VGG begins with."""
+def init_weights(module: nn.Module) -> None:
+    """Initializes a convolution as torchvision's VGG does."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(module.bias)

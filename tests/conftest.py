@@ -11,7 +11,10 @@ from train_utils.data.demo import write_demo_drive
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
-    """A --data-path that holds a drawn DRIVE of 5 training and 2 test images, 96×104 px. Not to be changed."""
+    """A --data-path with a synthetic DRIVE: 5 training and 2 test images of 96×104 px.
+
+    Tests must not change it.
+    """
     return write_demo_drive(
         tmp_path_factory.mktemp("tiny"), num_training=5, num_test=2, size=(96, 104)
     )
@@ -19,7 +22,7 @@ def tiny_root(tmp_path_factory):
 
 @pytest.fixture
 def tiny_copy(tiny_root, tmp_path_factory):
-    """A copy of tiny_root to spoil."""
+    """A copy of tiny_root that a test may change."""
     return shutil.copytree(tiny_root, tmp_path_factory.mktemp("copy"), dirs_exist_ok=True)
 
 

@@ -1,16 +1,21 @@
-"""Small data sets drawn for tests: blocks whose colour tells their class."""
+"""Small synthetic datasets for tests: rectangles, each in the colour of its class."""
 
 import numpy as np
 from PIL import Image
 
-COLOURS = np.array(
-    [(20, 40, 60), (200, 80, 30), (60, 160, 220)], np.uint8
-)  # of the classes in the table and the pictures
-TABLE = "id,name,colour,ignore\n0,ground,#14283c,\n1,brick,#c8501e,\n2,water,60 160 220,\n9,unclear,255 255 255,1\n"
+# Colours of the classes, in the class table and in the images.
+COLOURS = np.array([(20, 40, 60), (200, 80, 30), (60, 160, 220)], np.uint8)
+TABLE = """\
+id,name,colour,ignore
+0,ground,#14283c,
+1,brick,#c8501e,
+2,water,60 160 220,
+9,unclear,255 255 255,1
+"""
 
 
 def ids_of(seed, classes=3, size=(64, 72)):
-    """uint8 [H, W]: class ids in rectangles."""
+    """uint8 [H, W]: a rectangle of each class on background; the places depend on the seed."""
     rng, ids = np.random.default_rng(seed), np.zeros(size, np.uint8)
     for index in range(1, classes):
         top, left = rng.integers(0, size[0] - 24), rng.integers(0, size[1] - 24)
@@ -19,13 +24,17 @@ def ids_of(seed, classes=3, size=(64, 72)):
 
 
 def photograph_of(ids, seed):
-    """uint8 [H, W, 3]: the classes' colours with noise."""
+    """uint8 [H, W, 3]: the colours of the classes with noise."""
     noise = np.random.default_rng(seed).normal(0, 12, (*ids.shape, 3))
     return np.clip(COLOURS[ids] + noise, 0, 255).astype(np.uint8)
 
 
 def write_folder(root, count=10, classes=2, label=None, below="", first=0, size=(64, 72)):
-    """images/ and masks/ of `count` samples under root/below; `label` makes a PIL picture of ids. Returns root."""
+    """Writes `count` samples to images/ and masks/ in root/below; returns root.
+
+    label: makes the PIL image of a label from class ids; None: 0 and 255. first: number of the
+    first sample, which is also its seed.
+    """
     label = label or (lambda ids: Image.fromarray(ids * np.uint8(255)))
     for number in range(first, first + count):
         ids = ids_of(number, classes, size)
@@ -39,7 +48,7 @@ def write_folder(root, count=10, classes=2, label=None, below="", first=0, size=
 
 
 def write_three_classes(root, **options):
-    """A folder set of three classes in RGB colours, with its class table."""
+    """Writes a dataset of three classes in RGB colours, with its class table; returns root."""
     write_folder(root, classes=3, label=lambda ids: Image.fromarray(COLOURS[ids]), **options)
     (root / "classes.csv").write_text(TABLE)
     return root

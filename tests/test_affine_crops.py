@@ -1,4 +1,4 @@
-"""Crops cut by one batched affine resampling mean what the transforms mean, and are repeated by seed and epoch."""
+"""Batched affine crops agree with the transforms, and are reproducible by seed and epoch."""
 
 import numpy as np
 import pytest
@@ -7,31 +7,32 @@ import torch.nn.functional as nnF
 from torchvision.transforms.v2 import functional as F
 
 from my_dataset import pad_and_stack
-from train_utils.data_loader import CropLoader, StackedImages
-from train_utils.distributed_utils import EpochBatches
+from train_utils.data_loader import CropLoader, EpochBatches, StackedImages
 from transforms import RandomAffineCrops, RandomResize, ToTensor, change_colours
 
-RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops come in the units of the stored pixels
+RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops keep the range 0–255
 STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_prob": 0}
 
 
 def coordinates(height, width):
-    """uint8 [3, H, W] whose channels hold the column, the row, and 100: a pixel says where it was."""
+    """uint8 [3, H, W] whose channels hold the column, the row, and 100: each pixel its position."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([columns, rows, torch.full_like(rows, 100)]).byte()
 
 
 def cut(images, targets=None, seed=0, size=24, sizes=None, **options):
-    """RandomAffineCrops of the batch in stored units, nothing changed but by the options."""
+    """RandomAffineCrops of the batch without normalization, and without changes but the options."""
     targets = torch.zeros_like(images[:, 0]) if targets is None else targets
     sizes = torch.tensor([images.shape[-2:]] * len(images)) if sizes is None else sizes
-    crops = RandomAffineCrops(size, **{**RAW, **STILL, **options})
+    crops = RandomAffineCrops(crop_size=size, **{**RAW, **STILL, **options})
     return crops(images, targets, sizes, torch.Generator().manual_seed(seed))
 
 
 def steps(crop):
-    """Source coordinates (x, y) gained by one pixel to the right and by one downwards, of a crop of coordinates()."""
-    return (crop[:2, 10, 14] - crop[:2, 10, 10]) / 4, (crop[:2, 14, 10] - crop[:2, 10, 10]) / 4
+    """Changes of the source position (x, y) per pixel to the right and per pixel down."""
+    right = (crop[:2, 10, 14] - crop[:2, 10, 10]) / 4
+    down = (crop[:2, 14, 10] - crop[:2, 10, 10]) / 4
+    return right, down
 
 
 def test_a_plain_crop_copies_pixels():
@@ -52,13 +53,13 @@ def test_a_plain_crop_copies_pixels():
 
 
 def test_flips_mirror_the_whole_crop():
-    seen = set()
+    directions = set()
     for seed in range(8):
         image, _ = cut(coordinates(60, 60)[None], seed=seed, flip_prob=0.5)
         right, down = steps(image[0])
-        seen.add((round(right[0].item()), round(down[1].item())))
+        directions.add((round(right[0].item()), round(down[1].item())))
         assert right[1].abs() < 1e-3 and down[0].abs() < 1e-3
-    assert seen == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    assert directions == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
     image, target = cut(
         coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_prob=1
     )
@@ -88,7 +89,7 @@ def test_scale_multiplies_the_base_size(base_size):
 
 
 def test_scaled_crops_are_those_of_the_transforms():
-    """A picture enlarged by 1.5 and cropped, by RandomResize and by the batch: the same pixels at the same places."""
+    """A picture enlarged by 1.5 by RandomResize and by RandomAffineCrops has the same pixels."""
     picture = (
         torch.randint(256, (3, 6, 6), dtype=torch.uint8)
         .repeat_interleave(10, 1)
@@ -133,23 +134,24 @@ def test_around_the_image_the_target_is_ignored_and_the_image_black():
         torch.full((4, 3, 40, 50), 200, dtype=torch.uint8),
         torch.ones(4, 40, 50, dtype=torch.uint8),
     )
-    crops = RandomAffineCrops(80, [0.5] * 3, [0.25] * 3, scale=(1, 1), rotate=0, jitter=0)
+    crops = RandomAffineCrops([0.5] * 3, [0.25] * 3, 80, scale=(1, 1), rotate=0, jitter=0)
     image, target = crops(
         images, targets, torch.tensor([[40, 50]] * 4), torch.Generator().manual_seed(0)
     )
     assert (target == 1).sum((1, 2)).tolist() == [2000] * 4
-    assert (image[:, 0][target == 255] + 2).abs().max() < 1e-3  # black, normalised
+    assert (image[:, 0][target == 255] + 2).abs().max() < 1e-3  # black, normalized
     torch.testing.assert_close(
         image[:, 0][target == 1], torch.full((8000,), (200 / 255 - 0.5) / 0.25), atol=1e-3, rtol=0
     )
 
 
-def test_padding_of_the_stack_is_never_cut_from_where_the_image_has_room():
+def test_crops_do_not_reach_into_the_padding_where_the_image_is_large_enough():
     pairs = [
         (coordinates(30, 80), torch.zeros(30, 80, dtype=torch.uint8)),
         (coordinates(90, 40), torch.zeros(90, 40, dtype=torch.uint8)),
     ]
-    images, targets = (pad_and_stack(part, fill) for part, fill in zip(zip(*pairs), (0, 255)))
+    images = pad_and_stack([image for image, _ in pairs], 0)
+    targets = pad_and_stack([target for _, target in pairs], 255)
     sizes = torch.tensor([[30, 80], [90, 40]])
     corners = set()
     for seed in range(20):
@@ -159,8 +161,8 @@ def test_padding_of_the_stack_is_never_cut_from_where_the_image_has_room():
     assert max(corners) > 50 and min(corners) == 0  # all of the tall image is used
 
 
-def test_with_a_margin_the_centres_reach_every_border_and_see_the_mirror_image():
-    """Of two sizes in one stack: each image is mirrored at its own border, not at that of the padding."""
+def test_with_a_margin_the_centres_reach_every_border_and_the_image_is_mirrored():
+    """Each image is mirrored at its own border, not at that of the padding."""
     sizes = [(60, 45), (50, 70)]
     images = pad_and_stack([coordinates(*size) for size in sizes], 0)
     targets = pad_and_stack([torch.zeros(size, dtype=torch.uint8) for size in sizes], 255)
@@ -170,15 +172,14 @@ def test_with_a_margin_the_centres_reach_every_border_and_see_the_mirror_image()
         for n, size in enumerate(sizes):
             left, top = image[n, :2, 12, 12].round().int().tolist()  # of the centre, 16 × 16 px
             corners[n].append((top, left))
-            around = nnF.pad(coordinates(*size).float(), [12] * 4, mode="reflect")[
-                :, top : top + 40, left : left + 40
-            ]
-            torch.testing.assert_close(image[n], around, atol=0.02, rtol=0)
-            inside = nnF.pad(torch.zeros(size), [12] * 4, value=255)[
-                top : top + 40, left : left + 40
-            ]
-            assert torch.equal(target[n], inside.long()) and (target[n, 12:-12, 12:-12] == 0).all()
-    for found, size in zip(np.array(corners), sizes):
+            window = (slice(top, top + 40), slice(left, left + 40))
+            mirrored = nnF.pad(coordinates(*size).float(), [12] * 4, mode="reflect")
+            expected = mirrored[(slice(None), *window)]
+            torch.testing.assert_close(image[n], expected, atol=0.02, rtol=0)
+            expected = nnF.pad(torch.zeros(size), [12] * 4, value=255)[window].long()
+            assert torch.equal(target[n], expected)
+            assert (target[n, 12:-12, 12:-12] == 0).all()
+    for found, size in zip(np.array(corners), sizes, strict=True):
         assert (found.min(0) <= 1).all() and (found.max(0) >= np.array(size) - 16 - 1).all()
 
 
@@ -193,21 +194,21 @@ def test_colours_change_as_torchvision_changes_them():
         torch.testing.assert_close(changed[n], wanted, atol=1e-5, rtol=0)
 
 
-def test_jitter_stays_within_its_share():
+def test_jitter_stays_within_its_range():
     images = torch.full((40, 3, 30, 30), 100, dtype=torch.uint8)
     image, _ = cut(images, jitter=0.25)
     levels = image[:, 0, 0, 0]
     assert 74.9 < levels.min() < 85 and 115 < levels.max() < 125.1
 
 
-# --- the loader -------------------------------------------------------------------------------------------------------
+# --- the loader ---------------------------------------------------------------------------------
 
 
 def loader(seed=3, rank=0, ranks=1, repeats=4, batch_size=3):
     images = torch.stack([coordinates(40, 40)] * 5)
     images[:, 2] = torch.arange(5)[:, None, None]  # the third channel says which image it is
     batches = EpochBatches(5, batch_size, seed, rank, ranks, repeats)
-    crops = RandomAffineCrops(16, **RAW, jitter=0)
+    crops = RandomAffineCrops(**RAW, crop_size=16, jitter=0)
     device = torch.device("cpu")
     stack = StackedImages(
         images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, device
@@ -219,7 +220,7 @@ def all_images(loader):
     return torch.cat([image for image, _ in loader])
 
 
-def test_an_epoch_cuts_from_each_image_as_often_as_asked():
+def test_an_epoch_has_the_given_number_of_crops_from_each_image():
     batches = list(loader())
     assert len(batches) == len(loader()) == 7
     assert [len(image) for image, _ in batches] == [3] * 6 + [2]
@@ -227,12 +228,12 @@ def test_an_epoch_cuts_from_each_image_as_often_as_asked():
     assert sorted(numbers) == sorted(list(range(5)) * 4)
 
 
-def test_an_epoch_is_repeated_by_seed_and_number_whatever_ran_before():
+def test_seed_and_epoch_determine_the_crops_whatever_ran_before():
     first, second = loader(), loader()
     orders = []
     for epoch in (0, 1, 0):
         first.batches.set_epoch(epoch)
-        torch.manual_seed(epoch + len(orders))  # the global generator has no part in it
+        torch.manual_seed(epoch + len(orders))  # the global generator is not used
         orders.append(all_images(first))
     second.batches.set_epoch(1)
     assert torch.equal(orders[0], orders[2]) and torch.equal(orders[1], all_images(second))
@@ -240,7 +241,8 @@ def test_an_epoch_is_repeated_by_seed_and_number_whatever_ran_before():
     assert not torch.equal(all_images(loader(seed=4)), orders[0])
 
 
-def test_ranks_cut_other_crops_and_equally_many():
+def test_ranks_get_different_crops_and_equally_many():
     both = [all_images(loader(rank=rank, ranks=2)) for rank in (0, 1)]
     assert len(both[0]) == len(both[1]) == 10
-    assert not any(torch.equal(first, second) for first, second in zip(*both))
+    pairs = zip(*both, strict=True)
+    assert not any(torch.equal(first, second) for first, second in pairs)

@@ -1,4 +1,5 @@
-"""Whole tiny runs of train.py, predict.py and compute_mean_std.py on folder sets of two and three classes."""
+"""Whole tiny runs of train.py, predict.py and compute_mean_std.py on folder datasets of two and
+three classes."""
 
 import json
 import re
@@ -10,10 +11,10 @@ from PIL import Image
 
 import compute_mean_std
 import predict
-import train
 from src.errors import UserError
 from tests.made import COLOURS, TABLE, ids_of, write_folder, write_three_classes
 from tests.tiny import AFFINE, run_train
+from tests.watch import stop_after
 from train_utils.checkpoint import load
 from train_utils.reporting.pictures import OVERLAY_COLOUR
 
@@ -43,7 +44,7 @@ def three(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def learned(three, tmp_path_factory):
+def trained(three, tmp_path_factory):
     """A run on three classes, long enough that it tells them apart."""
     return run(
         three,
@@ -59,28 +60,29 @@ def learned(three, tmp_path_factory):
     )
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
-def test_three_classes_in_colours_are_learned(learned):
+def test_three_classes_in_colours_are_learned(trained):
     checkpoint, scores = (
-        load(learned / "best_model.pth"),
-        json.loads((learned / "test_scores.json").read_text()),
+        load(trained / "best_model.pth"),
+        json.loads((trained / "test_scores.json").read_text()),
     )
     assert checkpoint["class_names"] == ["ground", "brick", "water"]
     assert (
-        checkpoint["class_colours"] == COLOURS.tolist() and checkpoint["args"]["num_classes"] == 3
+        checkpoint["class_colours"] == COLOURS.tolist()
+        and checkpoint["model_kwargs"]["num_classes"] == 3
     )
     assert scores["scores"]["mean_iou"] > 0.6 and len(scores["scores"]["iou_per_class"]) == 3
 
 
-def test_more_than_two_classes_are_chosen_by_the_mean_iou(learned):
-    history = load(learned / "last_model.pth")["history"]
+def test_more_than_two_classes_are_chosen_by_the_mean_iou(trained):
+    history = load(trained / "last_model.pth")["history"]
     best = max(range(len(history)), key=lambda epoch: history[epoch]["val_mean_iou"])
-    assert load(learned / "best_model.pth")["epoch"] == best
+    assert load(trained / "best_model.pth")["epoch"] == best
 
 
-def test_the_split_is_drawn_by_a_seed_and_written_down(two, tmp_path, capsys):
+def test_the_split_depends_on_its_seed_and_is_written_down(two, tmp_path, capsys):
     splits = []
     for folder, options in (("a", ()), ("b", ()), ("c", ("--split-seed", 1)), ("d", ("--seed", 1))):
         run(two, tmp_path / folder, "--epochs", 1, *options)
@@ -96,12 +98,12 @@ def test_the_split_is_drawn_by_a_seed_and_written_down(two, tmp_path, capsys):
     assert "6 labels are read as 0/255" in capsys.readouterr().out
 
 
-def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
+def test_a_run_continues_with_its_split_though_files_were_added(two, tmp_path):
     data = write_folder(tmp_path / "data", count=10)
     straight = run(two, tmp_path / "straight", "--epochs", 2)
     stopped = tmp_path / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "train_one_epoch", interrupted(train.train_one_epoch, 1))
+        stop_after(patch, stopped, 1)
         with pytest.raises(KeyboardInterrupt):
             run(data, stopped, "--epochs", 2)
     write_folder(data, count=5, first=10)
@@ -117,7 +119,7 @@ def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
     assert scores[0] == scores[1]
     run(
         data,
-        tmp_path / "judged",
+        tmp_path / "scored",
         "--test-only",
         "--weights",
         stopped / "best_model.pth",
@@ -125,7 +127,7 @@ def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
         "cpu",
         settings=(),
     )
-    assert json.loads((tmp_path / "judged/test_scores.json").read_text())["images"] == scores[0]
+    assert json.loads((tmp_path / "scored/test_scores.json").read_text())["images"] == scores[0]
     run(
         data,
         tmp_path / "all",
@@ -139,15 +141,6 @@ def test_a_run_goes_on_with_its_split_though_files_were_added(two, tmp_path):
         settings=(),
     )
     assert len(json.loads((tmp_path / "all/test_scores.json").read_text())["images"]) == 15
-
-
-def interrupted(original, epochs):
-    def train_one_epoch(*args, **kwargs):
-        if kwargs["epoch"] == epochs:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    return train_one_epoch
 
 
 def test_a_split_file_repeats_another_runs_split(two, tmp_path):
@@ -166,15 +159,15 @@ def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
         ("--folds", 3, "--fold", 0),
         ("--split-seed", 5, "--split-file", ""),
     ):
-        with pytest.raises(UserError, match="split the images otherwise"):
+        with pytest.raises(UserError, match="split the images differently"):
             run(two, folder, "--resume", "auto", "--epochs", 2, *options, settings=())
     assert (folder / "split.json").read_text() == before
 
 
-def test_labels_that_are_void_throughout_are_refused(tmp_path):
+def test_labels_that_are_ignored_throughout_are_refused(tmp_path):
     data = write_folder(tmp_path / "data", count=4, label=lambda ids: Image.fromarray(ids * 0 + 9))
     (data / "classes.csv").write_text(TABLE)
-    with pytest.raises(UserError, match="no pixel of the training images counts.*_mask.png"):
+    with pytest.raises(UserError, match="every pixel of the training images is ignored.*_mask.png"):
         run(data, tmp_path / "out", "--epochs", 1)
 
 
@@ -187,7 +180,7 @@ def test_resuming_with_another_class_table_is_refused(tmp_path):
 
 
 def test_read_from_files_the_run_is_the_same(two, tmp_path, capsys):
-    """Beyond --cache-limit images are read anew for each batch; crops, weights and scores stay what they were."""
+    """Beyond --cache-limit images are read again for each batch; crops and weights are the same."""
     kept = run(two, tmp_path / "kept", "--epochs", 2)
     read = run(two, tmp_path / "read", "--epochs", 2, "--cache-limit", "0.00001", "--workers", 0)
     assert "exceed --cache-limit" in capsys.readouterr().out
@@ -207,7 +200,7 @@ def test_validation_folders_without_test_are_scored_when_they_chose_nothing(tmp_
     ]
 
 
-def test_mean_and_std_are_counted_and_kept(two, tmp_path, capsys):
+def test_mean_and_std_are_computed_and_kept(two, tmp_path, capsys):
     run(two, tmp_path / "out", "--epochs", 1)
     checkpoint = load(tmp_path / "out/best_model.pth")
     compute_mean_std.main(
@@ -244,10 +237,8 @@ def test_other_ways_to_read(two, tmp_path, options):
     pixels = json.loads((folder / "test_scores.json").read_text())["scores"]["pixels"]
     assert pixels == 2 * (48 * 40 if options[0] == "--resize" else 64 * 72)
     masks = segment(folder, two / "images/p00.png", tmp_path / "masks")
-    assert Image.open(masks["p00_mask.png"]).size == (
-        72,
-        64,
-    )  # the input's size, whatever the model has seen
+    # the input's size, whatever the model has seen
+    assert Image.open(masks["p00_mask.png"]).size == (72, 64)
 
 
 def test_the_tolerance_is_reported_beside_the_strict_score(two, tmp_path, capsys):
@@ -274,7 +265,7 @@ def test_what_contradicts_the_data_is_refused(three, tmp_path, options, named):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stray_colour_stops_the_run_before_it_begins(tmp_path):
+def test_a_stray_colour_stops_the_run_before_it_starts(tmp_path):
     data = write_three_classes(tmp_path / "data", count=6)
     stray = COLOURS[ids_of(3)].copy()
     stray[0, :5] = (1, 2, 3)
@@ -287,7 +278,7 @@ def test_a_stray_colour_stops_the_run_before_it_begins(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# --- predicting -------------------------------------------------------------------------------------------------------
+# --- predicting -----------------------------------------------------------------------------------
 
 
 def segment(folder, source, output, *options):
@@ -307,8 +298,8 @@ def segment(folder, source, output, *options):
     return {path.name: path for path in output.iterdir()}
 
 
-def test_predictions_have_the_tables_colours_and_a_legend(learned, three, tmp_path):
-    files = segment(learned, three / "images", tmp_path / "out", "--overlay")
+def test_predictions_have_the_tables_colours_and_a_legend(trained, three, tmp_path):
+    files = segment(trained, three / "images", tmp_path / "out", "--overlay")
     mask = Image.open(files["p00_mask.png"])
     ids, colours = np.asarray(mask), np.asarray(mask.convert("RGB"))
     assert mask.mode == "P" and len(np.unique(ids)) > 1
@@ -326,11 +317,11 @@ def test_predictions_have_the_tables_colours_and_a_legend(learned, three, tmp_pa
     assert set(map(tuple, COLOURS)) <= legend
 
 
-def test_the_grid_has_the_tables_colours(learned):
+def test_the_grid_has_the_tables_colours(trained):
     shown = {
         tuple(colour)
         for colour in np.unique(
-            np.asarray(Image.open(learned / "predictions.png").convert("RGB")).reshape(-1, 3),
+            np.asarray(Image.open(trained / "predictions.png").convert("RGB")).reshape(-1, 3),
             axis=0,
         )
     }
@@ -349,24 +340,24 @@ def test_two_classes_stay_black_and_white(two, tmp_path):
     assert np.abs(overlay - (image + OVERLAY_COLOUR) / 2)[mask > 0].max() <= 1
 
 
-def test_a_prediction_is_a_label_that_can_be_learned_from(learned, three, tmp_path):
+def test_a_prediction_is_a_label_that_can_be_trained_on(trained, three, tmp_path):
     """The palette PNGs of predict.py, given back as masks, are read as the ids they hold."""
-    files = segment(learned, three / "images", tmp_path / "out")
-    (tmp_path / "set/masks").mkdir(parents=True)
-    (tmp_path / "set/images").symlink_to(three / "images")
+    files = segment(trained, three / "images", tmp_path / "out")
+    (tmp_path / "again/masks").mkdir(parents=True)
+    (tmp_path / "again/images").symlink_to(three / "images")
     for name, path in files.items():
         if name.endswith("_mask.png"):
-            path.rename(tmp_path / "set/masks" / name)
-    (tmp_path / "set/classes.csv").write_text(TABLE)
-    folder = run(tmp_path / "set", tmp_path / "again", "--epochs", 1)
+            path.rename(tmp_path / "again/masks" / name)
+    (tmp_path / "again/classes.csv").write_text(TABLE)
+    folder = run(tmp_path / "again", tmp_path / "out2", "--epochs", 1)
     assert (folder / "split.json").exists()
 
 
-# --- what must not pass unseen ------------------------------------------------------------------------------------------
+# --- which images are the test, which labels agree ------------------------------------------------
 
 
 def test_flat_images_beside_a_test_folder_are_for_training(tmp_path):
-    """The test that was set apart by hand is the test; nothing is drawn."""
+    """The images in test/ are the test split; none are chosen at random."""
     write_folder(tmp_path / "data", count=6)
     write_folder(tmp_path / "data", count=2, first=6, below="test")
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
@@ -374,8 +365,8 @@ def test_flat_images_beside_a_test_folder_are_for_training(tmp_path):
     assert split["test"] == ["p06", "p07"] and len(split["train"]) == 5 and len(split["val"]) == 1
 
 
-def test_test_only_scores_the_images_that_the_run_set_apart(tmp_path):
-    """--split-file moved an image of the folder test/ to the training: it must not be scored as a test."""
+def test_test_only_scores_the_test_images_of_the_run(tmp_path):
+    """--split-file made an image of the folder test/ a training image: it must not be scored."""
     for below, first, count in (("train", 0, 4), ("val", 4, 1), ("test", 5, 2)):
         write_folder(tmp_path / "data", count=count, first=first, below=below)
     split = {"train": ["p00", "p01", "p05"], "val": ["p04"], "test": ["p02", "p03"]}
@@ -383,13 +374,13 @@ def test_test_only_scores_the_images_that_the_run_set_apart(tmp_path):
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--split-file", tmp_path / "mine.json")
     run(
         tmp_path / "data",
-        tmp_path / "judged",
+        tmp_path / "scored",
         "--test-only",
         "--weights",
         tmp_path / "out/best_model.pth",
         settings=(),
     )
-    for folder in ("out", "judged"):
+    for folder in ("out", "scored"):
         images = json.loads((tmp_path / folder / "test_scores.json").read_text())["images"]
         assert [row["name"] for row in images] == ["p02", "p03"]
 
@@ -413,7 +404,7 @@ def test_pairs_that_agree_may_be_mixed(tmp_path):
             tmp_path / "data",
             count=4,
             first=first,
-            label=lambda ids: Image.fromarray(ids * np.uint8(high)),
+            label=lambda ids, high=high: Image.fromarray(ids * np.uint8(high)),
         )
     assert run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
 
@@ -424,7 +415,7 @@ def test_three_ids_without_a_table_lead_to_the_table(tmp_path):
         run(tmp_path, tmp_path / "out", "--epochs", 1)
 
 
-def test_judging_with_another_class_table_is_refused(learned, three, tmp_path):
+def test_evaluating_with_another_class_table_is_refused(trained, three, tmp_path):
     (tmp_path / "other.csv").write_text(TABLE.replace("brick", "stone"))
     with pytest.raises(UserError, match="ground, brick, water.*ground, stone, water"):
         run(
@@ -432,14 +423,14 @@ def test_judging_with_another_class_table_is_refused(learned, three, tmp_path):
             tmp_path / "out",
             "--test-only",
             "--weights",
-            learned / "best_model.pth",
+            trained / "best_model.pth",
             "--classes",
             tmp_path / "other.csv",
             settings=(),
         )
 
 
-def test_labels_of_several_encodings_are_told(tmp_path, capsys):
+def test_labels_of_several_encodings_are_reported(tmp_path, capsys):
     write_three_classes(tmp_path / "data", count=5)
     write_folder(tmp_path / "data", classes=3, count=5, first=5, label=Image.fromarray)
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1)
@@ -447,7 +438,7 @@ def test_labels_of_several_encodings_are_told(tmp_path, capsys):
 
 
 def test_masks_hold_the_ids_of_the_table(tmp_path):
-    """Classes 0, 1, 2 are stored as 0, 7 and 11: what predict.py writes is read again as what it predicted."""
+    """Classes 0, 1, 2 are stored as 0, 7 and 11: predict.py writes masks with these values."""
     write_folder(
         tmp_path / "data",
         count=6,
@@ -491,13 +482,13 @@ def test_masks_hold_the_ids_of_the_table(tmp_path):
     assert masks[0].getpalette()[21:24] == [200, 80, 30]
 
 
-def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
+def test_a_threshold_for_several_classes_is_refused(trained, three, tmp_path):
     with pytest.raises(UserError, match="--threshold.*3 classes"):
         predict.main(
             predict.parse_args(
                 [
                     "--weights",
-                    str(learned / "best_model.pth"),
+                    str(trained / "best_model.pth"),
                     "--device",
                     "cpu",
                     "--threshold",
@@ -515,7 +506,7 @@ def test_a_threshold_for_several_classes_is_refused(learned, three, tmp_path):
             tmp_path,
             "--test-only",
             "--weights",
-            learned / "best_model.pth",
+            trained / "best_model.pth",
             "--threshold",
             "0.4",
             "--device",
@@ -534,7 +525,7 @@ def test_a_report_of_any_number_of_channels(tmp_path, channels):
     run(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--in-channels", channels)
     run(
         tmp_path / "data",
-        tmp_path / "judged",
+        tmp_path / "scored",
         "--test-only",
         "--weights",
         tmp_path / "out/best_model.pth",
@@ -546,17 +537,17 @@ def test_a_report_of_any_number_of_channels(tmp_path, channels):
 
 
 def test_the_split_of_a_run_is_not_that_of_other_data(two, tmp_path):
-    """Images of another folder that happen to have the same names are judged by their own split."""
+    """Images of another folder that happen to have the same names have their own split."""
     run(two, tmp_path / "out", "--epochs", 1)
     for below, first, count in (("train", 0, 3), ("test", 3, 7)):
         write_folder(tmp_path / "other", count=count, first=first, below=below)
     run(
         tmp_path / "other",
-        tmp_path / "judged",
+        tmp_path / "scored",
         "--test-only",
         "--weights",
         tmp_path / "out/best_model.pth",
         settings=(),
     )
-    images = json.loads((tmp_path / "judged/test_scores.json").read_text())["images"]
+    images = json.loads((tmp_path / "scored/test_scores.json").read_text())["images"]
     assert [row["name"] for row in images] == [f"p{n:02d}" for n in range(3, 10)]

@@ -1,4 +1,4 @@
-"""The attention gates are equations 1 and 2 of the paper, on the three deeper skips of a plain U-Net."""
+"""The attention gates are equations 1 and 2 of the paper, on the three deeper skips of a U-Net."""
 
 import pytest
 import torch
@@ -37,24 +37,21 @@ def test_gate_computes_equations_1_and_2(size):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("bias, share", [(100.0, 1.0), (-100.0, 0.0)])
-def test_gate_lets_all_or_nothing_through(bias, share):
+@pytest.mark.parametrize("bias, alpha", [(100.0, 1.0), (-100.0, 0.0)])
+def test_an_open_gate_passes_the_skip_and_a_closed_one_passes_nothing(bias, alpha):
     gate, x, g = gate_and_inputs()
     gate.psi.bias.fill_(bias)
-    torch.testing.assert_close(gate(x, g), share * x)
+    torch.testing.assert_close(gate(x, g), alpha * x)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_with_open_gates_it_is_the_unet(bilinear):
     torch.manual_seed(0)
-    model, plain = (
-        AttentionUNet(3, 2, bilinear, base_c=4),
-        UNet(3, 2, bilinear, base_c=4),
-    )  # training: features stay large
-    plain.load_state_dict(
-        {name: value for name, value in model.state_dict().items() if not name.startswith("gate")}
-    )
+    model = AttentionUNet(3, 2, bilinear, base_c=4)  # in training mode features stay large
+    plain = UNet(3, 2, bilinear, base_c=4)
+    state = model.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
     image = torch.randn(1, 3, 37, 50)
     assert not torch.allclose(model(image)["out"], plain(image)["out"], atol=0.05)
     for gate in (model.gate1, model.gate2, model.gate3):
@@ -64,22 +61,26 @@ def test_with_open_gates_it_is_the_unet(bilinear):
 
 @torch.no_grad()
 def test_the_first_skip_has_no_gate():
-    """As in the paper: with all gates shut the decoder still gets the first skip, and no other."""
+    """As in the paper: with all gates closed the decoder still gets the first skip, no other."""
     torch.manual_seed(0)
-    model, seen = AttentionUNet(3, 2, base_c=4).eval(), []
+    model, largest = AttentionUNet(3, 2, base_c=4).eval(), []
     for gate in (model.gate1, model.gate2, model.gate3):
         gate.psi.bias.fill_(-100.0)
     for up in (model.up1, model.up2, model.up3, model.up4):
-        up.register_forward_pre_hook(lambda module, args: seen.append(args[1].abs().max().item()))
+        up.register_forward_pre_hook(
+            lambda module, args: largest.append(args[1].abs().max().item())
+        )
     model(torch.randn(1, 3, 32, 32))
-    assert seen[:3] == pytest.approx([0, 0, 0], abs=1e-6) and seen[3] > 0.1
+    assert largest[:3] == pytest.approx([0, 0, 0], abs=1e-6) and largest[3] > 0.1
 
 
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_parameter_count(bilinear):
-    # Base 16: those of UNet, and for each gate F·C_x + F·C_g + F (b_g) + F (ψ) + 1 (b_ψ), F = C_x = 128, 64, 32 channels of
-    # the skip, C_g = 256, 128, 64 of the scale below (half of it with bilinear upsampling).
-    gates = sum(f * f + f * (f if bilinear else 2 * f) + 2 * f + 1 for f in (128, 64, 32))
+    # Those of UNet at base 16, and for each gate F·C_x + F·C_g + F (b_g) + F (ψ) + 1 (b_ψ), with
+    # F = C_x = 128, 64, 32 channels of the skip and C_g = 256, 128, 64 of the level below, half of
+    # them with bilinear upsampling.
+    factor = 1 if bilinear else 2
+    gates = sum(f * f + f * factor * f + 2 * f + 1 for f in (128, 64, 32))
     with torch.device("meta"):
         models = AttentionUNet(3, 2, bilinear), UNet(3, 2, bilinear, base_c=16)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]

@@ -1,5 +1,7 @@
-"""Bad input: one clear sentence that names the file or flag and the remedy, exit code 2, nothing half-written."""
+"""Bad input: one clear sentence that names the file or flag and the remedy, exit code 2, nothing
+half-written."""
 
+import os
 import pickle
 import re
 
@@ -11,14 +13,11 @@ from PIL import Image
 import compute_mean_std
 import predict
 import train
-from my_dataset import DATASETS
-from src import MODELS
-from tests.tiny import TINY, run_train
-from train_utils import evaluation as judging
+from tests.made import write_folder
+from tests.tiny import TINY, parse, run_train
+from tests.watch import forbid_training, opened_files
 from train_utils.checkpoint import load
-from train_utils.cli import flags
-from train_utils.cli.flags import parse_args
-from train_utils.cli.parser import run_script
+from train_utils.cli.script import run_script
 
 TRAINING = "DRIVE/training/"
 
@@ -27,7 +26,7 @@ def script(name, *argv):
     """Runs a script as its last lines do."""
     argv = [str(arg) for arg in argv]
     mains = {
-        "train.py": lambda: train.main(parse_args(argv, "train.py", "", DATASETS, MODELS)),
+        "train.py": lambda: train.main(parse(*argv)),
         "predict.py": lambda: predict.main(predict.parse_args(argv)),
         "compute_mean_std.py": lambda: compute_mean_std.main(compute_mean_std.parse_args(argv)),
     }
@@ -49,7 +48,7 @@ def weights(tiny_root, tmp_path_factory):
     return run_train(tiny_root, tmp_path_factory.mktemp("run"), "--epochs", 1) / "best_model.pth"
 
 
-# --- flags ------------------------------------------------------------------------------------------------------------
+# --- flags ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def weights(tiny_root, tmp_path_factory):
         (["--mean", "300", "0", "0"], "--mean"),
         (["--preset", "classic", "--scale", "0.001", "1"], "leaves no pixel"),
         (["--start-epoch", "300"], "--start-epoch"),
-        (["--resume", "a.pth", "--weights", "b.pth"], "--resume FILE.*leave --weights out"),
+        (["--resume", "a.pth", "--weights", "b.pth"], "--resume FILE.*omit --weights"),
         (["--wd", "-1"], "--weight-decay.*at least 0"),
         (["--momentum", "1"], "--momentum.*below 1"),
         (["--batch-size", "zero"], "'zero' is not an integer"),
@@ -75,6 +74,10 @@ def weights(tiny_root, tmp_path_factory):
         (["--scale", "2", "1"], "--scale"),
         (["--fold", "1"], "--folds K and --fold k"),
         (["--folds", "5", "--fold", "5"], "0 to 4"),
+        (
+            ["--folds", "5", "--fold", "0", "--split-file", "a.json"],
+            "--split-file and --folds .*give one",
+        ),
         (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
         (["--test-only"], "--weights FILE"),
         (
@@ -94,6 +97,10 @@ def weights(tiny_root, tmp_path_factory):
         (["--dataset", "cityscapes"], "--dataset.*camvid"),
         (["--resize", "8", "64"], "--resize.*at least 16"),
         (["--optimiser", "sgd"], "--optimiser"),
+        (
+            ["--crop-size", "100000000"],
+            r"--crop-size 100000000: .*take \d+\.\d GB, and \d+\.\d GB are free on .*lower one",
+        ),
     ],
 )
 def test_impossible_flags(capsys, weights, argv, named):
@@ -102,15 +109,11 @@ def test_impossible_flags(capsys, weights, argv, named):
     )
 
 
-def test_a_report_of_several_processes(capsys, weights, monkeypatch):
-    monkeypatch.setattr(flags, "world_size", lambda: 2)
-    message = refusal(capsys, "train.py", "--test-only", "--weights", weights, "--report", "folder")
-    assert "single process" in message and "without torchrun" in message
-
-
-def test_report_folder_is_tried_before_judging(capsys, weights, tiny_root, tmp_path, monkeypatch):
+def test_report_folder_is_tried_before_evaluating(
+    capsys, weights, tiny_root, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
+    opened = opened_files(monkeypatch)
     message = refusal(
         capsys,
         "train.py",
@@ -125,6 +128,7 @@ def test_report_folder_is_tried_before_judging(capsys, weights, tiny_root, tmp_p
         tmp_path / "file",
     )
     assert str(tmp_path / "file") in message and "another folder" in message
+    assert not opened and not list((tmp_path / "out").glob("*"))
 
 
 def test_a_second_observer_that_does_not_fit_is_named(capsys, weights, tiny_copy, tmp_path):
@@ -149,6 +153,14 @@ def test_a_second_observer_that_does_not_fit_is_named(capsys, weights, tiny_copy
     )
 
 
+def test_more_workers_than_the_machine_can_use(capsys):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    message = refusal(capsys, "train.py", "--workers", 100000)
+    assert f"--workers 100000: this machine has {cores} cores; use at most" in message
+    most = int(re.search(r"at most (\d+)", message)[1])
+    assert most >= cores and parse("--workers", most).workers == most
+
+
 def test_cuda_asked_for_and_absent(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "--device auto or --device cpu" in refusal(capsys, "train.py", "--device", "cuda:1")
@@ -156,12 +168,12 @@ def test_cuda_asked_for_and_absent(capsys, monkeypatch):
 
 def test_on_off_flags_are_no_strings():
     def amp(*argv):
-        return parse_args(["--data-path", "x", *argv], "train.py", "", DATASETS, MODELS).amp
+        return parse("--data-path", "x", *argv).amp
 
     assert amp() is True and amp("--amp") is True and amp("--no-amp") is False
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 def test_no_data_folder_names_the_tree_and_the_demo(capsys, tmp_path):
@@ -237,13 +249,51 @@ def test_bad_data_is_found_before_anything_is_written(
     assert re.search(named, message) and not (tmp_path / "out").exists()
 
 
+def test_training_labels_without_foreground_are_refused(capsys, tiny_copy, tmp_path):
+    for path in (tiny_copy / TRAINING / "1st_manual").iterdir():
+        empty(path)
+    message = refusal(
+        capsys, "train.py", "--data-path", tiny_copy, "--output-dir", tmp_path / "out", *TINY
+    )
+    assert "no pixel of the training images is foreground" in message
+    assert re.search(r"21_manual1.gif, hold nothing but background; .*my_dataset.py check", message)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ((), "1 images cannot be split into test.*0.2 takes 1.*--test-fraction 0"),
+        (
+            ("--test-fraction", 0),
+            "1 images cannot be split into validation.*--val-fraction.*--val none",
+        ),
+    ],
+)
+def test_one_image_cannot_be_split(capsys, tmp_path, options, named):
+    data = write_folder(tmp_path / "data", count=1)
+    argv = ("--dataset", "folder", "--data-path", data, "--output-dir", tmp_path / "out")
+    message = refusal(capsys, "train.py", *argv, *TINY, *options)
+    assert re.search(named, message) and not (tmp_path / "out").exists()
+
+
+def test_one_training_image_of_drive_cannot_be_split(capsys, tiny_copy, tmp_path):
+    for path in sorted((tiny_copy / TRAINING).glob("*/*")):
+        if not path.name.startswith("21"):
+            path.unlink()
+    argv = ("--data-path", tiny_copy, "--output-dir", tmp_path / "out")
+    message = refusal(capsys, "train.py", *argv, *TINY)
+    assert re.search("1 training image.*cannot be split.*--val-fraction.*--val none", message)
+    assert not (tmp_path / "out").exists()
+
+
 def test_demo_leaves_real_data_alone(capsys, tmp_path):
     (tmp_path / "DRIVE").mkdir()
     (tmp_path / "DRIVE" / "mine.txt").write_text("precious")
     assert "left untouched" in refusal(capsys, "train.py", "--demo", "--data-path", tmp_path)
 
 
-# --- checkpoints and folders ------------------------------------------------------------------------------------------
+# --- checkpoints and folders ----------------------------------------------------------------------
 
 
 class Hostile:
@@ -324,9 +374,7 @@ def test_resume_from_plain_weights_points_to_weights(capsys, weights, tiny_root,
 
 def test_output_folder_is_tried_before_training(capsys, tiny_root, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(
-        train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began")
-    )
+    forbid_training(monkeypatch)
     message = refusal(
         capsys, "train.py", "--data-path", tiny_root, "--output-dir", tmp_path / "file", *TINY
     )
@@ -334,15 +382,13 @@ def test_output_folder_is_tried_before_training(capsys, tiny_root, tmp_path, mon
 
 
 def test_full_disk_is_found_before_training(capsys, tiny_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        train, "train_one_epoch", lambda *args, **kwargs: pytest.fail("training began")
-    )
+    forbid_training(monkeypatch)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     message = refusal(capsys, "train.py", "--data-path", tiny_root, "--output-dir", tmp_path, *TINY)
     assert "MB are free" in message and not list(tmp_path.iterdir())
 
 
-# --- predict.py -------------------------------------------------------------------------------------------------------
+# --- predict.py -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

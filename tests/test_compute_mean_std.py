@@ -1,15 +1,19 @@
 """compute_mean_std.py: pooled statistics are those of the pixels, and both kinds are printed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import compute_mean_std
 from my_dataset import SegmentationDataset, list_drive
+from tests.made import write_folder
+from train_utils.data.statistics import channel_statistics
 
 
 class TwoImages(list):
-    """A data set of two images whose ROIs differ in size."""
+    """A dataset of two images whose ROIs differ in size."""
 
     def read(self, index):
         return self[index]
@@ -28,7 +32,7 @@ def two():
 
 
 def test_pooled_is_over_pixels_and_per_image_over_images(two):
-    found = compute_mean_std.statistics(two)
+    found = channel_statistics(two)
     inside = [image[:, target != 255].numpy() / 255 for image, target in two]
     pixels = np.concatenate(inside, axis=1)
     np.testing.assert_allclose(found["pooled"][0], pixels.mean(1))
@@ -38,19 +42,47 @@ def test_pooled_is_over_pixels_and_per_image_over_images(two):
     assert abs(found["pooled"][0] - found["per image"][0]).max() > 0.05  # here the two do differ
 
 
+def run(capsys, *flags):
+    """What the script prints."""
+    compute_mean_std.main(compute_mean_std.parse_args([str(flag) for flag in flags]))
+    return capsys.readouterr().out
+
+
+def as_text(values):
+    return " ".join(f"{value:.3f}" for value in values.tolist())
+
+
 def test_prints_both_with_flags_to_paste(tiny_root, capsys):
-    compute_mean_std.main(compute_mean_std.parse_args(["--data-path", str(tiny_root)]))
-    out = capsys.readouterr().out
-    assert (
-        "pooled over all pixels" in out
-        and "mean over images" in out
-        and "train.py --mean 0." in out
-    )
+    out = run(capsys, "--data-path", tiny_root)
+    found = channel_statistics(SegmentationDataset(list_drive(tiny_root, train=True)))
+    (mean, std), per_image = found["pooled"], found["per image"]
+    assert out.startswith("5 training images, ")
+    assert f"pooled over all pixels:       mean {as_text(mean)}   std {as_text(std)}\n" in out
+    line = "mean {}   std {}".format(*map(as_text, per_image))
+    assert f"mean over images of each's:   {line}\n" in out
+    assert f"python train.py --mean {as_text(mean)} --std {as_text(std)}\n" in out
+
+
+def test_a_split_file_names_the_training_images(tiny_root, tmp_path, capsys):
+    split = {"train": ["21_training", "23_training"], "val": ["22_training"], "test": []}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    out = run(capsys, "--data-path", tiny_root, "--split-file", tmp_path / "split.json")
+    samples = list_drive(tiny_root, train=True)
+    mean, _ = channel_statistics(SegmentationDataset([samples[0], samples[2]]))["pooled"]
+    assert out.startswith("2 training images, ") and f"mean {as_text(mean)} " in out
+
+
+@pytest.mark.parametrize("channels, what", [(1, "grey"), (3, "channels R G B")])
+def test_there_are_as_many_values_as_channels(tmp_path, capsys, channels, what):
+    write_folder(tmp_path, count=2)
+    argv = ("--dataset", "folder", "--data-path", tmp_path, "--in-channels", channels)
+    first, pooled, *_ = run(capsys, *argv).splitlines()
+    assert first.startswith("2 images, not split yet") and first.endswith(what)
+    assert len(pooled.split("mean ")[1].split("std")[0].split()) == channels
 
 
 def test_drive_gives_the_tutorials_constants(drive_root):
-    mean, std = compute_mean_std.statistics(
-        SegmentationDataset(list_drive(drive_root, train=True))
-    )["per image"]
+    dataset = SegmentationDataset(list_drive(drive_root, train=True))
+    mean, std = channel_statistics(dataset)["per image"]
     assert [round(v, 3) for v in mean.tolist()] == [0.709, 0.381, 0.224]
     assert [round(v, 3) for v in std.tolist()] == [0.127, 0.079, 0.043]

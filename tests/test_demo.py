@@ -1,4 +1,4 @@
-"""The synthetic set has DRIVE's layout, is deterministic, and never overwrites somebody's data."""
+"""The demo dataset has DRIVE's layout, is deterministic, and never overwrites a user's data."""
 
 import hashlib
 
@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train_utils.data.demo import write_demo_drive
+from src.errors import UserError
+from train_utils.data.demo import make_demo, write_demo_drive
 
 SIZE = (96, 104)
 
 
-def draw(root, **changes):
-    """Draws a small set under root and returns its DRIVE folder."""
-    return (
-        write_demo_drive(root, **{"num_training": 3, "num_test": 2, "size": SIZE, **changes})
-        / "DRIVE"
-    )
+def write(root, **changes):
+    """Writes a small demo dataset to root and returns its DRIVE folder."""
+    options = {"num_training": 3, "num_test": 2, "size": SIZE, **changes}
+    return write_demo_drive(root, **options) / "DRIVE"
 
 
-def pictures(folder):
-    """Yields (image, label, mask) as stored, without converting the mode."""
+def samples(folder):
+    """Yields (image, label, mask) of each sample as stored, without converting the mode."""
     for split in ("training", "test"):
         for image in sorted((folder / split / "images").iterdir()):
             number = image.name[:2]
@@ -30,7 +29,7 @@ def pictures(folder):
 
 
 def digests(folder):
-    """Relative path -> digest of the file's bytes."""
+    """{relative path: digest of the file's bytes}."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -40,7 +39,7 @@ def digests(folder):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("demo"))
+    return write(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_returns_root_as_path(tmp_path):
 
 
 def test_shapes_and_values(demo):
-    for image, label, mask in pictures(demo):
+    for image, label, mask in samples(demo):
         assert image.shape == (*SIZE, 3) and image.dtype == np.uint8
         assert label.shape == mask.shape == SIZE
         assert set(np.unique(label)) == set(np.unique(mask)) == {0, 255}
@@ -77,24 +76,24 @@ def test_files_keep_0_and_255_when_converted_to_grey(demo):
 
 
 def test_vessels_lie_inside_the_field_of_view(demo):
-    for image, label, mask in pictures(demo):
+    for image, label, mask in samples(demo):
         assert not label[mask == 0].any()
         assert image[mask == 0].mean() < 10 < 60 < image[mask > 0].mean()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (160, 100), SIZE])
-def test_vessel_share_is_sensible_in_small_pictures(tmp_path, size):
-    for _, label, mask in pictures(draw(tmp_path, num_training=1, num_test=1, size=size)):
+def test_vessel_share_is_plausible_in_small_images(tmp_path, size):
+    for _, label, mask in samples(write(tmp_path, num_training=1, num_test=1, size=size)):
         assert 0.03 < (label[mask > 0] > 0).mean() < 0.20
 
 
 def test_vessel_share_at_the_default_size_is_about_that_of_drive(full_size):
-    for _, label, mask in pictures(full_size):
+    for _, label, mask in samples(full_size):
         assert 0.08 < (label[mask > 0] > 0).mean() < 0.15
 
 
 def test_vessels_are_darker_than_their_surroundings_in_green(full_size):
-    for image, label, mask in pictures(full_size):
+    for image, label, mask in samples(full_size):
         green, vessel = image[..., 1].astype(float), label > 0
         near = np.zeros_like(vessel)
         for down in range(-6, 7, 3):
@@ -104,37 +103,37 @@ def test_vessels_are_darker_than_their_surroundings_in_green(full_size):
         assert green[vessel].mean() < green[near].mean() - 4
 
 
-def test_redrawing_elsewhere_gives_the_same_bytes(demo, tmp_path):
-    assert digests(draw(tmp_path)) == digests(demo)
+def test_another_folder_gets_the_same_bytes(demo, tmp_path):
+    assert digests(write(tmp_path)) == digests(demo)
 
 
-def test_a_picture_depends_only_on_seed_number_and_size(demo, tmp_path):
+def test_an_image_depends_only_on_seed_number_and_size(demo, tmp_path):
     first = "training/images/21_training.tif"
-    more = digests(draw(tmp_path / "more", num_training=4, num_test=0))
-    other = digests(draw(tmp_path / "other", num_training=1, num_test=0, seed=1))
+    more = digests(write(tmp_path / "more", num_training=4, num_test=0))
+    other = digests(write(tmp_path / "other", num_training=1, num_test=0, seed=1))
     assert more[first] == digests(demo)[first] != other[first]
 
 
-def test_different_numbers_give_different_pictures(demo):
+def test_different_numbers_give_different_images(demo):
     found = [digest for name, digest in digests(demo).items() if not name.endswith("mask.gif")]
     assert len(set(found)) == len(found)
 
 
-def test_a_finished_set_is_not_redrawn(tmp_path):
-    folder = draw(tmp_path)
+def test_a_complete_dataset_is_not_written_again(tmp_path):
+    folder = write(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    draw(tmp_path)
+    write(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_set_of_other_parameters_is_left_alone(tmp_path):
-    before = digests(draw(tmp_path))
+def test_a_dataset_of_other_parameters_is_left_untouched(tmp_path):
+    before = digests(write(tmp_path))
     with pytest.raises(FileExistsError, match="num_training=3"):
-        draw(tmp_path, num_training=1)
+        write(tmp_path, num_training=1)
     assert digests(tmp_path / "DRIVE") == before
 
 
-def test_an_interrupted_drawing_is_redrawn(demo, tmp_path, monkeypatch):
+def test_an_interrupted_dataset_is_completed(demo, tmp_path, monkeypatch):
     save, saved = Image.Image.save, []
 
     def save_four(self, path, **options):
@@ -146,23 +145,30 @@ def test_an_interrupted_drawing_is_redrawn(demo, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", save_four)
         with pytest.raises(KeyboardInterrupt):
-            draw(tmp_path)
-    assert digests(draw(tmp_path)) == digests(demo)
+            write(tmp_path)
+    assert digests(write(tmp_path)) == digests(demo)
 
 
-def test_a_missing_file_is_redrawn(demo, tmp_path):
-    (draw(tmp_path) / "test" / "mask" / "02_test_mask.gif").unlink()
-    assert digests(draw(tmp_path)) == digests(demo)
+def test_a_missing_file_is_written_again(demo, tmp_path):
+    (write(tmp_path) / "test" / "mask" / "02_test_mask.gif").unlink()
+    assert digests(write(tmp_path)) == digests(demo)
 
 
-def test_refuses_a_folder_it_did_not_draw(tmp_path):
+def test_refuses_a_folder_of_other_files(tmp_path):
     real = tmp_path / "DRIVE" / "training" / "images" / "21_training.tif"
     real.parent.mkdir(parents=True)
     real.write_bytes(b"real data")
     before = digests(tmp_path)
     with pytest.raises(FileExistsError, match="DRIVE"):
-        draw(tmp_path)
+        write(tmp_path)
     assert digests(tmp_path) == before
+
+
+def test_the_demo_of_the_script_refuses_in_one_sentence(tmp_path):
+    (tmp_path / "DRIVE").mkdir()
+    (tmp_path / "DRIVE" / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="--demo: .*left untouched"):
+        make_demo(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -171,5 +177,5 @@ def test_refuses_a_folder_it_did_not_draw(tmp_path):
 )
 def test_refuses_parameters_out_of_range(tmp_path, changes):
     with pytest.raises(ValueError, match="num_test"):
-        draw(tmp_path, **changes)
+        write(tmp_path, **changes)
     assert not (tmp_path / "DRIVE").exists()

@@ -1,11 +1,10 @@
-"""The criterion is what its definition says, at every number of classes, with any id ignored, in any precision."""
+"""The criterion follows its definition, for any number of classes, ignored id and precision."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from train_utils import criterion, dice_loss
-from train_utils.dice_coefficient_loss import median_frequency_weights
 
 
 def random_sample(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
@@ -17,7 +16,10 @@ def random_sample(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
 
 
 def slow_criterion(logits, target, weight, ignore_index, epsilon=1e-6):
-    """The definition, pixel by pixel, in float64: weighted cross entropy + 1 − Dice over images and classes."""
+    """The definition, pixel by pixel, in float64.
+
+    Weighted cross entropy + 1 − Dice, averaged over images and classes.
+    """
     num_images, num_classes, height, width = logits.shape
     weight = [1.0] * num_classes if weight is None else weight.tolist()
     entropy, weights, dice = 0, 0, 0
@@ -48,7 +50,7 @@ def value_and_gradient(function, logits, *args, **kwargs):
 
 
 def sure_of(ids, num_classes, strength=20.0):
-    """Logits that say `ids` [N, H, W]."""
+    """Logits that predict `ids` [N, H, W]."""
     return strength * F.one_hot(ids, num_classes).movedim(-1, 1).float()
 
 
@@ -70,7 +72,7 @@ def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_inde
 
 
 @pytest.mark.parametrize("ignore_index", [255, 0, 1])
-def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
+def test_predictions_of_ignored_pixels_do_not_matter(ignore_index):
     logits, target = random_sample(3, ignore_index)
     other = torch.where((target == ignore_index)[:, None], 100 * torch.randn_like(logits), logits)
     losses = [
@@ -81,7 +83,7 @@ def test_what_the_model_says_of_ignored_pixels_does_not_matter(ignore_index):
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0])], ids=["plain", "weighted"])
-def test_a_batch_that_is_ignored_altogether_costs_nothing(weight):
+def test_a_batch_of_ignored_pixels_has_loss_and_gradient_0(weight):
     logits, target = random_sample(2, 255)
     value, gradient = value_and_gradient(
         lambda out: criterion({"out": out}, torch.full_like(target, 255), weight, ignore_index=255),
@@ -105,7 +107,7 @@ def test_an_ignored_image_adds_no_gradient_and_a_perfect_dice():
     assert torch.equal(gradient[0], torch.zeros_like(gradient[0])) and gradient.isfinite().all()
 
 
-def test_classes_of_weight_zero_alone_cost_no_cross_entropy():
+def test_pixels_of_weight_0_alone_have_cross_entropy_0():
     logits, target = random_sample(2, 255)
     loss = criterion(
         {"out": logits}, torch.zeros_like(target), torch.tensor([0.0, 1.0]), dice=False
@@ -146,7 +148,7 @@ def test_without_dice_it_is_pytorchs_cross_entropy(weight):
     torch.testing.assert_close(loss, F.cross_entropy(logits, target, weight, ignore_index=255))
 
 
-def test_a_second_output_counts_half():
+def test_a_second_output_has_half_the_weight():
     (logits, target), (aux, _) = random_sample(2, 255), random_sample(2, 255, seed=1)
     losses = [criterion({"out": out}, target, ignore_index=255) for out in (logits, aux)]
     both = criterion({"out": logits, "aux": aux}, target, ignore_index=255)
@@ -156,7 +158,7 @@ def test_a_second_output_counts_half():
 # 65,536 pixels of probability 1 add up to more than float16 holds (65,504).
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("under_autocast", [False, True], ids=["", "autocast"])
-def test_half_precision_logits_are_judged_in_float32(dtype, under_autocast):
+def test_the_loss_of_half_precision_logits_is_computed_in_float32(dtype, under_autocast):
     torch.manual_seed(0)
     target = torch.randint(2, (4, 256, 256))
     target[:2] = 0
@@ -183,21 +185,6 @@ def test_another_number_of_classes_is_refused():
         criterion({"out": logits}, target, ignore_index=255)
 
 
-@pytest.mark.parametrize(
-    "pixels, expected",
-    [
-        ([6, 3, 1], [0.5, 1, 3]),
-        ([90, 10], [50 / 90, 5]),
-        ([6, 0, 3, 1], [0.5, 0, 1, 3]),
-        ([7, 0], [1, 0]),
-    ],
-)
-def test_median_frequency_weights_by_hand(pixels, expected):
-    weights = median_frequency_weights(torch.tensor(pixels))
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == pytest.approx(expected)
-
-
 def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch():
     logits, target = random_sample(3, ignore_index=255, size=(4, 5, 6))
     target[1] = 0  # an image without foreground
@@ -212,7 +199,6 @@ def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch()
         together,
         criterion({"out": logits}, target, None, 3, dice=False, ignore_index=255) + 1 - wanted,
     )
-    tall = [
-        part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])
-    ]  # the images as a single one
+    # The same images as a single one.
+    tall = [part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])]
     torch.testing.assert_close(dice_loss(tall[0], tall[1][:, 0], 255, batch=True), 1 - wanted)

@@ -1,94 +1,145 @@
-"""EpochBatches: every epoch a new order that the seed repeats, every rank equally many batches, no item left out."""
+"""Without a process group every helper leaves its argument as it is; with one, the ranks agree."""
+
+import os
+import socket
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch import nn
 
-from train_utils.distributed_utils import EpochBatches
-
-RANKED = pytest.mark.parametrize(
-    "size, batch_size, ranks",
-    [(20, 4, 8), (1, 4, 3), (20, 4, 1), (20, 3, 2), (7, 2, 3), (2, 1, 5), (5, 4, 4), (16, 4, 4)],
+from train_utils.distributed_utils import (
+    all_gather_objects,
+    all_reduce_sum,
+    backend_for,
+    broadcast_buffers,
+    broadcast_from_rank_zero,
+    is_distributed,
+    is_main_process,
+    log,
+    process_group,
+    rank,
+    world_size,
+    wrap_in_ddp,
 )
 
+CPU = torch.device("cpu")
 
-def batches_of_ranks(size, batch_size, ranks, epoch=0):
-    """[batches of rank 0, batches of rank 1, …] of one epoch."""
-    samplers = [
-        EpochBatches(size, batch_size, seed=5, rank=rank, ranks=ranks) for rank in range(ranks)
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(rank, ranks, port):
+    """What torchrun sets for a process."""
+    values = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in values.items()}
+
+
+# --- a single process ----------------------------------------------------------------------------
+
+
+def test_a_single_process_is_rank_0_of_1():
+    assert not is_distributed()
+    assert (rank(), world_size(), is_main_process()) == (0, 1, True)
+
+
+def test_in_a_single_process_the_helpers_return_their_argument(capsys):
+    tensor, model = torch.arange(3), nn.BatchNorm1d(2)
+    assert all_reduce_sum(tensor) is tensor
+    assert all_gather_objects("a") == ["a"]
+    assert broadcast_from_rank_zero(lambda: "b") == "b"
+    assert wrap_in_ddp(model, CPU, sync_bn=True) is model
+    broadcast_buffers(model)
+    log("c")
+    assert capsys.readouterr().out == "c\n"
+
+
+def test_without_torchrun_there_is_no_process_group(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with process_group(CPU, 5):
+        assert not is_distributed()
+
+
+def test_tensors_on_the_cpu_and_objects_always_go_through_gloo(monkeypatch):
+    gpu = torch.device("cuda:0")
+    assert backend_for(CPU) == "gloo"
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    assert backend_for(gpu) == "cpu:gloo,cuda:nccl"
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert backend_for(gpu) == "gloo"
+
+
+# --- a process group -----------------------------------------------------------------------------
+
+
+def test_the_group_of_torchrun_ends_with_the_block(monkeypatch):
+    for name, value in environment(0, 1, free_port()).items():
+        monkeypatch.setenv(name, value)
+    with process_group(CPU, 30):
+        assert is_distributed() and (rank(), world_size()) == (0, 1)
+        assert all_gather_objects("a") == ["a"]
+    assert not is_distributed()
+
+
+def fail():
+    raise ValueError("no such file")
+
+
+def exchange(own, ranks, port, folder):
+    """Saves what the helpers return and print on this rank."""
+    os.environ.update(environment(own, ranks, port))
+    with process_group(CPU, 60), open(folder / f"{own}.txt", "w") as file:
+        os.dup2(file.fileno(), 1)
+        log("once")
+        norm = nn.BatchNorm1d(2)
+        norm.running_mean.fill_(own + 1)
+        broadcast_buffers(norm)
+        tensor = torch.tensor([own + 1, 10])
+        found = {
+            "rank": (rank(), world_size(), is_main_process()),
+            "sum": all_reduce_sum(tensor).tolist(),
+            "own": tensor.tolist(),
+            "gathered": all_gather_objects({"rank": own}),
+            "broadcast": broadcast_from_rank_zero(lambda: f"of rank {own}"),
+            "buffers": norm.running_mean.tolist(),
+            "model": type(wrap_in_ddp(norm, CPU)).__name__,
+        }
+        try:
+            broadcast_from_rank_zero(fail)
+        except (ValueError, SystemExit) as error:
+            found["error"] = repr(error)
+    torch.save(found, folder / f"{own}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What two processes exchanged: for each rank (what the helpers returned, what it printed)."""
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(exchange, args=(2, free_port(), folder), nprocs=2)
+    return [
+        (torch.load(folder / f"{own}.pt"), (folder / f"{own}.txt").read_text()) for own in (0, 1)
     ]
-    for sampler in samplers:
-        sampler.set_epoch(epoch)
-    return [list(sampler) for sampler in samplers]
 
 
-def items(batches):
-    return [item for batch in batches for item in batch]
+def test_ranks_exchange_what_they_hold(two_ranks):
+    (first, _), (second, _) = two_ranks
+    assert first["rank"] == (0, 2, True) and second["rank"] == (1, 2, False)
+    assert first["own"] == [1, 10] and second["own"] == [2, 10]  # arguments stay the same
+    for found in (first, second):
+        assert found["sum"] == [3, 20]
+        assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert found["broadcast"] == "of rank 0" and found["buffers"] == [1, 1]
+        assert found["model"] == "DistributedDataParallel"
 
 
-@pytest.mark.parametrize(
-    "size, batch_size, lengths", [(20, 4, [4] * 5), (16, 3, [3] * 5 + [1]), (3, 8, [3])]
-)
-def test_a_single_process_sees_each_item_once_in_batches(size, batch_size, lengths):
-    sampler = EpochBatches(size, batch_size, seed=0)
-    batches = list(sampler)
-    assert sorted(items(batches)) == list(range(size))
-    assert [len(batch) for batch in batches] == lengths
-    assert len(sampler) == len(lengths)
+def test_only_rank_0_prints(two_ranks):
+    assert [printed for _, printed in two_ranks] == ["once\n", ""]
 
 
-def test_each_epoch_and_seed_has_an_order_of_its_own():
-    orders = set()
-    for seed in range(4):
-        sampler = EpochBatches(20, 4, seed)
-        for epoch in range(25):
-            sampler.set_epoch(epoch)
-            orders.add(tuple(items(sampler)))
-    assert len(orders) == 100
-
-
-def test_an_epoch_can_be_repeated_whatever_ran_before():
-    sampler, fresh = EpochBatches(20, 4, seed=7), EpochBatches(20, 4, seed=7)
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        first = list(sampler)
-        assert list(sampler) == first == sampler.batches()
-    fresh.set_epoch(2)
-    assert list(fresh) == first
-
-
-@RANKED
-@pytest.mark.parametrize("epoch", [0, 3])
-def test_ranks_have_equally_many_batches_and_never_none(size, batch_size, ranks, epoch):
-    per_rank = batches_of_ranks(size, batch_size, ranks, epoch)
-    shapes = {tuple(len(batch) for batch in batches) for batches in per_rank}
-    assert len(shapes) == 1
-    assert min(len(batch) for batches in per_rank for batch in batches) >= 1
-    lengths = {len(EpochBatches(size, batch_size, 5, rank, ranks)) for rank in range(ranks)}
-    assert lengths == {len(per_rank[0])} and len(per_rank[0]) >= 1
-
-
-@RANKED
-@pytest.mark.parametrize("epoch", [0, 3])
-def test_ranks_together_see_every_item_and_repeat_as_few_as_possible(
-    size, batch_size, ranks, epoch
-):
-    seen = [
-        item
-        for batches in batches_of_ranks(size, batch_size, ranks, epoch)
-        for item in items(batches)
-    ]
-    assert set(seen) == set(range(size))
-    assert len(seen) - size < ranks
-
-
-def test_of_evenly_dividing_items_no_rank_sees_anothers():
-    first, second = batches_of_ranks(20, 4, 2)
-    assert set(items(first)).isdisjoint(items(second))
-
-
-def test_repeated_items_come_equally_often_in_an_order_that_mixes_them():
-    sampler = EpochBatches(5, 3, seed=1, repeats=4)
-    order = items(sampler)
-    assert sorted(order) == sorted(list(range(5)) * 4) and len(sampler) == 7
-    assert order[:5] != sorted(order[:5]) and order != order[:5] * 4
-    halves = [items(EpochBatches(5, 3, seed=1, rank=rank, ranks=2, repeats=4)) for rank in (0, 1)]
-    assert sorted(halves[0] + halves[1]) == sorted(order) and len(halves[0]) == 10
+def test_an_error_on_rank_0_is_raised_there_and_ends_the_others_silently(two_ranks):
+    errors = [found["error"] for found, _ in two_ranks]
+    assert errors == [repr(ValueError("no such file")), repr(SystemExit(2))]

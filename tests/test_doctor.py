@@ -1,4 +1,4 @@
-"""`my_dataset.py check` finds each planted fault, and none in sound data."""
+"""`my_dataset.py check` finds every fault put into a dataset, and none in a correct one."""
 
 import re
 import shutil
@@ -12,33 +12,35 @@ from PIL import Image
 
 from my_dataset import DATASETS
 from tests.made import COLOURS, TABLE, ids_of, photograph_of, write_folder, write_three_classes
-from train_utils.cli import check
+from train_utils.cli import check_dataset
 from train_utils.data import doctor
 from train_utils.data.class_table import find_table
 from train_utils.data.layouts import folder
+from train_utils.reporting.grids import save_contact_sheet
 
 
 def report_on(root, dataset="folder"):
-    return doctor.check(
-        DATASETS[dataset]["layout"](root), find_table(root, "", DATASETS[dataset]["classes"])
-    )
+    row = DATASETS[dataset]
+    return doctor.check(row["layout"](root), find_table(root, "", row["classes"]))
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """A set of two classes with train, val and test below."""
-    root = tmp_path_factory.mktemp("sound")
+def correct(tmp_path_factory):
+    """A correct dataset of two classes with train/, val/ and test/."""
+    root = tmp_path_factory.mktemp("correct")
     for split, first, count in (("train", 0, 4), ("val", 4, 2), ("test", 6, 2)):
         write_folder(root, count=count, below=split, first=first)
     return root
 
 
 @pytest.fixture
-def spoilt(sound, tmp_path):
-    return shutil.copytree(sound, tmp_path / "set")
+def faulty(correct, tmp_path):
+    """A copy of the correct dataset, to put faults into."""
+    return shutil.copytree(correct, tmp_path / "data")
 
 
 def mask(ids):
+    """0 for background, 255 for foreground."""
     return ids * np.uint8(255)
 
 
@@ -46,18 +48,14 @@ def save(path, array, **options):
     Image.fromarray(array).save(path, **options)
 
 
-def test_sound_data_have_no_faults_and_the_right_numbers(sound):
-    report = report_on(sound)
+def test_a_correct_dataset_has_no_faults_and_the_right_numbers(correct):
+    report = report_on(correct)
     assert report.errors == report.warnings == []
     text = report.text()
     share = 100 * np.mean([ids_of(n, 2).mean() for n in range(4)])
-    assert (
-        "train: 4 samples, 4 labels" in text
-        and "4 × 72×64" in text
-        and "4 × 0/255" in text
-        and "4 × RGB" in text
-    )
-    assert f"foreground      {share:8.3f} % of the pixels that count, in 4 images" in text
+    for words in ("train: 4 samples, 4 labels", "4 × 72×64", "4 × 0/255", "4 × RGB"):
+        assert words in text
+    assert f"foreground      {share:8.3f} % of the valid pixels, in 4 images" in text
     pixels = np.concatenate([photograph_of(ids_of(n, 2), n).reshape(-1, 3) for n in range(4)]) / 255
     for numbers in (pixels.mean(0), pixels.std(0)):
         assert " ".join(f"{value:.3f}" for value in numbers) in text
@@ -65,7 +63,7 @@ def test_sound_data_have_no_faults_and_the_right_numbers(sound):
     assert ",".join(f"{weight:.3g}" for weight in np.median(frequency) / frequency) in text
 
 
-# fault → (what spoils the set, error or warning, words)
+# fault → (puts it into the dataset, errors or warnings, words of the message)
 FAULTS = {
     "image without label": (
         lambda d: (d / "train/masks/p01_mask.png").unlink(),
@@ -115,7 +113,7 @@ FAULTS = {
         "errors",
         "along the edges",
     ),
-    "photograph for label": (
+    "photograph instead of a label": (
         lambda d: save(
             d / "train/masks/p01_mask.png", photograph_of(ids_of(1, 2), 1)[..., 0].copy()
         ),
@@ -180,27 +178,20 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_planted_fault_is_found(spoilt, fault):
-    spoil, kind, words = FAULTS[fault]
-    spoil(spoilt)
-    report = report_on(spoilt)
+def test_each_fault_is_found(faulty, fault):
+    add_fault, kind, words = FAULTS[fault]
+    add_fault(faulty)
+    report = report_on(faulty)
     assert any(re.search(words, text) for text in getattr(report, kind)), report.text()
     if kind == "warnings":
         assert report.errors == []
 
 
-def test_faults_hide_no_other_faults(spoilt):
-    for fault in (
-        "image without label",
-        "unreadable label",
-        "other size",
-        "same image in two splits",
-    ):
-        if fault == "other size":
-            save(spoilt / "train/masks/p02_mask.png", mask(ids_of(2, 2))[:-4])
-        else:
-            FAULTS[fault][0](spoilt)
-    assert len(report_on(spoilt).errors) == 4
+def test_a_fault_does_not_hide_others(faulty):
+    for fault in ("image without label", "unreadable label", "same image in two splits"):
+        FAULTS[fault][0](faulty)
+    save(faulty / "train/masks/p02_mask.png", mask(ids_of(2, 2))[:-4])  # another size
+    assert len(report_on(faulty).errors) == 4
 
 
 def test_roi_masks_are_measured_and_empty_ones_are_errors(tmp_path):
@@ -212,7 +203,8 @@ def test_roi_masks_are_measured_and_empty_ones_are_errors(tmp_path):
         save(tmp_path / f"roi/p{number:02d}.png", roi)
     report = report_on(tmp_path)
     assert "ROI masks cover 0.0 to 50.0 % of an image" in report.text()
-    assert ["p01.png: the ROI mask is empty" in text for text in report.errors] == [True]
+    (error,) = report.errors
+    assert "p01.png: the ROI mask is empty" in error
 
 
 def test_stray_colours_and_absent_classes_of_a_table(tmp_path):
@@ -226,52 +218,46 @@ def test_stray_colours_and_absent_classes_of_a_table(tmp_path):
     assert any("no training image has a pixel of: rare" in text for text in report.warnings)
 
 
-def test_a_class_that_only_the_test_has_is_told(tmp_path):
+def test_a_class_that_only_the_test_split_has_is_a_warning(tmp_path):
     (tmp_path / "classes.csv").write_text(TABLE)
     colour = {"label": lambda ids: Image.fromarray(COLOURS[ids])}
     write_folder(tmp_path, classes=2, below="train", **colour)
     write_folder(tmp_path, classes=3, below="test", first=50, **colour)
-    assert any(
-        "holds classes that no training image has: water" in text
-        for text in report_on(tmp_path).warnings
-    )
+    words = "holds classes that no training image has: water"
+    assert any(words in text for text in report_on(tmp_path).warnings)
 
 
-def test_the_command_writes_report_and_sheet_and_exits_by_what_it_found(spoilt, tmp_path, capsys):
+def test_the_command_saves_its_report_and_exits_with_1_for_errors(faulty, tmp_path, capsys):
     argv = [
         "check",
         "--dataset",
         "folder",
         "--data-path",
-        str(spoilt),
+        str(faulty),
         "--output-dir",
         str(tmp_path / "out"),
     ]
-    check.main(DATASETS, argv)
+    check_dataset.main(DATASETS, argv)
     assert "0 errors, 0 warnings" in capsys.readouterr().out
     assert (tmp_path / "out/check.txt").read_text().startswith("class table:")
-    sheet = np.asarray(Image.open(tmp_path / "out/check.png"))
-    assert sheet.shape[1] > 1000 and (sheet == 255).all(-1).any()
-    FAULTS["unreadable image"][0](spoilt)
+    sheet = np.asarray(Image.open(tmp_path / "out/check.png").convert("RGB"))
+    assert sheet.shape[1] > 500 and (sheet == 255).all(-1).any()
+    FAULTS["unreadable image"][0](faulty)
     with pytest.raises(SystemExit) as stop:
-        check.main(DATASETS, argv)
+        check_dataset.main(DATASETS, argv)
     assert stop.value.code == 1 and "ERROR: " in capsys.readouterr().out
 
 
-def test_the_sheet_shows_the_tables_colours(tmp_path):
+def test_the_contact_sheet_has_the_colours_of_the_table(tmp_path):
     table = find_table(write_three_classes(tmp_path, count=2), "", None)
     report = doctor.check(folder(tmp_path), table)
-    check.save_sheet(tmp_path / "sheet.png", report.shown, table)
-    shown = {
-        tuple(colour)
-        for colour in np.unique(
-            np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 3), axis=0
-        )
-    }
+    save_contact_sheet(tmp_path / "sheet.png", report.shown, table)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    shown = set(map(tuple, np.unique(sheet.reshape(-1, 3), axis=0)))
     assert set(map(tuple, COLOURS)) <= shown
 
 
-def test_the_script_itself_runs(sound, tmp_path):
+def test_the_script_itself_runs(correct, tmp_path):
     script = Path(__file__).parent.parent / "my_dataset.py"
     argv = [
         sys.executable,
@@ -280,7 +266,7 @@ def test_the_script_itself_runs(sound, tmp_path):
         "--dataset",
         "folder",
         "--data-path",
-        sound,
+        correct,
         "--output-dir",
         tmp_path / "out",
     ]
@@ -288,29 +274,28 @@ def test_the_script_itself_runs(sound, tmp_path):
     assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout, done.stderr
 
 
-def test_no_data_at_all_is_one_sentence(tmp_path, capsys):
+def test_missing_data_is_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        check.main(DATASETS, ["check", "--dataset", "folder", "--data-path", str(tmp_path)])
+        check_dataset.main(DATASETS, ["check", "--dataset", "folder", "--data-path", str(tmp_path)])
     assert stop.value.code == 2 and capsys.readouterr().err.startswith(
         "my_dataset.py check: error: "
     )
 
 
 def test_the_real_cracks_have_one_label_twice(drive_root):
-    """CrackForest's 042.png is a copy of 065.png, and does not fit its photograph."""
+    """CrackForest's label 042.png is a copy of 065.png and does not match its photograph."""
     if not (drive_root / "CrackForest").is_dir():
         pytest.skip("SEG_DATA holds no CrackForest")
-    listing = folder(drive_root / "CrackForest")
-    listing.splits["all"] = [
-        sample for sample in listing.splits["all"] if sample.name in ("041", "042", "064", "065")
-    ]
-    report = doctor.check(listing, DATASETS["folder"]["classes"])
+    files = folder(drive_root / "CrackForest")
+    names = ("041", "042", "064", "065")
+    files.splits["all"] = [sample for sample in files.splits["all"] if sample.name in names]
+    report = doctor.check(files, DATASETS["folder"]["classes"])
     assert report.errors == [] and len(report.warnings) == 1
     assert "042.png" in report.warnings[0] and "065.png" in report.warnings[0]
 
 
-def test_class_ids_that_pass_for_pairs_are_an_error(tmp_path):
-    """Each file has two values, but 1 is the foreground of some and the background of others."""
+def test_class_ids_that_look_like_pairs_are_an_error(tmp_path):
+    """Each label has two values, but 1 is foreground in some and background in others."""
     write_folder(tmp_path, count=3, label=Image.fromarray)
     write_folder(tmp_path, count=3, first=3, label=lambda ids: Image.fromarray(ids + np.uint8(1)))
     assert any("would mean two things" in error for error in report_on(tmp_path).errors)

@@ -1,6 +1,8 @@
-"""The encoders are torchvision's, under the tutorials' names; ImageNet weights load from a file or name it."""
+"""The encoders are torchvision's, with the tutorials' names; errors in ImageNet weights name the
+file."""
 
 import urllib.error
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from torchvision.models import MobileNet_V3_Large_Weights, VGG16_BN_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from src import MobileV3Unet, VGG16UNet
-from src.encoder import IMAGENET_MEAN, IMAGENET_STD, Stages, for_channels
+from src.encoder import IMAGENET_MEAN, IMAGENET_STD, Stages, adapt_first_conv
+from src.errors import UserError
 
 BOTH = pytest.mark.parametrize(
     "build, weights",
@@ -29,10 +32,8 @@ def double_conv(a, m, b):
 
 
 def decoder(channels, num_classes):
-    """Parameters of four bilinear Ups, as wide as the skip, with half the input inside, and of the 1×1 convolution."""
-    ups = sum(
-        double_conv(a + b, (a + b) // 2, b) for a, b in zip(channels[:0:-1], channels[-2::-1])
-    )
+    """Parameters of four bilinear Ups and of the 1×1 convolution."""
+    ups = sum(double_conv(a + b, (a + b) // 2, a) for a, b in pairwise(channels))
     return ups + channels[0] * num_classes + num_classes
 
 
@@ -42,7 +43,8 @@ def count(build, num_classes=2):
 
 
 def test_parameter_count_of_vgg16_unet():
-    # torchvision states 138,365,992 for vgg16_bn; the classifier is 25088·4096 + 4096·4096 + 4096·1000 and biases.
+    # torchvision states 138,365,992 for vgg16_bn. Its classifier has 25088·4096 + 4096·4096 +
+    # 4096·1000 weights, and biases.
     classifier = 25088 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
     assert VGG16_BN_Weights.IMAGENET1K_V1.meta["num_params"] == 138_365_992
     assert (
@@ -53,7 +55,8 @@ def test_parameter_count_of_vgg16_unet():
 
 
 def test_parameter_count_of_mobilenetv3_unet():
-    # torchvision states 5,483,032; without the classifier (960·1280, 1280·1000, biases) and the last convolution 160 → 960.
+    # torchvision states 5,483,032. The encoder lacks the classifier (960·1280 and 1280·1000
+    # weights, and biases) and the last convolution 160 → 960 with its norm.
     rest = 960 * 1280 + 1280 + 1280 * 1000 + 1000 + 160 * 960 + 2 * 960
     assert MobileNet_V3_Large_Weights.IMAGENET1K_V1.meta["num_params"] == 5_483_032
     assert count(MobileV3Unet) == 5_483_032 - rest + decoder([16, 24, 40, 112, 160], 2) == 3_454_146
@@ -95,7 +98,7 @@ def test_stages_have_the_tutorials_channels(build, channels, sides):
     with torch.device("meta"):
         stages = build(2).eval().backbone(torch.empty(1, 3, 64, 64))
     assert [tuple(stage.shape[1:]) for stage in stages] == [
-        (c, side, side) for c, side in zip(channels, sides)
+        (c, side, side) for c, side in zip(channels, sides, strict=True)
     ]
 
 
@@ -103,7 +106,7 @@ def test_stages_have_the_tutorials_channels(build, channels, sides):
 @pytest.mark.parametrize(
     "build, indices", [(VGG16UNet, [5, 12, 22, 32, 42]), (MobileV3Unet, [1, 3, 6, 12, 15])]
 )
-def test_the_decoder_gets_the_layers_that_the_tutorials_number(build, indices):
+def test_the_decoder_gets_the_layers_with_the_tutorials_indices(build, indices):
     model, layers, skips = build(2).eval(), [], []
     for layer in model.backbone:
         layer.register_forward_hook(lambda module, args, output: layers.append(output))
@@ -127,12 +130,12 @@ def test_stages_are_the_outputs_of_the_numbered_layers():
     assert Stages([Add() for _ in range(9)], [0, 3, 5])(0) == [1, 4, 6]
 
 
-# --- ImageNet weights -------------------------------------------------------------------------------------------------
+# --- ImageNet weights ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
-    """A TORCH_HOME with a file of random weights in place of the 528 MB of vgg16_bn."""
+    """A TORCH_HOME with a small file of random weights instead of the 528 MB of vgg16_bn."""
     torch.manual_seed(3)
     return place(
         tmp_path_factory.mktemp("vgg"),
@@ -152,7 +155,7 @@ def mobile_file(tmp_path_factory):
 
 
 def place(home, weights, features):
-    """Writes the features' weights where torchvision keeps the downloaded file; returns the folder for TORCH_HOME."""
+    """Writes the weights where torchvision keeps the downloaded file; returns TORCH_HOME."""
     for name, value in features.state_dict().items():
         if name.endswith("running_mean"):
             value.uniform_(-1, 1)
@@ -184,10 +187,8 @@ def test_pretrained_weights_come_from_the_file(build, weights, request, monkeypa
     assert len(loaded) > 50
     for name in loaded:
         assert torch.equal(state[name], file[name.replace("backbone.", "features.")])
-    assert not torch.equal(
-        build(2).state_dict()["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"],
-        state["backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"],
-    )
+    name = "backbone.3.weight" if build is VGG16UNet else "backbone.0.0.weight"
+    assert not torch.equal(build(2).state_dict()[name], state[name])
 
 
 def test_for_one_channel_the_rgb_filters_are_summed(mobile_file, monkeypatch):
@@ -198,7 +199,7 @@ def test_for_one_channel_the_rgb_filters_are_summed(mobile_file, monkeypatch):
     )
     image = torch.randn(1, 1, 32, 32)
     torch.testing.assert_close(grey(image), rgb(image.expand(1, 3, 32, 32)))
-    with pytest.raises(ValueError, match="3 channels or of 1, not of 4"):
+    with pytest.raises(UserError, match="3 channels or of 1, not of 4"):
         MobileV3Unet(2, pretrain_backbone=True, in_channels=4)
 
 
@@ -206,16 +207,16 @@ def test_a_bias_is_kept_for_one_channel():
     conv = nn.Conv2d(3, 5, 3, padding=1)
     image = torch.randn(1, 1, 8, 8)
     torch.testing.assert_close(
-        for_channels(conv, 1, pretrained=True)(image), conv(image.expand(1, 3, 8, 8))
+        adapt_first_conv(conv, 1, pretrained=True)(image), conv(image.expand(1, 3, 8, 8))
     )
-    assert for_channels(conv, 3, pretrained=True) is conv
-    assert for_channels(conv, 7, pretrained=False).weight.shape == (5, 7, 3, 3)
+    assert adapt_first_conv(conv, 3, pretrained=True) is conv
+    assert adapt_first_conv(conv, 7, pretrained=False).weight.shape == (5, 7, 3, 3)
 
 
 @BOTH
 def test_offline_the_message_names_the_file_and_the_folder(build, weights, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(UserError) as error:
         build(2, pretrain_backbone=True)
     message = str(error.value)
     assert (
@@ -229,7 +230,7 @@ def test_offline_the_message_names_the_file_and_the_folder(build, weights, tmp_p
 @pytest.mark.parametrize(
     "content, named",
     [
-        (b"cut short", "holds no ImageNet weights that can be read"),
+        (b"cut short", "cannot be read as ImageNet weights"),
         (None, "holds the weights of another network"),
     ],
 )
@@ -243,7 +244,7 @@ def test_a_wrong_file_is_named(content, named, tmp_path, monkeypatch):
         path.write_bytes(content)
     else:
         torch.save({"features.0.weight": torch.zeros(3)}, path)
-    with pytest.raises(OSError, match=named) as error:
+    with pytest.raises(UserError, match=named) as error:
         MobileV3Unet(2, pretrain_backbone=True)
     assert str(path) in str(error.value)
 

@@ -1,4 +1,5 @@
-"""`--test-only --held-out`: the runs of a cross-validation, each judged on the images that it did not learn from."""
+"""`--test-only --held-out`: the runs of a cross-validation, each evaluated on the images that it
+held out."""
 
 import json
 
@@ -9,18 +10,18 @@ from PIL import Image
 from my_dataset import DriveDataset
 from src.errors import UserError
 from src.inference import predict_probs
-from tests.tiny import run_train
-from train_utils import evaluation as judging
-from train_utils.checkpoint import load, load_model
-from train_utils.cli.parser import run_script
+from tests.tiny import EXACT, parse, run_train
+from tests.watch import opened_files
+from train_utils.checkpoint import load
+from train_utils.cli.script import run_script
+from train_utils.model_loading import load_model
 from transforms import eval_preset
-
-EXACT = ("--no-amp", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
 def folds(tiny_root, tmp_path_factory):
-    """last_model.pth of each of the two runs of a 2-fold cross-validation: 21, 23, 25 are held out, then 22, 24."""
+    """last_model.pth of both runs of a 2-fold cross-validation: 21, 23, 25 are held out, then 22,
+    24."""
     folders = [
         run_train(
             tiny_root, tmp_path_factory.mktemp("fold"), "--epochs", 1, "--folds", 2, "--fold", k
@@ -30,13 +31,13 @@ def folds(tiny_root, tmp_path_factory):
     return [folder / "last_model.pth" for folder in folders]
 
 
-def judged(tiny_root, folder, *options):
+def evaluated(tiny_root, folder, *options):
     run_train(tiny_root, folder, "--test-only", "--held-out", *options, settings=EXACT)
     return json.loads((folder / "held_out_scores.json").read_text())
 
 
-def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, capsys):
-    found = judged(tiny_root, tmp_path, "--weights", *folds, "--flips")
+def test_each_file_is_evaluated_on_what_its_run_held_out(folds, tiny_root, tmp_path, capsys):
+    found = evaluated(tiny_root, tmp_path, "--weights", *folds, "--flips")
     models = [load_model(path) for path in folds]
     dataset = DriveDataset(
         tiny_root, train=True, transforms=eval_preset(models[0][1]["mean"], models[0][1]["std"])
@@ -44,7 +45,7 @@ def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, caps
     named = {sample.name: item for sample, item in zip(dataset.samples, dataset, strict=True)}
     rows = iter(found["images"])
     every, truth = [], []
-    for names, (model, _) in zip((("21", "23", "25"), ("22", "24")), models):
+    for names, (model, _) in zip((("21", "23", "25"), ("22", "24")), models, strict=True):
         for name in names:
             image, target = named[f"{name}_training"]
             row = next(rows)
@@ -59,13 +60,12 @@ def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, caps
                 int(((probs > 0.5) & (target == 1)).sum()),
                 int(((probs > 0.5) & (target == 0)).sum()),
             )
-            every.append(probs[target != 255]), truth.append(target[target != 255] == 1)
+            every.append(probs[target != 255])
+            truth.append(target[target != 255] == 1)
     assert next(rows, None) is None
 
-    every, truth = (
-        torch.cat(every),
-        torch.cat(truth),
-    )  # over all images the chosen threshold is better than any other
+    # over all images the chosen threshold is better than any other
+    every, truth = torch.cat(every), torch.cat(truth)
     f1 = {
         t: 2 * (truth & (every > t)).sum().item() / ((every > t).sum() + truth.sum()).item()
         for t in (found["scores"]["best_threshold"], *torch.linspace(0.01, 0.99, 50).tolist())
@@ -81,7 +81,7 @@ def test_each_file_judges_what_its_run_held_out(folds, tiny_root, tmp_path, caps
 
 
 def test_each_part_has_the_scores_of_its_run(folds, tiny_root, tmp_path):
-    found = judged(tiny_root, tmp_path, "--weights", *folds)
+    found = evaluated(tiny_root, tmp_path, "--weights", *folds)
     for path, part in zip(folds, found["parts"], strict=True):
         row = load(path)["history"][-1]
         assert part["weights"] == str(path) and part["scores"]["f1"] == pytest.approx(row["val_f1"])
@@ -95,73 +95,71 @@ def test_each_part_has_the_scores_of_its_run(folds, tiny_root, tmp_path):
     assert found["flips"] is False and found["weights"] == [str(path) for path in folds]
 
 
-def test_the_test_images_are_left_alone(folds, tiny_root, tmp_path, monkeypatch):
-    seen, original = [], judging.judge
-    monkeypatch.setattr(
-        judging,
-        "judge",
-        lambda model, loader, *args, **kwargs: (
-            seen.extend(sample.name for sample in loader.dataset.samples)
-            or original(model, loader, *args, **kwargs)
-        ),
-    )
-    judged(tiny_root, tmp_path, "--weights", *folds)
-    assert sorted(seen) == [f"{n}_training" for n in range(21, 26)]
+def test_the_test_images_are_not_read(folds, tiny_root, tmp_path, monkeypatch):
+    opened = opened_files(monkeypatch)
+    found = evaluated(tiny_root, tmp_path, "--weights", *folds)
+    assert sorted(row["name"] for row in found["images"]) == [
+        f"{n}_training" for n in range(21, 26)
+    ]
+    read = [path for path in opened if tiny_root in path.parents]
+    assert read and all(tiny_root / "DRIVE/training" in path.parents for path in read)
     assert not (tmp_path / "test_scores.json").exists()
 
 
 def test_weights_that_their_own_images_chose_are_named(folds, tiny_root, tmp_path, capsys):
     path = tmp_path / "best_model.pth"
-    checkpoint = load(folds[0])
-    torch.save(checkpoint | {"args": checkpoint["args"] | {"epochs": 2}}, path)
-    judged(tiny_root, tmp_path, "--weights", path, folds[1])
+    torch.save(changed(load(folds[0]), epochs=2), path)
+    evaluated(tiny_root, tmp_path, "--weights", path, folds[1])
     notes = notes_of(capsys)
     assert (
         len(notes) == 1
         and str(path) in notes[0]
         and "epoch 0 of 0 to 1" in notes[0]
-        and "flatters" in notes[0]
+        and "optimistic" in notes[0]
     )
+
+
+def changed(checkpoint, **training):
+    """The checkpoint with other settings of its training."""
+    return checkpoint | {"training": checkpoint["training"] | training}
 
 
 def notes_of(capsys):
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
 
 
-def test_runs_that_began_from_other_weights_are_named(folds, tiny_root, tmp_path, capsys):
-    checkpoint = load(folds[0])
-    torch.save(
-        checkpoint | {"args": checkpoint["args"] | {"weights": ["a.pth"]}}, tmp_path / "tuned.pth"
-    )
-    judged(tiny_root, tmp_path, "--weights", tmp_path / "tuned.pth", folds[1])
+def test_runs_that_started_from_other_weights_are_named(folds, tiny_root, tmp_path, capsys):
+    torch.save(changed(load(folds[0]), weights=["a.pth"]), tmp_path / "tuned.pth")
+    evaluated(tiny_root, tmp_path, "--weights", tmp_path / "tuned.pth", folds[1])
     notes = notes_of(capsys)
-    assert len(notes) == 1 and "tuned.pth began from other weights" in notes[0]
+    assert len(notes) == 1 and "tuned.pth started from other weights" in notes[0]
 
 
 def test_a_fold_that_is_missing_is_named(folds, tiny_root, tmp_path, capsys):
-    assert judged(tiny_root, tmp_path, "--weights", folds[1])["scores"]["images"] == 2
+    assert evaluated(tiny_root, tmp_path, "--weights", folds[1])["scores"]["images"] == 2
     assert notes_of(capsys) == [
-        "note: 3 of the 5 images are held out by none of these files: 21_training, 23_training, 25_training"
+        "note: 3 of the 5 images are held out by none of these files: "
+        "21_training, 23_training, 25_training"
     ]
 
 
-def test_files_are_normalised_each_by_its_own_mean_and_std(folds, tiny_root, tmp_path):
-    """Other sets than DRIVE count them from the images of each fold."""
+def test_files_are_normalized_each_by_its_own_mean_and_std(folds, tiny_root, tmp_path):
+    """For other datasets than DRIVE they are computed from the images of each fold."""
     torch.save(
         load(folds[1]) | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}, tmp_path / "other.pth"
     )
-    alone = judged(tiny_root, tmp_path / "alone", "--weights", tmp_path / "other.pth")
-    same = judged(tiny_root, tmp_path / "same", "--weights", folds[1])
-    both = judged(tiny_root, tmp_path / "both", "--weights", folds[0], tmp_path / "other.pth")
+    alone = evaluated(tiny_root, tmp_path / "alone", "--weights", tmp_path / "other.pth")
+    same = evaluated(tiny_root, tmp_path / "same", "--weights", folds[1])
+    both = evaluated(tiny_root, tmp_path / "both", "--weights", folds[0], tmp_path / "other.pth")
     assert both["images"][3:] == alone["images"] != same["images"]
 
 
-def test_tolerance_and_threshold_count_all_images(folds, tiny_root, tmp_path):
-    """The parts' images, once as one judgement of two files, once as those of each file."""
+def test_tolerance_and_threshold_are_those_of_all_images(folds, tiny_root, tmp_path):
+    """The held-out images, once evaluated together, once those of each file."""
     options = ("--tolerance", 1, "--threshold", 0.3)
-    both = judged(tiny_root, tmp_path / "both", "--weights", *folds, *options)
+    both = evaluated(tiny_root, tmp_path / "both", "--weights", *folds, *options)
     each = [
-        judged(tiny_root, tmp_path / f"{i}", "--weights", path, *options)
+        evaluated(tiny_root, tmp_path / f"{i}", "--weights", path, *options)
         for i, path in enumerate(folds)
     ]
     assert both["threshold"] == 0.3 and both["images"] == each[0]["images"] + each[1]["images"]
@@ -188,7 +186,7 @@ def test_folds_are_of_the_training_images_even_if_validation_images_have_their_n
     run = run_train(
         data, tmp_path / "run", "--dataset", "folder", "--epochs", 1, "--folds", 2, "--fold", 0
     )
-    found = judged(data, tmp_path, "--dataset", "folder", "--weights", run / "last_model.pth")
+    found = evaluated(data, tmp_path, "--dataset", "folder", "--weights", run / "last_model.pth")
     assert found["scores"]["f1"] == pytest.approx(
         load(run / "last_model.pth")["history"][-1]["val_f1"]
     )
@@ -203,20 +201,20 @@ def test_folds_are_of_the_training_images_even_if_validation_images_have_their_n
         ),
         (
             {"split": {"train": [], "val": ["23_training"]}},
-            "changed.pth: a file before it has held out 23_training, too",
+            "changed.pth: an earlier file held out 23_training, too",
         ),
         ({"split": {"train": [], "val": ["99_training"]}}, "not there any more: 99_training"),
         ({"resize": [48, 48]}, r"changed.pth: was trained with resize \[48, 48\], .*with None"),
         ({"in_channels": 1}, "changed.pth: was trained with in_channels 1, .*with 3"),
-        ({"args": "val test"}, "changed.pth: its run .--val test. chose by the test images"),
+        ({"training": "val test"}, "changed.pth: its run .--val test. used the test images"),
     ],
 )
-def test_what_cannot_be_counted_together_is_refused_before_judging(
+def test_what_cannot_be_pooled_is_refused_before_evaluating(
     folds, tiny_root, tmp_path, change, named, monkeypatch
 ):
     checkpoint = load(folds[1])
-    if "args" in change:
-        change = {"args": checkpoint["args"] | {"val": "test"}}
+    if "training" in change:
+        change = {"training": checkpoint["training"] | {"val": "test"}}
     if "in_channels" in change:
         folder = run_train(
             tiny_root,
@@ -232,26 +230,26 @@ def test_what_cannot_be_counted_together_is_refused_before_judging(
         )
         checkpoint, change = load(folder / "last_model.pth"), {}
     torch.save(checkpoint | change, tmp_path / "changed.pth")
-    monkeypatch.setattr(judging, "judge", lambda *args, **kwargs: pytest.fail("judging began"))
+    opened = opened_files(monkeypatch)
     with pytest.raises(UserError, match=named):
-        judged(tiny_root, tmp_path / "out", "--weights", folds[0], tmp_path / "changed.pth")
-    assert not (tmp_path / "out").exists()
+        evaluated(tiny_root, tmp_path / "out", "--weights", folds[0], tmp_path / "changed.pth")
+    assert not (tmp_path / "out").exists() and not opened
 
 
-def test_plain_weights_do_not_know_what_they_held_out(folds, tiny_root, tmp_path):
+def test_weights_without_metadata_do_not_know_what_they_held_out(folds, tiny_root, tmp_path):
     torch.save(load(folds[0])["model"], tmp_path / "plain.pth")
     with pytest.raises(UserError, match="plain.pth: its run held out no images"):
-        judged(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
+        evaluated(tiny_root, tmp_path, "--weights", folds[0], tmp_path / "plain.pth")
 
 
 @pytest.mark.parametrize(
     "flags, named",
     [
         ((), "belong to --test-only"),
-        (("--test-only", "--report", "x"), "leaves alone"),
+        (("--test-only", "--report", "x"), "which --held-out does not use"),
         (
             ("--test-only", "--split-file", "split.json"),
-            "--split-file: --held-out judges what the checkpoints say",
+            "--split-file: --held-out uses the splits in the checkpoints",
         ),
     ],
 )
@@ -264,3 +262,8 @@ def test_flags_that_do_not_go_together(folds, tiny_root, tmp_path, capsys, flags
             "train.py",
         )
     assert named in capsys.readouterr().err
+
+
+def test_a_fold_may_be_evaluated_on_a_split_of_ones_own(folds):
+    args = parse("--test-only", "--weights", folds[0], "--split-file", "mine.json")
+    assert (args.split_file, args.folds) == ("mine.json", 2)

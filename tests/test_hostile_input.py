@@ -1,4 +1,4 @@
-"""A table of files as users bring them: each is read right, or refused in one sentence that says what is wrong."""
+"""Files as users have them: each is read correctly, or refused with a line that says why."""
 
 import gzip
 import re
@@ -41,7 +41,7 @@ def save(picture, suffix=".png", **options):
 
 
 def turned(picture, orientation):
-    """Stored as a camera held sideways does: turned, with the EXIF note that says how to turn it back."""
+    """Stored as by a camera held sideways: rotated, with the EXIF orientation that undoes it."""
     back = {
         3: Image.Transpose.ROTATE_180,
         6: Image.Transpose.ROTATE_90,
@@ -52,20 +52,20 @@ def turned(picture, orientation):
     return save(picture.transpose(back), exif=exif)
 
 
-def cut(picture, suffix, share=0.6):
+def cut(picture, suffix, fraction=0.6):
     def write(path):
         path = save(picture, suffix)(path)
-        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
         return path
 
     return write
 
 
-def zipped(picture, share=1.0):
+def zipped(picture, fraction=1.0):
     def write(path):
         plain = save(picture, ".ppm")(path)
         content = gzip.compress(plain.read_bytes())
-        path.with_suffix(".ppm.gz").write_bytes(content[: int(share * len(content))])
+        path.with_suffix(".ppm.gz").write_bytes(content[: int(fraction * len(content))])
         return path.with_suffix(".ppm.gz")
 
     return write
@@ -100,7 +100,7 @@ PALETTE.putpalette([10, 20, 30, 200, 100, 50])
 IN_COLOURS = np.where(MASK[..., None], (200, 100, 50), (10, 20, 30))
 NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8))
 
-# what → (writes the file, channels asked for, expected array [H, W, C] or words of the refusal)
+# name → (writes the file, channels to read, expected array [H, W, C] or words of the error)
 IMAGES = {
     "RGB": (save(Image.fromarray(RGB)), 3, RGB),
     "RGB read as grey": (save(Image.fromarray(RGB)), 1, LUMA[..., None]),
@@ -143,7 +143,7 @@ IMAGES = {
     "orientation 6": (turned(Image.fromarray(RGB), 6), 3, RGB),
     "orientation 8": (turned(Image.fromarray(RGB), 8), 3, RGB),
     "one pixel": (save(Image.fromarray(RGB[:1, :1])), 3, RGB[:1, :1]),
-    "upper-sample suffix": (save(Image.fromarray(RGB), ".PNG"), 3, RGB),
+    "upper-case suffix": (save(Image.fromarray(RGB), ".PNG"), 3, RGB),
     "wrong suffix": (save(Image.fromarray(RGB), ".jpg", format="PNG"), 3, RGB),
     "PPM in gzip": (zipped(Image.fromarray(RGB)), 3, RGB),
     "cut gzip": (zipped(NOISE, 0.5), 3, "cannot be read"),
@@ -157,7 +157,7 @@ IMAGES = {
     "missing": (nowhere, 3, "there is no such file"),
 }
 
-# what → (writes the label, class table or None for 0/255, expected target or words of the refusal)
+# name → (writes the label, class table or None for 0/255, expected target or words of the error)
 LABELS = {
     "0/255": (save(Image.fromarray(MASK * np.uint8(255))), None, MASK),
     "0/1": (save(Image.fromarray(MASK.astype(np.uint8))), None, MASK),
@@ -206,7 +206,7 @@ LABELS = {
         save(Image.fromarray(MASK * np.uint8(255))),
         TABLE,
         MASK * 255,
-    ),  # the table says: void
+    ),  # 255 is void in the table
     "turned": (turned(Image.fromarray(THREE), 6), TABLE, THREE),
     "transposed": (save(Image.fromarray(THREE.T.copy())), TABLE, "12×16 pixels, but its image"),
     "smaller": (save(Image.fromarray(THREE[:-1])), TABLE, "16×11 pixels, but its image"),
@@ -249,7 +249,7 @@ def test_labels(tmp_path, kind):
         assert np.array_equal(dataset[0][1], expected)
 
 
-def test_more_pixels_than_the_limit_are_refused_and_a_flag_raises_it(tmp_path):
+def test_an_image_above_the_limit_of_pixels_is_refused_and_a_flag_raises_the_limit(tmp_path):
     path = save(Image.fromarray(RGB))(tmp_path / "x.png")
     before = Image.MAX_IMAGE_PIXELS
     refused(
@@ -258,20 +258,20 @@ def test_more_pixels_than_the_limit_are_refused_and_a_flag_raises_it(tmp_path):
         path,
     )
     assert read_image(path, max_pixels=H * W).shape == (3, H, W)
-    assert Image.MAX_IMAGE_PIXELS == before  # Pillow's limit stays what it was for everyone else
+    assert Image.MAX_IMAGE_PIXELS == before  # the global limit of Pillow is unchanged
 
 
-def test_the_limit_without_a_flag_is_pillows_and_reads_no_pixel(tmp_path, monkeypatch):
+def test_the_default_limit_is_pillows_and_applies_before_decoding(tmp_path, monkeypatch):
     content = bytearray(save(Image.fromarray(LUMA))(tmp_path / "x.png").read_bytes())
-    content[16:24] = (20_000).to_bytes(4, "big") * 2  # the head of a PNG says how large it is
+    content[16:24] = (20_000).to_bytes(4, "big") * 2  # width and height in the header
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    (tmp_path / "bomb.png").write_bytes(content)
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the bomb was unpacked"))
+    (tmp_path / "huge.png").write_bytes(content)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the file was decoded"))
     with pytest.raises(UserError, match="400,000,000 pixels.*--max-pixels 400000000"):
-        open_image(tmp_path / "bomb.png")
+        open_image(tmp_path / "huge.png")
 
 
-def test_what_is_stored_is_named(tmp_path):
+def test_stored_mode_names_the_mode_and_the_rotation(tmp_path):
     assert stored_mode(save(Image.fromarray(DEEP))(tmp_path / "deep.png")) == "I;16"
     assert (
         stored_mode(turned(Image.fromarray(RGB), 6)(tmp_path / "turned.png"))

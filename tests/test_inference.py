@@ -1,6 +1,7 @@
-"""predict_probs gives probabilities at the image's own size, however small; decide turns them into class ids.
+"""predict_probs gives probabilities at the image's own size, however small; decide gives class ids.
 
-Flips and ensembles are models whose probabilities are means."""
+Flips and ensembles are models whose probabilities are means.
+"""
 
 import math
 
@@ -14,16 +15,19 @@ from src.inference import MIN_SIDE, Ensemble, Flips, decide, predict_probs
 
 
 class Pointwise(nn.Module):
-    """Judges each pixel by its own colour, so that the right answer at any size is known; notes the sizes it sees."""
+    """Classifies each pixel by its own colour, so the result is known at any size.
+
+    Records the sizes of its inputs.
+    """
 
     def __init__(self, num_classes=2):
         super().__init__()
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, num_classes, 1)
-        self.seen = []
+        self.sizes = []
 
     def forward(self, image):
-        self.seen.append(tuple(image.shape[-2:]))
+        self.sizes.append(tuple(image.shape[-2:]))
         return {"out": self.conv(image)}
 
 
@@ -43,7 +47,7 @@ def test_probabilities_are_those_of_each_pixel(size):
     model, image = Pointwise().eval(), random_image(*size)
     probs = predict_probs(model, image)
     torch.testing.assert_close(probs, model.conv(image).softmax(1).detach())
-    assert model.seen == [(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))]
+    assert model.sizes == [(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 100), (20, 20), (37, 53)], ids=str)
@@ -81,8 +85,9 @@ def test_no_gradient_and_no_change_of_the_model():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-class Placewise(nn.Module):
-    """The logit of class 1 is the pixel's value times a weight [H, W] of its place; that of class 0 is 0."""
+class Positionwise(nn.Module):
+    """The logit of class 1 is the pixel's value times the weight [H, W] of its position; that of
+    class 0 is 0."""
 
     def __init__(self, weight):
         super().__init__()
@@ -95,15 +100,16 @@ class Placewise(nn.Module):
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 32), (37, 53)], ids=str)
 @pytest.mark.parametrize("num_classes", [2, 5])
-def test_flips_of_a_model_that_does_not_see_them_change_nothing(size, num_classes):
+def test_flips_do_not_change_the_result_of_a_pointwise_model(size, num_classes):
     model, image = Pointwise(num_classes).eval(), random_image(*size)
     torch.testing.assert_close(predict_probs(Flips(model), image), predict_probs(model, image))
-    assert len(model.seen) == 4 + 1
+    assert len(model.sizes) == 4 + 1
 
 
-def test_flips_average_over_the_four_places_of_a_pixel():
-    third = math.log(3)  # sigmoid of 0, ln 3, 2 ln 3, -ln 3: 1/2, 3/4, 9/10, 1/4, whose mean is .6
-    model = Flips(Placewise(torch.tensor([[0, third], [2 * third, -third]])))
+def test_flips_average_over_the_four_positions_of_a_pixel():
+    # The sigmoids of 0, ln 3, 2 ln 3 and −ln 3 are 1/2, 3/4, 9/10 and 1/4; their mean is 0.6.
+    log3 = math.log(3)
+    model = Flips(Positionwise(torch.tensor([[0, log3], [2 * log3, -log3]])))
     probs = model(torch.tensor([[[[1.0, 1], [0, -1]]]]))["out"].exp()
     torch.testing.assert_close(probs[0, 1], torch.tensor([[0.6, 0.6], [0.5, 0.4]]))
     torch.testing.assert_close(probs.sum(1), torch.ones(1, 2, 2))
@@ -111,13 +117,10 @@ def test_flips_average_over_the_four_places_of_a_pixel():
 
 def test_flips_are_flipped_back():
     image, weight = torch.tensor([[[[1.0, 0, -1]]]]), torch.tensor([[0, math.log(3), math.log(9)]])
-    across, down = (
-        Flips(Placewise(w))(i)["out"].softmax(1)[0, 1]
-        for w, i in ((weight, image), (weight.T, image.mT))
-    )
-    torch.testing.assert_close(
-        across, torch.tensor([[0.7, 0.5, 0.3]])
-    )  # (1/2 + 9/10) / 2, 1/2, (1/2 + 1/10) / 2
+    across = Flips(Positionwise(weight))(image)["out"].softmax(1)[0, 1]
+    down = Flips(Positionwise(weight.T))(image.mT)["out"].softmax(1)[0, 1]
+    # (1/2 + 9/10) / 2, 1/2 and (1/2 + 1/10) / 2.
+    torch.testing.assert_close(across, torch.tensor([[0.7, 0.5, 0.3]]))
     torch.testing.assert_close(down, across.T)
 
 
@@ -125,9 +128,8 @@ def test_flips_are_flipped_back():
 def test_probabilities_of_a_flipped_image_are_the_flipped_probabilities(size):
     torch.manual_seed(0)
     model = Flips(UNet(3, 2, base_c=4).eval())
-    image = random_image(
-        max(size[0], MIN_SIDE), max(size[1], MIN_SIDE)
-    )  # padding at one side only would break the symmetry
+    # At least MIN_SIDE: padding on one side only would break the symmetry.
+    image = random_image(max(size[0], MIN_SIDE), max(size[1], MIN_SIDE))
     for axes in ((-1,), (-2,), (-1, -2)):
         torch.testing.assert_close(
             predict_probs(model, image.flip(axes)), predict_probs(model, image).flip(axes)
@@ -136,7 +138,9 @@ def test_probabilities_of_a_flipped_image_are_the_flipped_probabilities(size):
 
 def test_an_ensemble_averages_probabilities_not_logits():
     image = torch.ones(1, 1, 1, 1)
-    models = [Placewise(torch.full((1, 1), weight)) for weight in (0.0, math.log(3), math.log(9))]
+    models = [
+        Positionwise(torch.full((1, 1), weight)) for weight in (0.0, math.log(3), math.log(9))
+    ]
     assert Ensemble(models)(image)["out"].exp()[0, 1].item() == pytest.approx(
         (1 / 2 + 3 / 4 + 9 / 10) / 3
     )
@@ -147,17 +151,16 @@ def test_an_ensemble_of_one_is_the_model(times):
     torch.manual_seed(0)
     model, image = UNet(3, 2, base_c=4), random_image(33, 47)
     ensemble = Ensemble([model] * times).eval()
-    assert not model.training  # judged by running statistics, as the single model is
+    assert not model.training  # BatchNorm uses its running statistics, as in the single model
     torch.testing.assert_close(predict_probs(ensemble, image), predict_probs(model, image))
     assert ensemble.in_channels == Flips(model).in_channels == 3
 
 
-def test_a_member_that_is_certain_does_not_spoil_the_mean():
-    certain, even = Placewise(torch.full((1, 1), 1000.0)), Placewise(torch.zeros(1, 1))
+def test_probabilities_of_exactly_0_and_1_keep_the_mean_finite():
+    certain, even = Positionwise(torch.full((1, 1), 1000.0)), Positionwise(torch.zeros(1, 1))
     for models, expected in (([certain, certain], [0.0, 1.0]), ([certain, even], [0.25, 0.75])):
-        assert predict_probs(Ensemble(models), torch.ones(1, 1, 1, 1))[
-            0, :, 0, 0
-        ].tolist() == pytest.approx(expected)
+        probs = predict_probs(Ensemble(models), torch.ones(1, 1, 1, 1))
+        assert probs.flatten().tolist() == pytest.approx(expected)
 
 
 def test_a_pixel_at_the_threshold_is_background():
@@ -168,7 +171,7 @@ def test_a_pixel_at_the_threshold_is_background():
     assert decide(probs).dtype == torch.uint8
 
 
-def test_of_more_classes_the_most_probable_wins_whatever_the_threshold():
+def test_with_more_classes_the_most_probable_wins_whatever_the_threshold():
     probs = torch.tensor([[0.4, 0.35, 0.25], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]]).T.reshape(
         1, 3, 1, 3
     )
@@ -182,6 +185,6 @@ def test_class_ids_up_to_254_fit():
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:", "cpu:x", "mps:"])
-def test_a_device_that_does_not_exist_is_a_value_error(name):
+def test_an_unknown_device_is_a_value_error(name):
     with pytest.raises(ValueError, match="auto, cpu, mps, cuda"):
         pick_device(name)

@@ -1,4 +1,5 @@
-"""Killed in the middle: what is on disk is whole, and --resume auto goes on from the last whole epoch."""
+"""Killed in the middle: files on disk are whole, and --resume auto continues after the last whole
+epoch."""
 
 import signal
 import subprocess
@@ -9,30 +10,29 @@ import pytest
 import torch
 
 from tests.tiny import TINY, run_train
-from train_utils.checkpoint import load, load_model
+from train_utils.checkpoint import load
+from train_utils.model_loading import load_model
 
 ROOT = Path(__file__).parent.parent
 
-# Runs train.py's main in a process of its own, after a patch that sends a signal to that process in epoch 2.
+# Runs train.py in a process of its own, after a patch that sends a signal to it in epoch 2.
 PRELUDE = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 import torch, train
-from train_utils import checkpoint, train_and_eval
 from my_dataset import DATASETS
-from src import MODELS
-from train_utils.cli.parser import run_script
-from train_utils.cli.flags import parse_args
+from train_utils.cli.defaults import parse_args
+from train_utils.cli.script import run_script
 """
 IN_EPOCH = """
 steps = []
-original = train_and_eval.criterion
-def criterion(*args, **kwargs):
+original = torch.Tensor.backward
+def backward(*args, **kwargs):
     steps.append(0)
     if len(steps) == {step}:  # there are three an epoch
         os.kill(os.getpid(), signal.{signal})
     return original(*args, **kwargs)
-train_and_eval.criterion = criterion
+torch.Tensor.backward = backward
 """
 IN_SAVE = """
 original = torch.save
@@ -45,7 +45,7 @@ def save(content, path):
 torch.save = save
 """
 MAIN = """
-run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS, MODELS)), "train.py")
+run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS)), "train.py")
 """
 
 
@@ -82,7 +82,7 @@ def test_killed_and_resumed_equals_uninterrupted(patch, straight, tiny_root, tmp
     run_train(tiny_root, tmp_path, "--resume", "auto", "--device", "cpu", settings=())
     expected, found = (load(folder / "last_model.pth")["model"] for folder in (straight, tmp_path))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert not list(tmp_path.glob(".*.tmp"))  # the next save took over what the kill had left
+    assert not list(tmp_path.glob(".*.tmp"))  # the next save replaced what the kill had left
 
 
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
@@ -99,5 +99,5 @@ def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path)
 
 def test_stopped_in_the_first_epoch_says_so(tiny_root, tmp_path):
     stopped = run_patched(IN_EPOCH.format(signal="SIGTERM", step=1), tiny_root, tmp_path)
-    assert stopped.returncode == 143 and "nothing to go on from" in stopped.stdout
+    assert stopped.returncode == 143 and "there is nothing to resume" in stopped.stdout
     assert not (tmp_path / "last_model.pth").exists()

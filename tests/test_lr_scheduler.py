@@ -1,10 +1,12 @@
-"""The schedule: warm-up to 1, polynomial decay to 0, no step beyond it, and no jump when a run is extended."""
+"""The schedule: warm-up to 1, polynomial decay to 0, and no jump when a run is extended."""
+
+from itertools import pairwise
 
 import pytest
 import torch
 
 from train_utils import create_lr_scheduler
-from train_utils.lr_scheduler import extend, plan_schedule, poly_factor, schedule_from_plan
+from train_utils.lr_scheduler import WarmupPolyLR, extend_plan, plan_schedule, poly_factor
 
 BASE_LR = 0.5
 
@@ -14,7 +16,7 @@ def make_optimizer():
 
 
 def rates(num_steps, *args, **kwargs):
-    """The rates that create_lr_scheduler gives to the first num_steps optimiser steps."""
+    """The rates that create_lr_scheduler gives to the first num_steps optimizer steps."""
     optimizer = make_optimizer()
     scheduler = create_lr_scheduler(optimizer, *args, **kwargs)
     seen = []
@@ -34,7 +36,7 @@ def test_warm_up_is_linear_from_a_thousandth_to_one():
     assert seen[0] == pytest.approx(BASE_LR * 1e-3)
     assert seen[5] == pytest.approx(BASE_LR * (1e-3 + 0.999 * 0.5))
     assert seen[10] == pytest.approx(BASE_LR)
-    differences = [b - a for a, b in zip(seen[:10], seen[1:11])]
+    differences = [b - a for a, b in pairwise(seen[:11])]
     assert differences == pytest.approx([BASE_LR * 0.0999] * 10)
     assert seen[11] < BASE_LR
 
@@ -49,9 +51,8 @@ def test_decay_has_the_power_of_nine_tenths(step, progress):
 # (1 − 1/2)^0.9 and (1 − 3/4)^0.9 by a pocket calculator
 @pytest.mark.parametrize("step, expected", [(0, 1.0), (50, 0.535887), (75, 0.287175), (100, 0.0)])
 def test_without_warm_up_the_decay_begins_at_once(step, expected):
-    assert poly_factor(step, **plan_schedule(10, 10, warmup=False)) == pytest.approx(
-        expected, abs=1e-6
-    )
+    factor = poly_factor(step, **plan_schedule(10, 10, warmup=False))
+    assert factor == pytest.approx(expected, abs=1e-6)
 
 
 def test_warm_up_takes_the_given_epochs_and_factor():
@@ -87,15 +88,25 @@ def test_a_run_without_steps_is_refused(num_step, epochs):
 
 
 @pytest.mark.parametrize("start", [1, 4, 10, 25, 39])
-def test_a_schedule_begun_in_the_middle_goes_on_as_the_whole_does(start):
+def test_a_schedule_that_starts_in_the_middle_continues_as_the_whole_does(start):
     whole = rates(40, num_step=10, epochs=4)
     optimizer = make_optimizer()
-    scheduler = schedule_from_plan(optimizer, plan_schedule(10, 4), start)
+    scheduler = WarmupPolyLR(optimizer, plan_schedule(10, 4), start)
     for step in range(start, 40):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(whole[step], rel=1e-12)
         optimizer.step()
         scheduler.step()
     assert scheduler.last_epoch == 40
+
+
+@pytest.mark.parametrize("start", [1, 25])
+def test_a_plan_replaces_the_other_arguments_and_the_scheduler_keeps_it(start):
+    plan = extend_plan(plan_schedule(10, 4), start, 80)
+    optimizer = make_optimizer()
+    scheduler = create_lr_scheduler(optimizer, 7, 3, warmup=False, plan=plan, step=start)
+    assert scheduler.plan == plan and scheduler.last_epoch == start
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(BASE_LR * poly_factor(start, **plan))
+    assert create_lr_scheduler(make_optimizer(), 10, 4).plan == plan_schedule(10, 4)
 
 
 PLANS = [
@@ -114,7 +125,7 @@ def test_extending_never_makes_the_rate_jump_up(num_step, epochs, options, chang
     total = num_step * epochs
     for step in range(plan["warmup_steps"] + 1, total + 1):
         end = max(total + change, step + 1)
-        extended = extend(plan, step, end)
+        extended = extend_plan(plan, step, end)
         after = factors(extended, range(step, end + 3))
         assert after[0] <= poly_factor(step - 1, **plan), step
         assert after == sorted(after, reverse=True), step
@@ -122,35 +133,35 @@ def test_extending_never_makes_the_rate_jump_up(num_step, epochs, options, chang
 
 
 @pytest.mark.parametrize("step", [1, 3, 9, 10])
-def test_extending_during_warm_up_goes_on_warming_up(step):
+def test_extending_during_warm_up_continues_the_warm_up(step):
     plan = plan_schedule(10, 4)
-    extended = extend(plan, step, 100)
+    extended = extend_plan(plan, step, 100)
     assert factors(extended, range(11)) == factors(plan, range(11))
     assert poly_factor(55, **extended) == pytest.approx(0.5**0.9)
     assert poly_factor(100, **extended) == 0
 
 
-def test_extending_a_finished_run_goes_on_with_the_last_rate_used():
+def test_extending_a_finished_run_continues_with_the_last_rate_used():
     plan = plan_schedule(10, 4)
-    extended = extend(plan, 40, 80)
+    extended = extend_plan(plan, 40, 80)
     last_used = poly_factor(39, **plan)
     assert factors(extended, [40, 60, 80]) == pytest.approx([last_used, last_used * 0.5**0.9, 0])
 
 
 def test_extending_twice_neither_jumps_up_nor_stops():
-    twice = extend(extend(plan_schedule(10, 4), 40, 80), 80, 120)
-    before = poly_factor(79, **extend(plan_schedule(10, 4), 40, 80))
+    twice = extend_plan(extend_plan(plan_schedule(10, 4), 40, 80), 80, 120)
+    before = poly_factor(79, **extend_plan(plan_schedule(10, 4), 40, 80))
     assert 0 < poly_factor(80, **twice) <= before
     assert 0 < poly_factor(119, **twice) < poly_factor(100, **twice) < before
 
 
 @pytest.mark.parametrize("step", [15, 40])
 def test_restart_falls_from_the_base_rate_again(step):
-    plan = extend(plan_schedule(10, 4), step, 100, restart=True)
+    plan = extend_plan(plan_schedule(10, 4), step, 100, restart=True)
     middle = (step + 100) / 2
     assert factors(plan, [step, middle, 100]) == pytest.approx([1.0, 0.5**0.9, 0.0])
 
 
 def test_shortening_to_before_the_end_of_the_warm_up_leaves_no_rate_after_the_end():
-    shortened = extend(plan_schedule(10, 10, warmup_epochs=4), 5, 20)
+    shortened = extend_plan(plan_schedule(10, 10, warmup_epochs=4), 5, 20)
     assert factors(shortened, [20, 30]) == [0, 0]

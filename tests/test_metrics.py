@@ -1,4 +1,4 @@
-"""The metrics, counted by hand or by brute force; what cannot be scored is left out and said so."""
+"""Metrics are those counted by hand; classes that cannot be scored are left out and named."""
 
 import math
 
@@ -6,47 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from src.inference import decide
+from src.errors import UserError
+from tests.counts import count, probs_of, random_image
 from train_utils import ConfusionMatrix, SegmentationCounts, summarize
-from train_utils.metrics import (
-    BINS,
-    best_threshold,
-    confusion_counts,
-    dice_from_confusion,
-    f1_curve,
-    near_counts,
-    rank_scores,
-)
+from train_utils.metrics import confusion_counts, dice_from_confusion, near_counts
 
 TARGET = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255]])
 PRED = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
-# true 0: two right, one taken for 1; true 1: two right, one taken for 0; two pixels ignored
+# True class 0: two right, one taken for 1. True class 1: two right, one taken for 0. Two ignored.
 
 
-def of_vessel(vessel):
-    """Probabilities [2, H, W] from those of class 1."""
-    return torch.stack([1 - vessel, vessel])
-
-
-def count(*images, num_classes=2):
-    """SegmentationCounts of (target, vessel probabilities) pairs."""
-    counts = SegmentationCounts(num_classes)
-    for target, vessel in images:
-        probs = of_vessel(vessel)
-        counts.update(target, decide(probs[None])[0], probs)
-    return counts
-
-
-def random_image(seed, size=(20, 30), levels=None):
-    """(target, vessel probabilities) that agree somewhat; `levels` rounds the probabilities, so that many tie."""
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(2, size, generator=generator)
-    vessel = (0.3 * target + 0.7 * torch.rand(size, generator=generator)).clamp(0, 1)
-    target[torch.rand(size, generator=generator) < 0.1] = 255
-    return target, vessel if levels is None else (vessel * levels).round() / levels
-
-
-# --- the confusion matrix ---------------------------------------------------------------------------------------------
+# --- the confusion matrix ------------------------------------------------------------------------
 
 
 def test_confusion_matrix_by_hand():
@@ -59,7 +29,7 @@ def test_confusion_matrix_by_hand():
     assert iou.tolist() == pytest.approx([2 / 4, 2 / 4])
 
 
-def test_rows_are_the_truth():
+def test_rows_are_the_true_classes():
     matrix = confusion_counts(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 2, 2, 1]), 3)
     assert matrix.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
 
@@ -111,7 +81,7 @@ def test_a_class_that_is_only_predicted_has_an_iou_of_zero_and_no_recall():
     assert "absent" not in str(matrix)
 
 
-def test_without_any_judged_pixel_no_score_is_made_up():
+def test_without_valid_pixels_every_score_is_nan():
     matrix = ConfusionMatrix(2)
     matrix.update(torch.full((3,), 255), torch.zeros(3, dtype=torch.int64))
     accuracy, recall, iou = matrix.compute()
@@ -139,7 +109,7 @@ def test_labels_out_of_range_are_refused_and_named(target, pred, what, counter):
     assert what in str(caught.value) and "2 classes" in str(caught.value)
 
 
-def test_what_is_predicted_on_ignored_pixels_does_not_matter():
+def test_predictions_on_ignored_pixels_do_not_matter():
     assert torch.equal(
         confusion_counts(TARGET, torch.where(TARGET == 255, 99, PRED), 2),
         confusion_counts(TARGET, PRED, 2),
@@ -158,7 +128,7 @@ def test_dice_by_hand():
     assert dice[1, 0] == 1 and dice[1, 1].isnan()
 
 
-# --- the counts of a set of images ------------------------------------------------------------------------------------
+# --- the counts of several images ---------------------------------------------------------------
 
 
 def test_dice_is_the_mean_over_images_and_f1_is_pooled():
@@ -195,9 +165,8 @@ def test_without_foreground_anywhere_there_is_no_dice():
     empty = torch.zeros(2, 2)
     counts = count((empty.long(), empty))
     scores = summarize(counts)
-    assert (
-        math.isnan(counts.mean_dice()) and math.isnan(scores["dice"]) and math.isnan(scores["auc"])
-    )
+    assert math.isnan(counts.mean_dice())
+    assert math.isnan(scores["dice"]) and math.isnan(scores["auc"])
     assert scores["best_threshold"] == 0.5 and math.isnan(scores["best_f1"])
 
 
@@ -209,13 +178,9 @@ def test_dice_of_several_classes_is_the_mean_of_those_that_occur_in_the_image():
 
 
 def test_summary_of_two_classes_by_hand():
-    counts = count(
-        (
-            torch.tensor([[0, 0, 0, 0, 1, 1, 1, 255]]),
-            torch.tensor([[0.1, 0.2, 0.3, 0.8, 0.9, 0.7, 0.4, 1]]),
-        )
-    )
-    scores = summarize(counts, threshold=0.25)  # TP 2, FP 1, FN 1, TN 3
+    target = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 255]])
+    vessel = torch.tensor([[0.1, 0.2, 0.3, 0.8, 0.9, 0.7, 0.4, 1]])
+    scores = summarize(count((target, vessel)), threshold=0.25)  # TP 2, FP 1, FN 1, TN 3
     expected = {
         "pixels": 7,
         "images": 1,
@@ -239,134 +204,41 @@ def test_summary_of_two_classes_by_hand():
 def test_counts_of_two_halves_add_up_to_those_of_the_whole():
     images = [random_image(seed) for seed in range(6)]
     whole, first, second = count(*images), count(*images[:2]), count(*images[2:])
-    first.confusion = torch.cat([first.confusion, second.confusion])
-    first.histograms = first.histograms + second.histograms
-    assert summarize(first, 0.4) == summarize(whole, 0.4)
-    assert torch.equal(whole.confmat().mat, whole.confusion.sum(0))
+    total = first + second
+    assert summarize(total, 0.4) == summarize(whole, 0.4)
+    assert torch.equal(total.confusion, whole.confusion)
+    assert torch.equal(total.histograms, whole.histograms)
+
+
+def test_the_counts_of_images_are_their_confusion_matrix():
+    images = [random_image(seed) for seed in range(3)]
+    counts, matrix = count(*images), ConfusionMatrix(2)
+    for target, vessel in images:
+        matrix.update(target, (vessel > 0.5).long())
+    assert isinstance(counts, ConfusionMatrix)
+    assert torch.equal(counts.mat, matrix.mat) and torch.equal(counts.mat, counts.confusion.sum(0))
+    for own, wanted in zip(counts.compute(), matrix.compute(), strict=True):
+        assert torch.equal(own, wanted)
+    assert str(counts) == str(matrix)
+    counts.reset()
+    assert len(counts.confusion) == 0 and counts.mat.sum() == 0 and counts.histograms.sum() == 0
 
 
 def test_pooled_scores_do_not_depend_on_how_the_pixels_are_cut_into_images():
     target, vessel = random_image(0)
-    whole, rows = count((target, vessel)), count(*zip(target.split(4), vessel.split(4)))
-    assert torch.equal(whole.histograms, rows.histograms)
-    assert torch.equal(whole.confmat().mat, rows.confmat().mat)
-
-
-# --- ranks and thresholds ---------------------------------------------------------------------------------------------
-
-
-def exact_auc(labels, scores):
-    """The rank statistic: (sum of the positives' ranks − its least value) / pairs, ties having their mean rank."""
-    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = counts.cumsum() - (counts - 1) / 2
-    positives = int(labels.sum())
-    least = positives * (positives + 1) / 2
-    return (mean_rank[index][labels].sum() - least) / (positives * (len(labels) - positives))
-
-
-def exact_average_precision(labels, scores):
-    """Σ recall gain · precision over the distinct scores from the highest down."""
-    order = np.argsort(-scores, kind="stable")
-    labels, scores = labels[order], scores[order]
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    hits, called = labels.cumsum()[ends], ends + 1
-    return (np.diff(hits, prepend=0) * hits / called).sum() / labels.sum()
-
-
-def judged(images):
-    """(labels bool [n], scores [n]) of the pixels that are not ignored."""
-    target, vessel = (torch.cat([image[i].flatten() for image in images]) for i in (0, 1))
-    return (target == 1)[target != 255].numpy(), vessel[target != 255].double().numpy()
-
-
-@pytest.mark.parametrize("levels, tolerance", [(4, 1e-12), (64, 1e-12), (None, 1e-4)])
-def test_auc_and_average_precision_are_the_exact_ones(levels, tolerance):
-    images = [random_image(seed, (40, 50), levels) for seed in range(3)]
-    labels, scores = judged(images)
-    summary = summarize(count(*images))
-    assert summary["auc"] == pytest.approx(exact_auc(labels, scores), abs=tolerance)
-    assert summary["average_precision"] == pytest.approx(
-        exact_average_precision(labels, scores), abs=tolerance
-    )
-
-
-def test_auc_of_perfect_reversed_and_constant_scores():
-    target = torch.tensor([[0, 0, 0, 1, 1]])
-    rising, flat = torch.tensor([[0.0, 0.1, 0.2, 0.3, 1.0]]), torch.full((1, 5), 0.3)
-    assert [summarize(count((target, vessel)))["auc"] for vessel in (rising, 1 - rising, flat)] == [
-        1,
-        0,
-        0.5,
-    ]
-    assert summarize(count((target, rising)))["average_precision"] == 1
-    assert summarize(count((target, flat)))["average_precision"] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_with_one_kind_of_pixel_there_is_no_rank(missing):
-    histograms = torch.ones(2, BINS, dtype=torch.int64)
-    histograms[missing] = 0
-    assert all(math.isnan(score) for score in rank_scores(*histograms))
-
-
-def f1_above(labels, scores, threshold):
-    called = scores > threshold
-    return 2 * (labels & called).sum() / max(labels.sum() + called.sum(), 1)
-
-
-@pytest.mark.parametrize("levels", [8, 256, None])
-def test_f1_curve_is_that_of_brute_force(levels):
-    images = [random_image(seed, levels=levels) for seed in range(2)]
-    labels, scores = judged(images)
-    curve = f1_curve(*count(*images).histograms[0])
-    random_bins = np.random.default_rng(0).integers(1, BINS, 200).tolist()
-    for i in random_bins + [BINS // 8 * eighth for eighth in range(1, 8)]:
-        assert curve[i].item() == pytest.approx(f1_above(labels, scores, i / BINS), abs=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("levels", [8, 256])
-def test_best_threshold_is_the_best_of_all_and_decides_as_promised(seed, levels):
-    target, vessel = random_image(seed, levels=levels)
-    counts = count((target, vessel))
-    labels, scores = judged([(target, vessel)])
-    threshold, f1 = best_threshold(*counts.histograms[0])
-    assert f1 == pytest.approx(
-        max(f1_above(labels, scores, t) for t in np.unique(scores)), abs=1e-12
-    )
-    called = decide(of_vessel(vessel)[None], threshold)[0]
-    decided = ConfusionMatrix(2)
-    decided.update(target, called)
-    assert dice_from_confusion(decided.mat)[1].item() == pytest.approx(f1, abs=1e-12)
-    assert summarize(counts, threshold)["f1_at_threshold"] == pytest.approx(f1, abs=1e-12)
-
-
-def test_of_equally_good_thresholds_the_middle_one_is_taken():
-    counts = count((torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0.1, 0.2, 0.6, 0.9]])))
-    threshold, f1 = best_threshold(*counts.histograms[0])
-    assert f1 == 1 and threshold == pytest.approx(0.4, abs=1e-3)
-
-
-def test_of_several_classes_each_has_its_own_ranks():
-    torch.manual_seed(0)
-    probs = torch.rand(3, 30, 40).softmax(0)
-    target = torch.randint(3, (30, 40))
-    counts = SegmentationCounts(3)
-    counts.update(target, probs.argmax(0), probs)
-    expected = [
-        exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)
-    ]
-    assert summarize(counts)["auc"] == pytest.approx(np.mean(expected), abs=1e-4)
-    assert "best_threshold" not in summarize(counts)
+    strips = zip(target.split(4), vessel.split(4), strict=True)
+    whole, parts = count((target, vessel)), count(*strips)
+    assert torch.equal(whole.histograms, parts.histograms)
+    assert torch.equal(whole.mat, parts.mat)
 
 
 def test_probabilities_that_are_not_finite_are_refused():
     target = torch.zeros(2, 2, dtype=torch.int64)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(UserError, match="not finite.*lower --lr"):
         SegmentationCounts(2).update(target, target, torch.full((2, 2, 2), float("nan")))
 
 
-# --- the tolerance ----------------------------------------------------------------------------------------------------
+# --- the tolerance -------------------------------------------------------------------------------
 
 LINE = torch.zeros(7, 9, dtype=torch.int64)
 LINE[3, 1:7] = 1  # six pixels
@@ -384,11 +256,8 @@ def shifted(down, right=0):
         (shifted(1, 1), 1, [6, 6, 6, 6]),  # and diagonally
         (shifted(2), 1, [0, 6, 0, 6]),
         (shifted(2), 2, [6, 6, 6, 6]),
-        (
-            shifted(0, 2),
-            1,
-            [5, 6, 5, 6],
-        ),  # columns 3-8 against 1-6: 3-7 lie within a pixel, and 2-6 do
+        # Columns 3–8 against 1–6: within a pixel are the predicted 3–7 and the true 2–6.
+        (shifted(0, 2), 1, [5, 6, 5, 6]),
         (torch.zeros_like(LINE), 1, [0, 0, 0, 6]),
         (torch.ones_like(LINE), 1, [24, 63, 6, 6]),  # the line and its border: 3 × 8 pixels
     ],
@@ -399,54 +268,48 @@ def test_near_counts_by_hand(pred, tolerance, expected):
 
 def test_ignored_pixels_are_neither_true_nor_predicted():
     target = LINE.clone()
-    target[:, :4] = 255  # leaves columns 4-6 of the line
+    target[:, :4] = 255  # columns 4–6 of the line remain
     assert near_counts(target, shifted(1), 1, 1).tolist() == [3, 3, 3, 3]
 
 
-def test_near_counts_are_those_of_brute_force():
+def number_near(points, others, tolerance):
+    """Pixels of `points` within the tolerance of `others`, by the chessboard distance."""
+    differences = points.nonzero()[:, None] - others.nonzero()[None]
+    return int((differences.abs().amax(2).amin(1) <= tolerance).sum())
+
+
+@pytest.mark.parametrize("tolerance", [1, 3])
+def test_near_counts_are_those_of_brute_force(tolerance):
     generator = torch.Generator().manual_seed(0)
     target, pred = (torch.rand(2, 20, 24, generator=generator) < 0.06).long()
-    for tolerance in (1, 3):
-
-        def near(points, others, tolerance=tolerance):
-            distances = (
-                (points.nonzero()[:, None] - others.nonzero()[None]).abs().amax(2)
-            )  # chessboard distance
-            return int((distances.amin(1) <= tolerance).sum())
-
-        assert near_counts(target, pred, 1, tolerance).tolist() == [
-            near(pred, target),
-            int(pred.sum()),
-            near(target, pred),
-            int(target.sum()),
-        ]
+    assert near_counts(target, pred, 1, tolerance).tolist() == [
+        number_near(pred, target, tolerance),
+        int(pred.sum()),
+        number_near(target, pred, tolerance),
+        int(target.sum()),
+    ]
 
 
 def test_the_summary_pools_them_over_images():
     counts = SegmentationCounts(2, tolerance=1)
     for pred in (shifted(0, 2), torch.ones_like(LINE)):
-        counts.update(LINE, pred, of_vessel(pred.float()))
+        counts.update(LINE, pred, probs_of(pred.float()))
     scores = summarize(counts)
     precision, recall = (5 + 24) / (6 + 63), (5 + 6) / 12
-    assert scores["precision_tolerant"] == pytest.approx(precision) and scores[
-        "recall_tolerant"
-    ] == pytest.approx(recall)
-    assert (
-        scores["f1_tolerant"] == pytest.approx(2 * precision * recall / (precision + recall))
-        and scores["tolerance"] == 1
-    )
+    assert scores["precision_tolerant"] == pytest.approx(precision)
+    assert scores["recall_tolerant"] == pytest.approx(recall)
+    f1 = 2 * precision * recall / (precision + recall)
+    assert scores["f1_tolerant"] == pytest.approx(f1) and scores["tolerance"] == 1
     assert "f1_tolerant" not in summarize(count((TARGET, PRED.float())))
 
 
-def test_the_sum_of_two_counts_is_that_of_one_judgement():
+def test_the_sum_of_two_counts_is_that_of_one_evaluation():
     first, second, both = (SegmentationCounts(2, ignore_index=7, tolerance=1) for _ in range(3))
     ignored = torch.where(torch.arange(LINE.shape[1]) < 2, 7, LINE)
-    for part, target, pred in (
-        (first, ignored, shifted(0, 2)),
-        (second, LINE, torch.ones_like(LINE)),
-    ):
+    updates = (first, ignored, shifted(0, 2)), (second, LINE, torch.ones_like(LINE))
+    for part, target, pred in updates:
         for counts in (part, both):
-            counts.update(target, pred, of_vessel(pred.float()))
+            counts.update(target, pred, probs_of(pred.float()))
     total = first + second
     assert summarize(total, 0.3) == summarize(both, 0.3) and summarize(total)["tolerance"] == 1
     assert total.ignore_index == 7 and torch.equal(total.confusion, both.confusion)
@@ -458,5 +321,5 @@ def test_the_sum_of_two_counts_is_that_of_one_judgement():
 )
 def test_nothing_true_or_nothing_predicted(target, pred, f1):
     counts = SegmentationCounts(2, tolerance=1)
-    counts.update(target, pred, of_vessel(pred.float()))
+    counts.update(target, pred, probs_of(pred.float()))
     assert summarize(counts)["f1_tolerant"] == pytest.approx(f1, nan_ok=True)

@@ -1,4 +1,5 @@
-"""--model and the options of the architectures, from the command line to the checkpoint and to predict.py."""
+"""--model and the options of the architectures, from the command line to the checkpoint and
+predict.py."""
 
 import json
 import urllib.error
@@ -12,29 +13,24 @@ from torchvision.models import MobileNet_V3_Large_Weights
 
 import predict
 import train
-from my_dataset import DATASETS, DriveDataset
-from run.data import make_train_loader
+from my_dataset import DATASETS, Data, DriveDataset
 from src import MODELS, build_model
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from src.errors import UserError
-from tests.tiny import TINY, run_train
-from train_utils.checkpoint import check_description, load, load_model
-from train_utils.cli.flags import parse_args
-from train_utils.cli.model_flags import MODEL_FLAGS, describe_model
-from train_utils.distributed_utils import EpochBatches
-from train_utils.resume import describe_recipe
+from tests.tiny import TINY, parse, run_train
+from train_utils.checkpoint import ModelDescription, load
+from train_utils.cli.model_flags import MODEL_FLAGS, model_kwargs
+from train_utils.cli.presets import describe_recipe, resolve_class_weights
+from train_utils.data_loader import EpochBatches
+from train_utils.model_loading import check_description, load_model
 
 TINY_WITHOUT_WIDTH = TINY[:2] + TINY[4:]  # for the models that have no --base-c
 assert TINY[2:4] == ("--base-c", "4")
 
 
-def parse(*argv):
-    return parse_args([str(arg) for arg in argv], "train.py", "", DATASETS, MODELS)
-
-
 def options(*argv):
     """The model's options that these flags ask for, beside the channels and classes."""
-    kwargs = describe_model(parse(*argv))["model_kwargs"]
+    kwargs = model_kwargs(parse(*argv), num_classes=2)
     assert kwargs.pop("in_channels") == 3 and kwargs.pop("num_classes") == 2
     return kwargs
 
@@ -46,7 +42,7 @@ def refusal(capsys, *argv):
     return capsys.readouterr().err
 
 
-# --- flags → options --------------------------------------------------------------------------------------------------
+# --- flags → options ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,10 +70,8 @@ def refusal(capsys, *argv):
         (["--model", "resunet"], {"base_c": 64}),
         (["--model", "unet_original", "--base-c", 16], {"base_c": 16}),
         (["--model", "vgg16_unet"], {}),
-        (
-            ["--model", "mobilenetv3_unet", "--pretrained"],
-            {},
-        ),  # where the weights began is not what the model is
+        # where the weights came from is not what the model is
+        (["--model", "mobilenetv3_unet", "--pretrained"], {}),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -98,12 +92,13 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
         ),
         (
             ["--pretrained"],
-            "--pretrained: --model unet has no such option; it has --base-c, --bilinear, --norm, --bias",
+            "--pretrained: --model unet has no such option; "
+            "it has --base-c, --bilinear, --norm, --bias",
         ),
         (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
         (
             ["--model", "unet_original", "--crop-size", 187],
-            "--crop-size 187: unet_original learns from crops of at least 188",
+            "--crop-size 187: unet_original trains on crops of at least 188",
         ),
         (
             ["--model", "mobilenetv3_unet", "--crop-size", 32],
@@ -122,34 +117,36 @@ def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
     assert all(part in message for part in named.split(".*"))
 
 
+def described(*argv):
+    """The lines that the log says of the model and the recipe."""
+    args = parse(*argv)
+    weights = resolve_class_weights(args.class_weights, args.preset, 2)
+    return describe_recipe(args, model_kwargs(args, 2), weights)
+
+
 def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
-    said = describe_recipe(parse("--preset", "classic", "--lr", 0.02, "--model", "resunet"))
+    said = described("--preset", "classic", "--lr", 0.02, "--model", "resunet")
     assert (
         "model resunet: in_channels 3, num_classes 2, base_c 64\nrecipe classic: augment resize"
         in said
     )
     assert "lr 0.02" in said and "class_weights [1.0, 2.0]" in said
-    assert "central 4 px" in describe_recipe(parse("--crop-size", 192, "--model", "unet_original"))
+    assert "central 4 px" in described("--crop-size", 192, "--model", "unet_original")
 
 
 def test_every_option_of_every_class_has_a_flag():
     for name in MODELS:
-        described = describe_model(parse("--model", name))
-        assert described["model_kwargs"].keys() <= MODEL_FLAGS.keys() | {
-            "in_channels",
-            "num_classes",
-        }
+        kwargs = model_kwargs(parse("--model", name), 2)
+        assert kwargs.keys() <= MODEL_FLAGS.keys() | {"in_channels", "num_classes"}
         with torch.device("meta"):
-            assert (
-                build_model(described["model_name"], **described["model_kwargs"]).num_classes == 2
-            )
+            assert build_model(name, **kwargs).num_classes == 2
 
 
 def test_list_models_prints_what_each_name_builds(capsys):
     train.main(parse("--list-models"))
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     assert lines.keys() == MODELS.keys() | {"--model"}
-    # base 16 transposed is what the recipe trains: DESIGN's 31,037,698 counts base 64
+    # base 16 transposed is what the recipe trains: 31,037,698 is base 64
     with torch.device("meta"):
         assert (
             lines["unet"]
@@ -173,7 +170,7 @@ def test_mean_and_std_follow_the_weights():
         assert (args.mean, args.std) == (mean, std)
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def test_what_a_checkpoint_asks_for_and_this_version_or_machine_has_not(tmp_path, capsys):
@@ -182,20 +179,21 @@ def test_what_a_checkpoint_asks_for_and_this_version_or_machine_has_not(tmp_path
     assert "--model transformer, as the checkpoint says: this version has only" in refusal(
         capsys, "--test-only", "--weights", path
     )
-    torch.save(
-        dict.fromkeys(
-            ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
-        )
-        | {"format": 1, "args": {"sync_bn": True}},
-        path,
-    )
-    assert parse(
-        "--test-only", "--weights", path, "--device", "cpu"
-    ).sync_bn  # judging needs no SyncBatchNorm
+    described = ("model", "model_name", "model_kwargs", "mean", "std", "threshold")
+    content = {"format": 1, "class_names": ["a", "b"], "args": {"sync_bn": True}}
+    torch.save(dict.fromkeys(described) | content, path)
+    # an evaluation needs no SyncBatchNorm
+    assert parse("--test-only", "--weights", path, "--device", "cpu").sync_bn
     assert "CUDA only, not on cpu; give --no-sync-bn" in refusal(
         capsys, "--resume", path, "--device", "cpu"
     )
     assert not parse("--resume", path, "--device", "cpu", "--no-sync-bn").sync_bn
+
+
+def asked(*argv):
+    """The description of the model that these flags ask for."""
+    args, classes = parse(*argv), DATASETS["drive"]["classes"]
+    return ModelDescription(args.model, model_kwargs(args, 2), classes, args.mean, args.std, None)
 
 
 def test_a_checkpoint_from_before_an_option_had_its_default():
@@ -203,16 +201,16 @@ def test_a_checkpoint_from_before_an_option_had_its_default():
         "model_name": "unet",
         "model_kwargs": {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 16},
     }
-    check_description(old, describe_model(parse()), "old.pth")
+    check_description(old, asked(), "old.pth")
     with pytest.raises(
         UserError, match="old.pth: is of a unet with {'norm': True}, but .* {'norm': False}"
     ):
-        check_description(old, describe_model(parse("--no-norm")), "old.pth")
+        check_description(old, asked("--no-norm"), "old.pth")
     with pytest.raises(
-        UserError, match="of the model unet, but the flags ask for resunet; leave --model out"
+        UserError, match="of the model unet, but the flags ask for resunet; omit --model"
     ):
-        check_description(old, describe_model(parse("--model", "resunet")), "old.pth")
-    check_description({"model": {}}, describe_model(parse()), "plain.pth")
+        check_description(old, asked("--model", "resunet"), "old.pth")
+    check_description({"model": {}}, asked(), "plain.pth")
 
 
 def predicted(weights, images, output, *more):
@@ -235,7 +233,7 @@ def predicted(weights, images, output, *more):
 
 
 def test_a_unet_plus_plus_trains_resumes_and_is_pruned(tiny_root, tmp_path, capsys):
-    """From the second run on nothing is said of the model: the checkpoint knows."""
+    """From the second run on no flag describes the model: the checkpoint does."""
     folder = run_train(tiny_root, tmp_path / "run", "--model", "unet_plus_plus", "--epochs", 1)
     run_train(tiny_root, folder, "--resume", "auto", "--epochs", 2, settings=())
     model, checkpoint = load_model(folder / "last_model.pth")
@@ -266,14 +264,14 @@ def test_a_unet_plus_plus_trains_resumes_and_is_pruned(tiny_root, tmp_path, caps
 
 def test_pruning_something_else_names_the_file(tiny_root, tmp_path):
     weights = run_train(tiny_root, tmp_path / "run", "--epochs", 1) / "best_model.pth"
-    for judge in (
+    for run in (
         lambda: predicted(weights, tiny_root / "DRIVE/test/images", tmp_path / "out", "--prune", 2),
         lambda: run_train(
             tiny_root, tmp_path / "t", "--test-only", "--weights", weights, "--prune", 2
         ),
     ):
         with pytest.raises(UserError, match="best_model.pth: is a UNet, which has no levels"):
-            judge()
+            run()
     assert not (tmp_path / "out").exists()
 
 
@@ -305,15 +303,16 @@ def test_the_original_unet_trains_on_centres_and_predicts_whole_images(tiny_root
 
 def test_crops_reach_over_the_border_by_what_valid_convolutions_take_off(tiny_root):
     dataset = DriveDataset(tiny_root, train=True)
-    dataset.count_pixels()
+    row = DATASETS["drive"]
+    pixels = dataset.count_pixels()
+    data = Data(dataset, None, [], {"train": [], "val": []}, pixels, row["mean"], row["std"])
     for argv, margin in ((["--model", "unet_original"], 92), ([], 0)):
-        loader = make_train_loader(
-            parse(*argv), dataset, EpochBatches(len(dataset), 1, 0), torch.device("cpu")
-        )
+        batches = EpochBatches(len(dataset), 1, 0)
+        loader = train.make_train_loader(parse(*argv), data, batches, torch.device("cpu"))
         assert loader.crops.margin == margin
 
 
-def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_again(
+def test_a_pretrained_run_says_how_it_normalizes_and_does_not_need_the_file_again(
     tiny_root, tmp_path, monkeypatch
 ):
     file = (
@@ -322,16 +321,6 @@ def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_agai
     file.parent.mkdir(parents=True)
     torch.save(torchvision.models.mobilenet_v3_large().state_dict(), file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    started = []
-    original = train.train_one_epoch
-    monkeypatch.setattr(
-        train,
-        "train_one_epoch",
-        lambda model, *args, **kwargs: (
-            started.append(model.state_dict()["backbone.0.0.weight"].clone())
-            or original(model, *args, **kwargs)
-        ),
-    )
     folder = run_train(
         tiny_root,
         tmp_path / "run",
@@ -340,10 +329,13 @@ def test_a_pretrained_run_says_how_it_normalises_and_does_not_need_the_file_agai
         "--pretrained",
         "--epochs",
         1,
+        "--lr",
+        1e-30,  # leaves the weights as they are
         settings=TINY_WITHOUT_WIDTH,
     )
-    assert torch.equal(started[0], torch.load(file)["features.0.0.weight"])
-    checkpoint = load(folder / "best_model.pth")
+    checkpoint, imagenet = load(folder / "best_model.pth"), torch.load(file)
+    first = checkpoint["model"]["backbone.0.0.weight"]
+    assert torch.equal(first, imagenet["features.0.0.weight"])
     assert (checkpoint["mean"], checkpoint["std"]) == (IMAGENET_MEAN, IMAGENET_STD)
 
     file.unlink()
@@ -378,9 +370,8 @@ def test_offline_a_pretrained_run_ends_before_anything_is_written(tiny_root, tmp
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(
-        OSError, match="mobilenet_v3_large.*place it in"
-    ):  # run_script ends with this sentence
+    # run_script ends with this sentence
+    with pytest.raises(UserError, match="mobilenet_v3_large.*elsewhere and copy it to"):
         run_train(
             tiny_root,
             tmp_path / "run",

@@ -1,4 +1,4 @@
-"""What holds for every row of MODELS: any size, channels and classes, it learns, judges, and goes through predict.py."""
+"""Tests of every row of MODELS: sizes, channels and classes, training, inference, predict.py."""
 
 import inspect
 
@@ -11,11 +11,12 @@ import predict
 from src import MODELS, build_model, default_options
 from src.blocks import centre_crop
 from src.inference import decide, predict_probs
+from src.unet_original import valid_input_side
 from train_utils import checkpoint as checkpoints
 from train_utils import criterion
 from transforms import eval_preset
 
-# Options that make each row small. A new row needs one here: an empty one if its class has none.
+# Options that make each model small. A new row of MODELS needs an entry here, {} if it has none.
 SMALL = {
     "attention_unet": {"base_c": 4},
     "mobilenetv3_unet": {},
@@ -38,8 +39,8 @@ def random_image(*size, num_images=1, in_channels=3):
 
 
 def training_batch(name):
-    """Two images, as small as the architecture can learn from them, and targets that can be learned."""
-    side = getattr(MODELS[name], "min_training_side", 48) + 16
+    """Two small images, and targets that a model can learn."""
+    side = max(MODELS[name].min_training_side, 48) + 16
     image = random_image(side, side, num_images=2)
     return image, (image.mean(1) > 0).long()
 
@@ -50,18 +51,29 @@ def loss_of(model, image, target):
     return criterion(outputs, centre_crop(target, outputs["out"].shape[-2:]))
 
 
-def test_every_row_is_tested():
+def test_every_model_is_tested():
     assert SMALL.keys() == MODELS.keys()
 
 
 @EACH
-def test_a_row_says_what_it_takes_and_where_it_comes_from(name):
+def test_a_model_has_documented_arguments_and_a_paper(name):
     assert {"in_channels", "num_classes"} <= default_options(name).keys()
     assert all(
         parameter.default is not inspect.Parameter.empty or parameter.name == "num_classes"
         for parameter in inspect.signature(MODELS[name]).parameters.values()
     )
     assert "20" in MODELS[name].paper and "arXiv:" in MODELS[name].paper
+
+
+@EACH
+def test_margin_and_min_training_side_describe_the_training_output(name):
+    model = small(name).train()
+    side = max(model.min_training_side, 48)
+    valid = valid_input_side(side) if model.margin else side
+    output = model(random_image(side, side, num_images=2))["out"]
+    assert output.shape[-2:] == (valid - 2 * model.margin,) * 2
+    smallest = model.min_training_side
+    model(random_image(smallest, smallest, num_images=2))
 
 
 @EACH
@@ -80,7 +92,7 @@ def test_logits_have_the_size_of_a_single_image(name, size, in_channels, num_cla
 
 
 @EACH
-def test_eval_mode_repeats_itself_and_judges_each_image_alone(name):
+def test_eval_mode_is_deterministic_and_treats_each_image_alone(name):
     model, image = small(name).eval(), random_image(40, 48, num_images=2)
     with torch.no_grad():
         first, again, alone = model(image)["out"], model(image)["out"], model(image[1:])["out"]
@@ -93,10 +105,12 @@ def test_a_step_lowers_the_loss_and_the_gradient_reaches_every_parameter(name):
     model, (image, target) = small(name).train(), training_batch(name)
     loss = loss_of(model, image, target)
     loss.backward()
-    assert [
+    without = [
         key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
-    ] == []
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.03)  # however steep, a small step
+    ]
+    assert without == []
+    # A small step, whatever the gradient.
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.03)
     assert norm.isfinite()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     assert loss_of(model, image, target) < loss
@@ -149,11 +163,10 @@ def test_a_checkpoint_goes_through_predict(name, tmp_path):
 
 
 @EACH
-def test_compiled_it_computes_the_same(name):
+def test_a_compiled_model_computes_the_same(name):
     model, image = small(name).eval(), random_image(40, 48)
     with torch.no_grad():
         expected = model(image)["out"]
-        model.compile(
-            backend="eager"
-        )  # in place, as train.py does; this backend traces, and runs what it traced as it is
+        # In place, as train.py does. This backend traces the model, but does not generate code.
+        model.compile(backend="eager")
         torch.testing.assert_close(model(image)["out"], expected, atol=1e-5, rtol=1e-5)

@@ -1,11 +1,11 @@
-"""The residual U-Net is table 1 of Zhang et al. 2018, of pre-activation units."""
+"""The residual U-Net is table 1 of Zhang et al. 2018, made of pre-activation units."""
 
 import pytest
 import torch
 from torch import nn
 
 from src import ResUNet
-from src.resunet import ResidualUnit, join
+from src.resunet import ResidualUnit, upsample_and_concat
 
 # Table 1: (filters, stride, side of the output) of the 15 convolutions, for an image of 224 px.
 TABLE_1 = [
@@ -28,7 +28,7 @@ TABLE_1 = [
 
 
 def convolutions(model):
-    """Those that the table counts: not the 1×1 of the shortcuts."""
+    """The convolutions of the table, which does not list the 1×1 of the shortcuts."""
     return [
         module
         for name, module in model.named_modules()
@@ -38,15 +38,15 @@ def convolutions(model):
 
 def test_sizes_of_table_1():
     with torch.device("meta"):
-        model, seen = ResUNet(3, 1), []
+        model, found = ResUNet(3, 1), []
         for conv in convolutions(model):
             conv.register_forward_hook(
-                lambda conv, args, output: seen.append(
+                lambda conv, args, output: found.append(
                     (len(conv.weight), conv.stride[0], *output.shape[-2:])
                 )
             )
         model(torch.empty(1, 3, 224, 224))
-    assert seen == [(*row, row[-1]) for row in TABLE_1]
+    assert found == [(*row, row[-1]) for row in TABLE_1]
     assert {conv.kernel_size for conv in convolutions(model)[:-1]} == {(3, 3)}
     assert not any(isinstance(module, nn.MaxPool2d) for module in model.modules())
 
@@ -54,15 +54,16 @@ def test_sizes_of_table_1():
 def test_parameter_count():
     with torch.device("meta"):
         model = ResUNet(3, 1)
-    # The paper says 7.8M; the table's 15 convolutions, by hand: 9·in·out each, 64 + 1 for the last.
+    # The paper says 7.8M. By hand: 9·in·out for 14 of the 15 convolutions, 64 + 1 for the last.
     ins = [3, 64, 64, 128, 128, 256, 256, 512, 768, 256, 384, 128, 192, 64]
-    by_hand = sum(9 * a * row[0] for a, row in zip(ins, TABLE_1)) + 65
+    by_hand = sum(9 * a * row[0] for a, row in zip(ins, TABLE_1[:-1], strict=True)) + 65
     assert (
         sum(parameter.numel() for conv in convolutions(model) for parameter in conv.parameters())
         == by_hand
         == 7_780_097
     )
-    # Beside them the 1×1 shortcuts, in·out, and BatchNorm's scale and shift for what goes into all but the first and last.
+    # Also the 1×1 shortcuts, in·out each, and BatchNorm's scale and shift for the input channels of
+    # all convolutions but the first and the last.
     shortcuts = sum(ins[i] * TABLE_1[i][0] for i in range(0, 14, 2))
     norms = 2 * sum(ins[1:])
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -98,8 +99,8 @@ def test_where_the_size_changes_the_shortcut_is_a_strided_1x1_convolution():
 
 
 @pytest.mark.parametrize("size", [(4, 6), (3, 5)], ids=str)
-def test_join_puts_the_skip_first_and_brings_the_deep_to_its_size(size):
+def test_the_skip_comes_first_and_the_deep_features_get_its_size(size):
     skip = torch.randn(1, 2, *size)
-    joined = join(torch.full((1, 3, 2, 3), 7.0), skip)
+    joined = upsample_and_concat(torch.full((1, 3, 2, 3), 7.0), skip)
     assert torch.equal(joined[:, :2], skip) and joined.shape == (1, 5, *size)
     torch.testing.assert_close(joined[:, 2:], torch.full((1, 3, *size), 7.0))

@@ -1,4 +1,4 @@
-"""One epoch of training does what its arguments say, and judging does not depend on how images are put into batches."""
+"""An epoch of training does what its arguments say; scores do not depend on the batch size."""
 
 import copy
 import math
@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 from my_dataset import SegmentationDataset
 from src import UNet
 from train_utils import (
+    ConfusionMatrix,
     NonFiniteLossError,
     create_lr_scheduler,
     criterion,
     evaluate,
-    judge,
     train_one_epoch,
 )
-from train_utils.lr_scheduler import schedule_from_plan
+from train_utils.metrics import near_counts
 
 CPU = torch.device("cpu")
 CONSTANT = {"total_steps": 10**9, "warmup_steps": 0}  # a plan whose factor stays 1
@@ -36,7 +36,7 @@ class Tiny(nn.Module):
 
 
 class Linear(nn.Module):
-    """Hands on what is not finite, which Tiny's tanh would hide."""
+    """Passes on values that are not finite, which Tiny's tanh would hide."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ class Linear(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """Takes a pixel for class 1 where its first channel is positive; what surrounds it does not matter."""
+    """Predicts class 1 where the first channel is positive, whatever surrounds the pixel."""
 
     def forward(self, image):
         return {"out": torch.cat([-image[:, :1], image[:, :1]], dim=1)}
@@ -59,7 +59,7 @@ def tiny(seed=0):
 
 
 def make_items(count, size=(8, 10)):
-    """[(image, target)] that a model can learn, every pixel judged."""
+    """[(image, target)] that a model can learn, every pixel valid."""
     torch.manual_seed(1)
     images = torch.randn(count, 3, *size)
     return [(image, (image.mean(0) > 0).long()) for image in images]
@@ -69,10 +69,15 @@ def make_loader(items, batch_size):
     return DataLoader(items, batch_size, collate_fn=SegmentationDataset.collate_fn)
 
 
+def constant_rate(optimizer):
+    """A scheduler whose factor stays 1."""
+    return create_lr_scheduler(optimizer, 1, 1, plan=CONSTANT)
+
+
 def run_epoch(model, loader, lr=0.1, momentum=0.9, **options):
     """train_one_epoch at a constant rate; returns its (loss, lr)."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-    scheduler = schedule_from_plan(optimizer, CONSTANT)
+    scheduler = constant_rate(optimizer)
     return train_one_epoch(model, optimizer, loader, CPU, 0, 2, scheduler, **options)
 
 
@@ -83,7 +88,7 @@ def batch_losses(model, loader):
         ]
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training ------------------------------------------------------------------------------------
 
 
 def test_epochs_lower_the_loss_and_return_the_rate_of_the_last_step():
@@ -93,7 +98,7 @@ def test_epochs_lower_the_loss_and_return_the_rate_of_the_last_step():
     results = [
         train_one_epoch(model, optimizer, loader, CPU, epoch, 2, scheduler) for epoch in range(4)
     ]
-    losses, rates = zip(*results)
+    losses, rates = zip(*results, strict=True)
     assert model.training
     assert losses[-1] < losses[0]
     assert rates[0] == pytest.approx(0.5 * (1e-3 + 0.999 * 2 / 3))
@@ -110,7 +115,10 @@ def test_loss_is_the_mean_over_images_with_a_smaller_last_batch():
 
 
 class Valid(nn.Module):
-    """As with valid convolutions: no output for a border, of 2 pixels above and at the left and 3 below and at the right."""
+    """As with valid convolutions: no output for a border.
+
+    Of 2 pixels above and at the left, and of 3 below and at the right.
+    """
 
     def __init__(self):
         super().__init__()
@@ -120,7 +128,7 @@ class Valid(nn.Module):
         return {name: logits[..., 2:-3, 2:-3] for name, logits in self.inner(image).items()}
 
 
-def test_of_the_target_the_centre_counts_that_the_output_covers():
+def test_only_the_centre_of_the_target_that_the_output_covers_is_used():
     model, items = Valid(), make_items(3, size=(12, 15))
     centre = [(image, target[2:-3, 2:-3]) for image, target in items]
     losses = [criterion(model(image[None]), target[None]).item() for image, target in centre]
@@ -131,13 +139,12 @@ def test_of_the_target_the_centre_counts_that_the_output_covers():
 
 
 @pytest.mark.parametrize("print_freq", [1, 3, 1000])
-def test_how_often_the_loss_is_looked_at_changes_nothing(print_freq):
+def test_how_often_the_loss_is_logged_changes_nothing(print_freq):
     results = []
     for freq in (10, print_freq):
         model = tiny()
-        results.append(
-            (run_epoch(model, make_loader(make_items(7), 1), print_freq=freq), model.first.weight)
-        )
+        result = run_epoch(model, make_loader(make_items(7), 1), print_freq=freq)
+        results.append((result, model.first.weight))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
 
 
@@ -155,29 +162,28 @@ def test_accumulated_small_batches_are_one_large_batch(count, batch_size, accumu
         large, make_loader(items, batch_size * accumulate), clip_grad=clip_grad
     )
     assert loss_small == pytest.approx(loss_large, abs=1e-5)
-    for a, b in zip(small.parameters(), large.parameters()):
+    for a, b in zip(small.parameters(), large.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("accumulate, steps", [(1, 5), (2, 3), (3, 2), (5, 1), (9, 1)])
-def test_the_schedule_counts_optimiser_steps(accumulate, steps):
+def test_the_schedule_counts_optimizer_steps(accumulate, steps):
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = schedule_from_plan(optimizer, CONSTANT)
-    train_one_epoch(
-        model, optimizer, make_loader(make_items(5), 1), CPU, 0, 2, scheduler, accumulate=accumulate
-    )
+    scheduler = constant_rate(optimizer)
+    loader = make_loader(make_items(5), 1)
+    train_one_epoch(model, optimizer, loader, CPU, 0, 2, scheduler, accumulate=accumulate)
     assert scheduler.last_epoch == steps
-    assert all(
-        parameter.grad is None for parameter in model.parameters()
-    )  # nothing is left for the next epoch
+    # No gradient is left for the next epoch.
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_gradients_are_clipped_to_the_norm():
     model = tiny()
     before = copy.deepcopy(model)
     run_epoch(model, make_loader(make_items(4), 4), lr=1.0, momentum=0, clip_grad=0.01)
-    moved = [(a - b).flatten() for a, b in zip(model.parameters(), before.parameters())]
+    pairs = zip(model.parameters(), before.parameters(), strict=True)
+    moved = [(a - b).flatten() for a, b in pairs]
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -190,7 +196,7 @@ def test_class_weights_and_the_ignored_id_reach_the_criterion():
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_batch_without_a_judged_pixel_trains_nothing_and_is_no_error():
+def test_a_batch_without_valid_pixels_trains_nothing_and_is_no_error():
     items = [(image, torch.full_like(target, 255)) for image, target in make_items(2)]
     model = tiny()
     before = copy.deepcopy(model.state_dict())
@@ -251,17 +257,28 @@ def test_spoiled_statistics_are_found_too():
         run_epoch(model, make_loader(make_items(1, (32, 32)), 1))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_function_is_called_after_every_batch(accumulate):
+    calls = []
+    loader = make_loader(make_items(5), 1)
+    run_epoch(tiny(), loader, accumulate=accumulate, after_step=lambda: calls.append(0))
+    assert len(calls) == 5
+
+
 def test_a_loader_without_batches_is_refused_in_words():
     loader = DataLoader(make_items(3), batch_size=4, drop_last=True)
     with pytest.raises(ValueError, match="batch"):
         run_epoch(tiny(), loader)
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
+# --- evaluation ----------------------------------------------------------------------------------
 
 
-def judged_items():
-    """[(image, target)] of different sizes, with ignored pixels; the fourth lacks class 1 in truth and prediction."""
+def varied_items():
+    """[(image, target)] of different sizes, with ignored pixels.
+
+    The fourth has class 1 neither in the target nor in the prediction.
+    """
     torch.manual_seed(2)
     items = []
     for size in ((33, 40), (40, 35), (50, 33), (36, 36), (41, 60)):
@@ -281,34 +298,79 @@ def dice_by_hand(image, target):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
 def test_dice_is_the_mean_over_images_whatever_the_batch_size(batch_size):
-    items = judged_items()
-    confmat, dice = evaluate(Pointwise(), make_loader(items, batch_size), CPU, 2)
+    items = varied_items()
+    counts, dice = evaluate(Pointwise(), make_loader(items, batch_size), CPU, 2)
     expected = [dice_by_hand(*item) for i, item in enumerate(items) if i != 3]
     assert dice == pytest.approx(sum(expected) / 4, abs=1e-12)
     valid = sum(int((target != 255).sum()) for _, target in items)
     right = sum(
         int((((image[0] > 0) == target) & (target != 255)).sum()) for image, target in items
     )
-    assert confmat.mat.sum() == valid and confmat.mat.diag().sum() == right
-    assert confmat.compute()[0].item() == pytest.approx(right / valid)
+    assert counts.mat.sum() == valid and counts.mat.diag().sum() == right
+    assert counts.compute()[0].item() == pytest.approx(right / valid)
+
+
+def test_the_result_is_a_confusion_matrix_counted_by_hand():
+    # Of six valid pixels: background 3 right, 1 taken for class 1; class 1 once right, once not.
+    first = torch.tensor([[-1.0, -1, 1, 1]])
+    second = torch.tensor([[-1.0, -1, -1, 1]])
+    items = [
+        (first.expand(3, -1, -1), torch.tensor([[0, 0, 0, 1]])),
+        (second.expand(3, -1, -1), torch.tensor([[0, 1, 255, 255]])),
+    ]
+    counts, dice = evaluate(Pointwise(), make_loader(items, 2), CPU, 2)
+    assert isinstance(counts, ConfusionMatrix)
+    assert counts.mat.tolist() == [[3, 1], [1, 1]]
+    assert counts.confusion.tolist() == [[[2, 1], [0, 1]], [[1, 0], [1, 0]]]
+    assert dice == pytest.approx((2 / 3 + 0) / 2)
+    accuracy, recall, iou = counts.compute()
+    assert accuracy.item() == pytest.approx(4 / 6)
+    assert recall.tolist() == pytest.approx([3 / 4, 1 / 2])
+    assert iou.tolist() == pytest.approx([3 / 5, 1 / 3])
+    assert str(counts) == (
+        "global correct: 66.7\n"
+        "average row correct: ['75.0', '50.0']\n"
+        "IoU: ['60.0', '33.3']\n"
+        "mean IoU: 46.7"
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_callback_gets_the_probabilities_of_each_image_in_order(batch_size):
+    items, found = varied_items(), []
+    loader = make_loader(items, batch_size)
+    evaluate(Pointwise(), loader, CPU, 2, callback=found.append)
+    for (image, _), probs in zip(items, found, strict=True):
+        assert probs.shape == (2, *image.shape[1:])
+        torch.testing.assert_close(probs[1], torch.sigmoid(2 * image[0]))
+
+
+def test_another_id_can_be_ignored_and_matches_have_a_tolerance():
+    items = [(image, target.masked_fill(target == 255, 7)) for image, target in varied_items()]
+    counts, _ = evaluate(Pointwise(), make_loader(items, 1), CPU, 2, ignore_index=7, tolerance=2)
+    expected = sum(
+        near_counts(target, (image[0] > 0).long(), 1, 2, ignore_index=7) for image, target in items
+    )
+    assert counts.near.tolist() == [expected.tolist()] and counts.tolerance == 2
+    assert counts.mat.sum() == sum(int((target != 7).sum()) for _, target in items)
 
 
 def test_counts_of_every_batch_size_are_the_same_image_by_image():
-    items = judged_items()
+    items = varied_items()
     single, triple = (
-        judge(Pointwise(), make_loader(items, batch_size), CPU, 2) for batch_size in (1, 3)
+        evaluate(Pointwise(), make_loader(items, batch_size), CPU, 2)[0] for batch_size in (1, 3)
     )
     assert torch.equal(single.confusion, triple.confusion)
     assert torch.equal(single.histograms, triple.histograms)
 
 
-# Of a network that looks around, the padding of a batch must not reach into its images either.
+# The padding of a batch must not change the images of a network with large receptive fields.
 def test_a_unets_dice_does_not_depend_on_the_batch_size():
     torch.manual_seed(0)
-    model, items = UNet(3, 2, base_c=8), judged_items()
+    model, items = UNet(3, 2, base_c=8), varied_items()
     for _ in range(4):  # so that it tells the classes apart
         run_epoch(model, make_loader(items, 1), lr=0.05)
-    single, batched = (judge(model, make_loader(items, size), CPU, 2) for size in (1, 5))
+    single, batched = (evaluate(model, make_loader(items, size), CPU, 2)[0] for size in (1, 5))
     changed = (single.confusion - batched.confusion).abs().sum((1, 2)) // 2
     assert changed.max() <= 1  # a pixel at 0.5 may round to either side
 
@@ -316,7 +378,7 @@ def test_a_unets_dice_does_not_depend_on_the_batch_size():
 def test_a_perfect_prediction_beats_a_wrong_one():
     items = [
         (torch.where(target == 1, 1.0, -1.0).expand(3, -1, -1), target)
-        for _, target in judged_items()
+        for _, target in varied_items()
     ]
     reversed_items = [(-image, target) for image, target in items]
     assert evaluate(Pointwise(), make_loader(items, 2), CPU, 2)[1] == 1
@@ -324,9 +386,9 @@ def test_a_perfect_prediction_beats_a_wrong_one():
 
 
 def test_dice_is_nan_if_no_image_holds_the_class():
-    item = judged_items()[3]
-    confmat, dice = evaluate(Pointwise(), make_loader([item, item], 2), CPU, 2)
-    assert math.isnan(dice) and confmat.mat.tolist() == [[2 * 36 * 36, 0], [0, 0]]
+    item = varied_items()[3]
+    counts, dice = evaluate(Pointwise(), make_loader([item, item], 2), CPU, 2)
+    assert math.isnan(dice) and counts.mat.tolist() == [[2 * 36 * 36, 0], [0, 0]]
 
 
 def test_labels_that_the_model_does_not_know_are_refused():
@@ -335,18 +397,18 @@ def test_labels_that_the_model_does_not_know_are_refused():
         evaluate(Pointwise(), make_loader([(image, target.masked_fill(target == 1, 3))], 1), CPU, 2)
 
 
-def test_judging_neither_trains_the_model_nor_leaves_it_in_training_mode():
+def test_evaluation_neither_trains_the_model_nor_leaves_it_in_training_mode():
     torch.manual_seed(0)
     model = UNet(3, 2, base_c=2).train()
     before = copy.deepcopy(model.state_dict())
-    evaluate(model, make_loader(judged_items()[:2], 2), "cpu", 2)
+    evaluate(model, make_loader(varied_items()[:2], 2), "cpu", 2)
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_bfloat16_judges_about_as_float32_does():
+def test_bfloat16_scores_about_as_float32_does():
     torch.manual_seed(0)
-    model, loader = UNet(3, 2, base_c=4), make_loader(judged_items(), 1)
+    model, loader = UNet(3, 2, base_c=4), make_loader(varied_items(), 1)
     exact, rough = (
         evaluate(model, loader, CPU, 2, amp_dtype=dtype)[0].mat for dtype in (None, torch.bfloat16)
     )

@@ -1,4 +1,4 @@
-"""Several processes on the CPU under torchrun: the same results, and what happens when one of them fails."""
+"""Several processes on the CPU under torchrun: the same results, and what follows if one fails."""
 
 import json
 import os
@@ -71,15 +71,15 @@ def trained(tiny_root, tmp_path_factory):
     return folder, succeed(ONE_MACHINE, tiny_root, folder, "--epochs", 3, "--batch-size", 1).stdout
 
 
-# --- judging and training ---------------------------------------------------------------------------------------------
+# --- evaluating and training ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_test, processes", [(5, 2), (5, 3), (1, 2)])
 def test_scores_do_not_depend_on_the_number_of_processes(trained, tmp_path, num_test, processes):
     data = write_demo_drive(tmp_path, num_training=2, num_test=num_test, size=(96, 104))
-    judge = ("--test-only", "--weights", trained[0] / "best_model.pth", "--no-amp")
-    run_train(data, tmp_path / "one", *judge)
-    succeed(("--standalone", f"--nproc_per_node={processes}"), data, tmp_path / "many", *judge)
+    options = ("--test-only", "--weights", trained[0] / "best_model.pth", "--no-amp")
+    run_train(data, tmp_path / "one", *options)
+    succeed(("--standalone", f"--nproc_per_node={processes}"), data, tmp_path / "many", *options)
     one, many = (
         json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "many")
     )
@@ -140,16 +140,22 @@ def test_resumed_with_another_number_of_processes(trained, tiny_root, tmp_path, 
     run_train(
         tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--device", "cpu", settings=()
     )
-    assert "had 2 process(es) and goes on with 1" in capsys.readouterr().out
+    assert "had 2 process(es) and continues with 1" in capsys.readouterr().out
     assert epochs(tmp_path) == [0, 1, 2, 3]
 
 
-def batch_norm_at_rest(model):
-    """Training a whole step with BatchNorm in eval mode, so that no image's gradient depends on the batch it is in."""
+class FrozenBatchNorm(torch.nn.BatchNorm2d):
+    """Stays in eval mode, so that no image's gradient depends on the batch it is in."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def with_frozen_batch_norm(model):
+    """The model, whose BatchNorm layers stay in eval mode."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-            module.train = lambda mode=True: module
+            module.__class__ = FrozenBatchNorm
     return model
 
 
@@ -158,19 +164,19 @@ def data_of(rank, ranks, batch_size, steps):
     images = torch.randn(steps, ranks, batch_size, 3, 32, 32, generator=generator)
     targets = torch.randint(0, 2, (steps, ranks, batch_size, 32, 32), generator=generator)
     if rank is None:  # all in one process
-        return list(zip(images.flatten(1, 2), targets.flatten(1, 2)))
-    return list(zip(images[:, rank], targets[:, rank]))
+        return list(zip(images.flatten(1, 2), targets.flatten(1, 2), strict=True))
+    return list(zip(images[:, rank], targets[:, rank], strict=True))
 
 
 def train_steps(rank, ranks, steps, accumulate=1):
     """Trains `steps` steps on this rank's share of the data; (loss, parameters)."""
     torch.manual_seed(0)
-    model = batch_norm_at_rest(UNet(3, 2, base_c=4))
-    shared = wrap_in_ddp(model, torch.device("cpu"))
-    optimizer = torch.optim.SGD(shared.parameters(), lr=0.1)
+    model = with_frozen_batch_norm(UNet(3, 2, base_c=4))
+    parallel_model = wrap_in_ddp(model, torch.device("cpu"))
+    optimizer = torch.optim.SGD(parallel_model.parameters(), lr=0.1)
     scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
     loss, _ = train_one_epoch(
-        shared,
+        parallel_model,
         optimizer,
         data_of(rank, ranks, 2, steps),
         "cpu",
@@ -186,7 +192,7 @@ def worker(rank, ranks, port, steps, accumulate, folder):
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    with process_group("gloo", 60):
+    with process_group(torch.device("cpu"), 60):
         torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
 
 
@@ -209,13 +215,8 @@ def starts_of(store, ranks, late=0):
 
 def test_every_start_in_one_store_has_a_name_of_its_own():
     store, names = dist.HashStore(), []
-    for ranks, late in (
-        (3, 0),
-        (3, 1),
-        (3, 2),
-        (2, 0),
-        (3, 1),
-    ):  # what the earlier starts wrote stays in the store
+    # what the earlier starts wrote stays in the store
+    for ranks, late in ((3, 0), (3, 1), (3, 2), (2, 0), (3, 1)):
         found = starts_of(store, ranks, late)
         assert len(set(found)) == 1
         names.append(found[0])
@@ -242,7 +243,7 @@ def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumula
         assert all((first[name] - alone[name]).abs().max() < 1e-6 for name in alone)
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path):
@@ -285,8 +286,13 @@ def test_an_error_on_one_rank_ends_all_with_its_message(tiny_root, tmp_path):
     assert epochs(tmp_path / "run") == [0]
 
 
-def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
+def test_bad_input_ends_all_with_one_sentence(trained, tiny_root, tmp_path):
+    weights = trained[0] / "best_model.pth"
     for options, named in (
+        (
+            ("--test-only", "--weights", weights, "--report", tmp_path / "report"),
+            "--report needs a single process; run train.py without torchrun",
+        ),
         (("--epochs", 0), "--epochs"),
         (("--resume", tmp_path / "none.pth"), "there is no such file"),
         (("--sync-bn",), "CUDA only"),
@@ -294,10 +300,12 @@ def test_bad_input_ends_all_with_one_sentence(tiny_root, tmp_path):
         run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "out", *options)
         assert run.returncode != 0
         assert run.stderr.count("train_multi_GPU.py: error: ") == 1 and named in run.stderr
+    assert not (tmp_path / "out").exists() and not (tmp_path / "report").exists()
 
 
 def test_two_machines(tiny_root, tmp_path):
-    """Two torchrun agents on this machine; each with an output folder of its own, as machines without a shared disk."""
+    """Two torchrun agents, each with an output folder of its own, as machines without a shared
+    disk."""
     launch = (
         "--nnodes=2",
         "--nproc_per_node=1",

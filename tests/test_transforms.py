@@ -1,4 +1,6 @@
-"""The transforms keep image and target aligned, invent no class ids, and mark what they pad with 255."""
+"""The transforms keep image and target aligned, create no class ids, and pad targets with 255."""
+
+import math
 
 import numpy as np
 import pytest
@@ -20,11 +22,11 @@ from transforms import (
 )
 
 KINDS = pytest.mark.parametrize("kind", ["pil", "tensor"])
-BRIGHT = 200  # the image of a pixel of class 1; class 0 is black
+BRIGHT = 200  # value of the image where the target is 1; 0 where it is 0
 
 
 def make_pair(kind, target):
-    """The target [H, W] (a numpy array of 0 and 1) and an image that encodes it, both PIL images or tensors."""
+    """An image that shows the target [H, W], an array of 0 and 1, and the target; PIL or tensor."""
     image = np.stack([target * BRIGHT] * 3).astype(np.uint8)
     if kind == "pil":
         return Image.fromarray(image.transpose(1, 2, 0)), Image.fromarray(target.astype(np.uint8))
@@ -33,7 +35,8 @@ def make_pair(kind, target):
 
 def random_target(height, width, block=1, seed=0):
     """[H, W] of 0 and 1 in squares of `block` px."""
-    cells = np.random.default_rng(seed).integers(0, 2, (-(-height // block), -(-width // block)))
+    shape = (math.ceil(height / block), math.ceil(width / block))
+    cells = np.random.default_rng(seed).integers(0, 2, shape)
     return cells.repeat(block, 0).repeat(block, 1)[:height, :width]
 
 
@@ -54,7 +57,7 @@ def centroid(mask):
     return np.argwhere(mask).mean(0) + 0.5
 
 
-# --- resizing ---------------------------------------------------------------------------------------------------------
+# --- resizing -----------------------------------------------------------------------------------
 
 
 @KINDS
@@ -67,7 +70,7 @@ def test_resize_scales_the_shorter_side_and_keeps_the_proportions(kind, size, ex
 
 
 @KINDS
-def test_resize_draws_lengths_from_min_to_max_both_included(kind):
+def test_resize_gives_all_lengths_from_min_to_max_inclusive(kind):
     torch.manual_seed(0)
     pair = make_pair(kind, random_target(12, 12))
     sizes = {as_arrays(*RandomResize(9, 12)(*pair))[1].shape for _ in range(60)}
@@ -76,7 +79,7 @@ def test_resize_draws_lengths_from_min_to_max_both_included(kind):
 
 @KINDS
 @pytest.mark.parametrize("length", [17, 20, 33, 48, 97])
-def test_resize_invents_no_class_ids(kind, length):
+def test_resize_creates_no_new_class_ids(kind, length):
     ids = np.array([0, 3, 7, 255])[np.random.default_rng(0).integers(0, 4, (40, 48))]
     _, target = as_arrays(
         *RandomResize(length)(make_pair(kind, ids // 255)[0], make_ids(kind, ids))
@@ -108,7 +111,7 @@ def test_target_is_sampled_at_the_centre_of_the_new_pixel(kind):
     assert target.shape == (10, 11) and (target == 1).all()
 
 
-# --- flips and crops --------------------------------------------------------------------------------------------------
+# --- flips and crops ----------------------------------------------------------------------------
 
 
 @KINDS
@@ -124,7 +127,7 @@ def test_flips_mirror_image_and_target_together(kind, flip, axis):
 
 
 @pytest.mark.parametrize("flip", [RandomHorizontalFlip, RandomVerticalFlip])
-def test_flips_come_about_as_often_as_asked(flip):
+def test_flips_have_the_given_probability(flip):
     torch.manual_seed(0)
     original = torch.arange(4).view(2, 2)
     flipped = sum(
@@ -138,12 +141,12 @@ def test_random_crop_cuts_the_same_square_of_both(kind):
     torch.manual_seed(0)
     original = random_target(9, 12)
     windows = {original[y : y + 6, x : x + 6].tobytes() for y in range(4) for x in range(7)}
-    seen = set()
+    found = set()
     for _ in range(300):
         image, target = as_arrays(*RandomCrop(6)(*make_pair(kind, original)))
         assert np.array_equal(image, target * BRIGHT)
-        seen.add(target.astype(original.dtype).tobytes())
-    assert seen == windows  # every place comes, the first and the last included
+        found.add(target.astype(original.dtype).tobytes())
+    assert found == windows  # all positions, including the first and the last
 
 
 @KINDS
@@ -163,7 +166,7 @@ def test_center_crop_at_odd_sizes_cuts_the_same_of_both(kind, size):
 @KINDS
 @pytest.mark.parametrize("crop", [RandomCrop, CenterCrop])
 @pytest.mark.parametrize("size", [(5, 6), (5, 20), (20, 5), (1, 1)], ids=str)
-def test_what_a_crop_has_to_pad_is_not_judged(kind, crop, size):
+def test_padding_of_a_crop_is_ignored(kind, crop, size):
     torch.manual_seed(0)
     image, target = as_arrays(*crop(8)(*make_pair(kind, np.ones(size, int))))
     height, width = (min(side, 8) for side in size)
@@ -205,10 +208,10 @@ def test_image_and_target_stay_aligned_through_the_whole_chain(kind, seed):
     assert (image[padded] == 0).all() and set(target[~padded].tolist()) <= {0, 1}
     pure_dark, pure_bright = image < 0.01, image > BRIGHT / 255 - 0.01
     assert not (target[pure_dark & ~padded] == 1).any() and (target[pure_bright] == 1).all()
-    assert (pure_dark | pure_bright).float().mean() > 0.4  # what lies on an edge may be either
+    assert (pure_dark | pure_bright).float().mean() > 0.4  # pixels at an edge may be either
 
 
-# --- to tensors -------------------------------------------------------------------------------------------------------
+# --- to tensors ---------------------------------------------------------------------------------
 
 
 @KINDS
@@ -246,10 +249,10 @@ def test_normalize_subtracts_the_mean_and_divides_by_the_deviation():
     result, same = Normalize([0.1, 0.2, 0.5], [0.1, 0.4, 0.2])(image, target)
     assert same is target
     assert result[:, 0, 0].tolist() == pytest.approx([1, 0.5, 2])
-    assert image[:, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.9])  # the original is left alone
+    assert image[:, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.9])  # the original is unchanged
 
 
-# --- the presets ------------------------------------------------------------------------------------------------------
+# --- the presets --------------------------------------------------------------------------------
 
 
 def preset(**options):
@@ -267,19 +270,20 @@ def test_training_preset_gives_crops_of_one_size(kind):
 
 
 @KINDS
-def test_the_same_seed_gives_the_same_result_and_another_one_another(kind):
+def test_the_seed_determines_the_result(kind):
     pair = make_pair(kind, random_target(50, 70))
     results = []
     for seed, noise in ((3, 0), (3, 1), (4, 0)):
-        np.random.seed(noise)  # chance comes from PyTorch alone
+        np.random.seed(noise)  # only PyTorch's generator is used
         torch.manual_seed(seed)
         results.append(preset()(*pair))
-    assert all(torch.equal(first, second) for first, second in zip(results[0], results[1]))
+    pairs = zip(results[0], results[1], strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
     assert not torch.equal(results[0][1], results[2][1])
 
 
 @KINDS
-def test_transforms_leave_their_input_alone(kind):
+def test_transforms_do_not_change_their_input(kind):
     original = random_target(50, 70)
     pair = make_pair(kind, original)
     torch.manual_seed(0)
@@ -290,7 +294,7 @@ def test_transforms_leave_their_input_alone(kind):
 
 
 @KINDS
-def test_judging_preset_keeps_the_native_size_and_every_id(kind):
+def test_evaluation_preset_keeps_the_native_size_and_every_id(kind):
     original = random_target(37, 53)
     image, target = eval_preset([0.5] * 3, [0.25] * 3)(*make_pair(kind, original))
     assert np.array_equal(target, original)

@@ -1,4 +1,4 @@
-"""The U-Net has the tutorials' parameters and names, takes every size from 16×16 px on, and learns."""
+"""The U-Net has the tutorials' parameters and names, takes every size ≥ 16, and can be trained."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def random_batch(num_images=2, size=(32, 32)):
     return torch.randn(num_images, 3, *size), torch.randint(2, (num_images, *size))
 
 
-# The numbers are those of the tutorials' code, as DESIGN states them beside the public names.
+# Parameter counts of the tutorials' code, with 3 channels and 2 classes.
 @pytest.mark.parametrize("bilinear, expected", [(False, 31_037_698), (True, 17_263_042)])
 def test_parameter_count(bilinear, expected):
     with torch.device("meta"):
@@ -99,7 +99,7 @@ def test_a_step_lowers_the_loss(bilinear):
     assert losses[1] < losses[0]
 
 
-def test_eval_mode_is_deterministic_and_judges_each_image_by_itself():
+def test_eval_mode_is_deterministic_and_treats_each_image_alone():
     model = small_unet().eval()
     image, _ = random_batch(3)
     with torch.no_grad():
@@ -133,8 +133,9 @@ def test_without_norm_the_convolutions_have_a_bias(bilinear):
     assert model.eval()(torch.randn(1, 3, 17, 31))["out"].shape == (1, 2, 17, 31)
 
 
-# A bias in place of BatchNorm's scale and shift is a parameter less for each output of a convolution; beside them, one more.
-# Outputs, base 64: 2 · (64 + 128 + 256 + 512) on the way down, the same on the way up, 2 · 1024 at the bottom: 5,888.
+# BatchNorm has a scale and a shift per output of a convolution. A bias instead is one parameter
+# less per output, a bias in addition one more. Outputs at base 64: 2 · (64 + 128 + 256 + 512) on
+# the way down, the same on the way up, and 2 · 1024 at the bottom, which sums to 5,888.
 @pytest.mark.parametrize(
     "options, more",
     [
@@ -151,8 +152,8 @@ def test_parameter_count_with_other_norm_and_bias(options, more):
     assert sum(parameter.numel() for parameter in model.parameters()) == 31_037_698 + more
 
 
-# Weights trained with the tutorials' code only mean the same if these two hold.
-def test_up_concatenates_the_skip_before_the_upsampled():
+# Weights trained with the tutorials' code give the same results only if the next two tests pass.
+def test_up_puts_the_skip_before_the_upsampled_features():
     up = Up(4, 2)
     up.conv = nn.Identity()
     deep, skip = torch.randn(1, 2, 4, 5), torch.randn(1, 2, 8, 10)
@@ -170,12 +171,12 @@ def test_odd_sizes_are_padded_with_zeros_more_at_the_lower_right():
     assert torch.equal(padded[0, 0], expected)
 
 
-def test_build_model_builds_what_the_table_names():
+def test_build_model_builds_the_class_in_the_table():
     model = build_model("unet", in_channels=3, num_classes=4, bilinear=False, base_c=2)
     assert type(model) is MODELS["unet"] is UNet
     assert model.out_conv[0].out_channels == 4
 
 
-def test_build_model_lists_the_names_it_knows():
+def test_build_model_lists_the_known_names():
     with pytest.raises(ValueError, match="'resnet'.*unet"):
         build_model("resnet")

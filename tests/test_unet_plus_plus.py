@@ -1,4 +1,5 @@
-"""UNet++ has the papers' nodes and parameters, a loss on each depth, and is pruned without a change of what is left."""
+"""UNet++ has the papers' nodes and parameters, a loss at each depth, and pruning changes no node
+that remains."""
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from src import UNetPlusPlus
 from src.errors import UserError
 from train_utils import criterion
-from train_utils.checkpoint import prune
+from train_utils.model_loading import prune
 
 
 def parameters(**kwargs):
@@ -26,15 +27,16 @@ def random_image(height=37, width=53):
 
 @pytest.mark.parametrize("deep_supervision", [True, False])
 def test_parameter_count_is_that_of_the_paper(deep_supervision):
-    # Zhou et al. 2018, table 3: 9.04M with and without deep supervision, for one class; its convolutions have no norm.
+    # Zhou et al. 2018, table 3: 9.04M with and without deep supervision, for one class and no norm.
     count = parameters(in_channels=3, num_classes=1, deep_supervision=deep_supervision, norm=False)
     assert round(count / 1e6, 2) == 9.04
 
 
 def test_parameter_count_with_batch_norm():
-    # The 9,042,276 of the paper's network, an output more for each of four heads (33 each), and for each of 15 nodes two
-    # BatchNorms with scale and shift in place of two biases: 2 · width more. 5, 4, 3, 2, 1 nodes have widths 32, 64, …, 512.
-    norms = 2 * sum(nodes * width for nodes, width in zip((5, 4, 3, 2, 1), (32, 64, 128, 256, 512)))
+    # The paper's network has 9,042,276. A second class adds 33 to each of four heads. In each of 15
+    # nodes two BatchNorms with scale and shift replace two biases: 2 · width more.
+    nodes_of_width = {32: 5, 64: 4, 128: 3, 256: 2, 512: 1}
+    norms = 2 * sum(nodes * width for width, nodes in nodes_of_width.items())
     assert parameters(in_channels=3) == 9_042_276 + 4 * 33 + norms == 9_046_056
 
 
@@ -46,20 +48,20 @@ def test_widths_and_dense_skips():
         for j in range(5 - i):
             convs = [layer for layer in nodes[f"{i}_{j}"] if isinstance(layer, torch.nn.Conv2d)]
             assert [conv.out_channels for conv in convs] == [width, width]
-            if j:  # j earlier nodes of the level and the upsampled one
+            if j > 0:  # j earlier nodes of the level and the upsampled one
                 assert convs[0].in_channels == (j + 1) * width
 
 
 @torch.no_grad()
 def test_every_depth_is_the_papers_recursion():
-    model, image = (
-        small(norm=False).train(),
-        random_image(32, 48),
-    )  # no norm: training and judging compute the same
+    # Without norm, training and eval mode compute the same.
+    model, image = small(norm=False).train(), random_image(32, 48)
 
     def node(i, j):
+        if i == j == 0:
+            return model.nodes["0_0"](image)
         if j == 0:
-            return model.nodes[f"{i}_0"](F.max_pool2d(node(i - 1, 0), 2) if i else image)
+            return model.nodes[f"{i}_0"](F.max_pool2d(node(i - 1, 0), 2))
         deeper = model.ups[f"{i}_{j}"](node(i + 1, j - 1))
         return model.nodes[f"{i}_{j}"](torch.cat([*(node(i, k) for k in range(j)), deeper], 1))
 
@@ -75,7 +77,7 @@ def test_every_depth_is_the_papers_recursion():
 
 
 @pytest.mark.parametrize("level, nodes", [(1, 3), (2, 6), (3, 10), (4, 15)])
-def test_pruned_it_computes_only_the_nodes_that_are_left(level, nodes):
+def test_a_pruned_model_computes_only_the_remaining_nodes(level, nodes):
     model, used = small().eval(), []
     model.prune(level)
     for name, node in model.nodes.items():
@@ -84,13 +86,13 @@ def test_pruned_it_computes_only_the_nodes_that_are_left(level, nodes):
     assert len(used) == nodes and all(sum(map(int, name.split("_"))) <= level for name in used)
 
 
-def test_training_goes_on_with_all_levels_after_pruning():
+def test_training_after_pruning_uses_all_levels():
     model = small()
     model.prune(1)
     assert list(model.train()(random_image())) == ["out", "aux1", "aux2", "aux3"]
 
 
-def test_the_loss_weighs_the_whole_network_one_and_each_other_head_a_half():
+def test_the_loss_weights_the_whole_network_with_1_and_each_other_head_with_half():
     model, image = small().train(), random_image()
     target = (image.mean(1) > 0).long()
     outputs = model(image)

@@ -1,9 +1,9 @@
-"""Training and judging: what is not needed to use a model."""
+"""Training and evaluation: what is not needed to use a model."""
 
 from train_utils.dice_coefficient_loss import criterion, dice_loss
 from train_utils.lr_scheduler import create_lr_scheduler
 from train_utils.metrics import ConfusionMatrix, SegmentationCounts, summarize
-from train_utils.train_and_eval import NonFiniteLossError, evaluate, judge, train_one_epoch
+from train_utils.train_and_eval import NonFiniteLossError, evaluate, train_one_epoch
 
 __all__ = [
     "ConfusionMatrix",
@@ -13,7 +13,6 @@ __all__ = [
     "criterion",
     "dice_loss",
     "evaluate",
-    "judge",
     "summarize",
     "train_one_epoch",
 ]

@@ -1,56 +1,80 @@
-"""Work shared by several processes: torch.distributed's group, and what the rest of the code asks of it.
+"""Several processes: torch.distributed's process group, and what the rest of the code asks of it.
 
-In a single process every function here is the identity, so that nothing else needs to know how many there are.
+In a single process every function here does nothing or returns its argument, so no other module
+needs to know how many processes there are.
 """
 
 import hashlib
 import os
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+def backend_for(device: torch.device) -> str:
+    """Gloo for what is on the CPU, Python objects included, and NCCL for what is on a GPU."""
+    if device.type == "cuda" and dist.is_nccl_available():
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
 
 
 @contextmanager
-def process_group(backend, timeout_seconds):
+def process_group(device: torch.device, timeout_seconds: float) -> Iterator[None]:
     """The process group that torchrun describes in the environment; without torchrun, none.
 
-    Ranks that wait for each other longer than the timeout end with an error. At a good end all ranks meet before the
-    group is taken down (gloo aborts if one leaves early); after an error this one leaves at once, and torchrun stops
-    the others.
+    `device` is this process's own. Ranks that wait for each other longer than the timeout end with
+    an error. At a normal end all ranks meet before the group is destroyed, since gloo aborts if one
+    leaves early. After an error this rank leaves at once, and torchrun stops the others.
     """
     if "RANK" not in os.environ:
         yield
         return
+    if device.type == "cuda":  # before any collective: two ranks on one GPU are an error in NCCL
+        torch.cuda.set_device(device)
     timeout = timedelta(seconds=timeout_seconds)
     store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(agree_on_start(store, rank, ranks, timeout_seconds), store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
+    dist.init_process_group(
+        backend_for(device),
+        store=store,
+        rank=rank,
+        world_size=ranks,
+        timeout=timeout,
+        device_id=device if device.type == "cuda" else None,
+    )
     yield
     dist.barrier()
     dist.destroy_process_group()
 
 
-def agree_on_start(store, rank, ranks, timeout_seconds):
+def agree_on_start(store: dist.Store, rank: int, ranks: int, timeout_seconds: float) -> str:
     """A name for this start of all ranks that no earlier start had.
 
-    After a restart torchrun may hand out the same store once more, in which a rank can find the address of a process that
-    is gone, and then waits for its call. So each rank writes a fresh mark; rank 0 lists the marks; and a rank goes on
-    when all have seen one list that holds its own. RuntimeError after the time-out.
+    After a restart torchrun may hand out the same store again. A rank could then find the address
+    of a process that has ended, and wait for it. So each rank writes a new mark, and rank 0 writes
+    the list of all marks. A rank continues when all ranks have seen one list with its own mark.
+    RuntimeError after the timeout.
     """
     mark, deadline = uuid.uuid4().hex, time.monotonic() + timeout_seconds
     store.set(f"mark{rank}", mark)
     while time.monotonic() < deadline:
         if rank == 0:
-            store.set("start", " ".join(read(store, f"mark{r}") for r in range(ranks)))
+            marks = [read(store, f"mark{each}") for each in range(ranks)]
+            store.set("start", " ".join(marks))
         start = read(store, "start")
         if start.split(" ")[rank : rank + 1] == [mark]:
             store.set(f"seen{rank}", start)
-            if all(read(store, f"seen{r}") == start for r in range(ranks)):
+            if all(read(store, f"seen{each}") == start for each in range(ranks)):
                 return hashlib.sha256(start.encode()).hexdigest()
         time.sleep(0.02)
     raise RuntimeError(
@@ -58,37 +82,41 @@ def agree_on_start(store, rank, ranks, timeout_seconds):
     )
 
 
-def read(store, key):
+def read(store: dist.Store, key: str) -> str:
     """The text under the key, "" if there is none yet."""
     return store.get(key).decode() if store.check([key]) else ""
 
 
-def is_distributed():
+def is_distributed() -> bool:
+    """Whether this process is in a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
-def rank():
+def rank() -> int:
+    """This process's number, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
-def world_size():
+def world_size() -> int:
+    """The number of processes."""
     return dist.get_world_size() if is_distributed() else 1
 
 
-def is_main_process():
+def is_main_process() -> bool:
+    """Whether this is rank 0, which alone prints and writes files."""
     return rank() == 0
 
 
-def log(message):
-    """Prints on the first rank."""
+def log(message: str) -> None:
+    """Prints on rank 0."""
     if is_main_process():
         print(message, flush=True)
 
 
-def broadcast_from_rank_zero(function):
-    """The value of function() on rank 0, on every rank: for files that only the first machine may have.
+def broadcast_from_rank_zero(function: Callable[[], T]) -> T:
+    """The value of function() on rank 0, on every rank: for files that only one machine may have.
 
-    If it raises there, rank 0 raises, and the others leave with exit code 2 and no word.
+    If it raises on rank 0, rank 0 raises, and the other ranks exit silently with code 2.
     """
     if not is_distributed():
         return function()
@@ -105,16 +133,16 @@ def broadcast_from_rank_zero(function):
     return box[0]
 
 
-def all_reduce_sum(tensor):
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of a CPU tensor over all ranks, on every rank."""
     if not is_distributed():
         return tensor
-    tensor = tensor.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
-    dist.all_reduce(tensor)
-    return tensor.cpu()
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
 
 
-def all_gather_objects(value):
+def all_gather_objects(value: T) -> list[T]:
     """[value of rank 0, value of rank 1, …] on every rank."""
     if not is_distributed():
         return [value]
@@ -123,77 +151,24 @@ def all_gather_objects(value):
     return values
 
 
-def all_reduce_counts(counts, data_loader):
-    """SegmentationCounts of all images of the loader's data set in order; this rank r of R judged r, r + R, …
+def wrap_in_ddp(model: nn.Module, device: torch.device, sync_bn: bool = False) -> nn.Module:
+    """The model to train with: its gradients are averaged over the ranks.
 
-    One sum of integers over the ranks, so the counts are those of a single process to the last digit.
+    sync_bn: BatchNorm computes its statistics over all ranks as well.
     """
-    if not is_distributed():
-        return counts
-    confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
-    confusion[rank() :: world_size()] = counts.confusion
-    parts = [confusion, counts.histograms, counts.near]
-    total = all_reduce_sum(torch.cat([part.flatten() for part in parts])).split(
-        [part.numel() for part in parts]
-    )
-    counts.confusion, counts.histograms, counts.near = (
-        flat.view_as(part) for flat, part in zip(total, parts)
-    )
-    return counts
-
-
-def wrap_in_ddp(model, device, sync_bn=False):
-    """The model to train with: gradients are averaged over the ranks. With `sync_bn` BatchNorm's statistics are, too."""
     if not is_distributed():
         return model
     if sync_bn:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
     )
 
 
-def broadcast_buffers(model):
-    """Gives every rank rank 0's BatchNorm statistics: after a step each has counted its own batch alone."""
+def broadcast_buffers(model: nn.Module) -> None:
+    """Copies rank 0's BatchNorm statistics to every rank: each has only seen its own batches."""
     if is_distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
-
-
-class EpochBatches:
-    """Batch sampler whose order is a pure function of the seed and the epoch, so that a resumed run repeats it.
-
-    Each epoch is a new permutation of `size` items, each `repeats` times; rank r of `ranks` takes every ranks-th of it.
-    If the items do not divide evenly, the permutation's first items come once more, so that all ranks have equally many
-    batches, and never none. In a single process nothing is repeated and the last batch may be smaller.
-    """
-
-    def __init__(self, size, batch_size, seed, rank=0, ranks=1, repeats=1):
-        self.size, self.batch_size, self.seed, self.rank, self.ranks = (
-            size,
-            batch_size,
-            seed,
-            rank,
-            ranks,
-        )
-        self.repeats, self.epoch = repeats, 0
-
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-
-    def __len__(self):
-        return -(-self._items_per_rank() // self.batch_size)
-
-    def __iter__(self):
-        return iter(self.batches())
-
-    def batches(self):
-        """This epoch's batches of this rank, a list of lists of indices."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = (torch.randperm(self.size * self.repeats, generator=generator) % self.size).tolist()
-        order += order * (self.ranks // self.size + 1)
-        mine = order[self.rank : self._items_per_rank() * self.ranks : self.ranks]
-        return [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
-
-    def _items_per_rank(self):
-        return -(-self.size * self.repeats // self.ranks)

@@ -1,215 +1,213 @@
-"""What a run carries from epoch to epoch: model, optimiser, place in the schedule, random states; new or restored."""
+"""Where a run starts: at the beginning, or where a checkpoint ended."""
 
 import math
+import shlex
+import shutil
+import sys
 import time
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
-from my_dataset import DATASETS
-from run.data import class_table
-from src import MODELS, build_model
-from src.unet_original import legal_side
-from train_utils import checkpoint as checkpoints
-from train_utils.cli.flags import parse_args
-from train_utils.cli.model_flags import MODEL_FLAGS, describe_model
-from train_utils.cli.model_table import model_table
-from train_utils.cli.presets import PRESETS
-from train_utils.distributed_utils import (
-    all_gather_objects,
-    broadcast_from_rank_zero,
-    is_main_process,
-    log,
-    rank,
-    world_size,
-)
-from train_utils.lr_scheduler import extend, plan_schedule, poly_factor
-from train_utils.reporting import text_files as results
-from train_utils.reporting.pictures import with_default_colours
+from src.errors import UserError
+from train_utils.atomic import prepare_folder, replacing
+from train_utils.checkpoint import TrainingState, load
+from train_utils.data_loader import SEED_STRIDE
+from train_utils.distributed_utils import is_main_process, log, rank, world_size
+from train_utils.lr_scheduler import extend_plan, poly_factor
+from train_utils.random_state import restore_random_state
+from train_utils.reporting import curves, text_files
 
 
-def make_model(args, path=""):
-    """The model that the flags describe, with the weights of `path` if one is given, and that file's content."""
-    description = describe_model(args)
-    build = partial(build_model, description["model_name"], **description["model_kwargs"])
-    model, checkpoint = build(), {}
-    if path:
-        checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load(path))
-        checkpoints.check_description(checkpoint, description, path)
-        checkpoints.load_weights(model, checkpoint, path)
-    elif (
-        args.pretrain_backbone
-    ):  # the file with the ImageNet weights need only be on the first machine
-        model.load_state_dict(
-            broadcast_from_rank_zero(lambda: build(pretrain_backbone=True).state_dict())
-        )
-    return model, checkpoint
-
-
-def describe_recipe(args):
-    """What runs, in a line: the model, and the settings of the preset as the flags left them."""
-    model = describe_model(args)["model_kwargs"]
-    recipe = {name: getattr(args, name) for name in PRESETS[args.preset] if name not in MODEL_FLAGS}
-    model, recipe = (
-        ", ".join(f"{name} {value}" for name, value in part.items()) for part in (model, recipe)
-    )
-    margin = getattr(MODELS[args.model], "margin", 0)
-    centre = (
-        f"; of each crop it learns from the central {legal_side(args.crop_size) - 2 * margin} px"
-        if margin
-        else ""
-    )
-    return f"model {args.model}: {model}{centre}\nrecipe {args.preset}: {recipe}"
-
-
-def list_models():
-    """The table of what `--model NAME` builds when no other flag is given."""
-    return model_table(
-        describe_model(parse_args(["--model", name], "train.py", "", DATASETS, MODELS))
-        for name in MODELS
+def new_state(steps: int, split: dict, start_epoch: int | None = None) -> TrainingState:
+    """The state of a new run of `steps` optimizer steps an epoch. It has no plan yet."""
+    epoch = start_epoch or 0
+    return TrainingState(
+        epoch=epoch,
+        step=epoch * steps,
+        plan=None,
+        best_score=-math.inf,
+        history=[],
+        results_name=time.strftime("results%Y%m%d-%H%M%S.txt"),
+        split=split,
     )
 
 
-def make_optimizer(args, model):
-    lr = args.lr * (world_size() if args.scale_lr else 1)
-    if args.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay
-    )
+def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) -> TrainingState:
+    """The state that the checkpoint holds.
 
-
-def start_or_resume(args, checkpoint, optimizer, scaler, steps, split):
-    """Where the run stands, new or as the checkpoint left it, as a dict that the next checkpoint keeps.
-
-    `steps` are the optimiser steps of an epoch, `split` the names of the images by purpose. Restores the optimiser and
-    the scaler; settings come from the flags.
+    With `start_epoch` the epochs from there on are dropped, and the best epoch is chosen anew.
     """
-    if not checkpoint:
-        epoch = args.start_epoch or 0
-        plan = plan_schedule(steps, args.epochs, args.warmup_epochs > 0, args.warmup_epochs)
-        return {
-            "epoch": epoch,
-            "step": epoch * steps,
-            "plan": plan,
-            "best_score": -math.inf,
-            "history": [],
-            "results_name": time.strftime("results%Y%m%d-%H%M%S.txt"),
-            "split": split,
-        }
+    epoch, step = checkpoint["epoch"] + 1, checkpoint["step"]
+    history, best_score = checkpoint["history"], checkpoint["best_score"]
+    if start_epoch is not None:
+        epoch, step = start_epoch, start_epoch * steps
+        history = [row for row in history if row["epoch"] < start_epoch]
+        best_score = -math.inf
+    return TrainingState(
+        epoch=epoch,
+        step=step,
+        plan=checkpoint["plan"],
+        best_score=best_score,
+        history=history,
+        results_name=checkpoint["results_name"],
+        split=checkpoint["split"],
+    )
+
+
+def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
+    """UserError if the checkpoint, read from `path`, was trained on other images."""
     if checkpoint["split"] != split:
-        raise checkpoints.UserError(
-            f"{args.resume}: was trained on {', '.join(checkpoint['split']['train'])} with {checkpoint['args']['val']!r} as "
-            "--val; these flags split the images otherwise, so that its scores could not be compared. Start a new run "
-            "(--weights begins from this one's weights)"
-        )
-    check_classes(args, checkpoint, args.resume)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]})
-    if (
-        scaler.is_enabled() and checkpoint["scaler"]
-    ):  # a run without float16 has no scaler to go on with
-        scaler.load_state_dict(checkpoint["scaler"])
-    run = {
-        name: checkpoint[name] for name in ("step", "plan", "best_score", "history", "results_name")
-    }
-    run["split"] = split
-    run["epoch"] = checkpoint["epoch"] + 1
-    if args.start_epoch is not None:
-        run["epoch"], run["step"] = args.start_epoch, args.start_epoch * steps
-        run["history"] = [row for row in run["history"] if row["epoch"] < args.start_epoch]
-    log(
-        f"resumed {args.resume}: epochs 0 to {checkpoint['epoch']} are done"
-        + (
-            f", the best {measure(args).removeprefix('val_')} is {run['best_score']:.4f}"
-            if split["val"]
-            else ""
-        )
-    )
-    if checkpoint["ranks"] != world_size():
-        log(
-            f"the run had {checkpoint['ranks']} process(es) and goes on with {world_size()}: a step now takes "
-            f"{world_size()} × {args.batch_size} images, and new processes get random streams of their own"
-        )
-    end = run["step"] + (args.epochs - run["epoch"]) * steps
-    if run["epoch"] < args.epochs and end != run["plan"]["total_steps"]:
-        restart = args.lr != checkpoint["args"]["lr"]
-        run["plan"] = extend(run["plan"], run["step"], end, restart)
-        start = optimizer.param_groups[0]["lr"] * poly_factor(run["step"], **run["plan"])
-        log(
-            f"the schedule is planned anew: from epoch {run['epoch']} on the rate falls from {start:.6f} to 0 at the end of "
-            f"epoch {args.epochs - 1}"
-            + ("" if restart else " (give --lr to start from another rate)")
-        )
-    return run
-
-
-def check_classes(args, checkpoint, path):
-    """UserError if the checkpoint read from `path` has other classes than the data; plain weights have none."""
-    names = list(class_table(args).names)
-    if checkpoint.get("class_names", names) != names:
-        raise checkpoints.UserError(
-            f"{path}: has the classes {', '.join(checkpoint['class_names'])}, the data's class "
-            f"table {', '.join(names)}; bring back the run's own table (--classes FILE)"
+        raise UserError(
+            f"{path}: was trained on {', '.join(checkpoint['split']['train'])} with "
+            f"{checkpoint['training']['val']!r} as --val; these flags split the images "
+            "differently, so the scores could not be compared. Start a new run "
+            "(--weights starts from the weights of this one)"
         )
 
 
-def restore_randomness(args, checkpoint):
-    """Goes on with this rank's random states; a rank that the checkpoint does not know gets a stream of its own."""
-    states = checkpoint.get("random_states", [])
-    if rank() < len(states):
-        checkpoints.restore_random_state(states[rank()])
-    else:
-        torch.manual_seed(args.seed + 1_000_003 * (rank() + 1))
+def restore_optimizer(checkpoint: dict, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Restores the state of each parameter (moments) and the gradient scale.
 
-
-def save_epoch(args, model, optimizer, scaler, scheduler, run, row, is_best):
-    """Writes the epoch's checkpoints and text files. The best first: killed in between, the epoch is run once more."""
-    random_states = all_gather_objects(checkpoints.random_state())
-    if not is_main_process():
-        return
-    classes = class_table(args)
-    content = {
-        **describe_model(args),
-        "model": model.state_dict(),
-        "class_names": list(classes.names),
-        "class_colours": with_default_colours(classes.colours).tolist(),
-        "class_ids": classes.ids,
-        "resize": args.resize,
-        "mean": args.mean,
-        "std": args.std,
-        "threshold": row.get("val_best_threshold", 0.5),
-        "args": vars(args),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "random_states": random_states,
-        **run,
-        "epoch": row["epoch"],
-        "step": scheduler.last_epoch,
-        "ranks": world_size(),
-    }
-    folder = Path(args.output_dir)
-    if not args.save_best:
-        checkpoints.save(folder / f"model_{row['epoch']}.pth", content)
-    if is_best:
-        checkpoints.save(folder / "best_model.pth", content)
-    checkpoints.save(folder / "last_model.pth", content)
-    results.write_history(folder, run["results_name"], run["history"])
-
-
-def measure(args):
-    """The score that chooses the epoch: Dice of the foreground, or with more than two classes the mean IoU of all."""
-    return "val_dice" if args.num_classes == 2 else "val_mean_iou"
-
-
-def keep_if_best(run, row, measure="val_dice"):
-    """Adds the row to the run's history; True if it is the best so far by its `measure`, or without validation.
-
-    A score that is NaN (no foreground anywhere) ranks below every other, but the first epoch is kept whatever it scored.
+    The optimizer keeps its own learning rate, momentum and weight decay.
     """
-    run["history"].append(row)
-    score = row.get(measure, math.inf)
-    score = -1.0 if math.isnan(score) else score
-    is_best = score > run["best_score"] or measure not in row
-    run["best_score"] = max(score, run["best_score"])
+    state = {**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]}
+    optimizer.load_state_dict(state)
+    if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scale
+        scaler.load_state_dict(checkpoint["scaler"])
+
+
+def describe_state(
+    checkpoint: dict, state: TrainingState, batch_size: int, path: str | Path
+) -> str:
+    """What is resumed, for the log."""
+    text = f"resumed {path}: epochs 0 to {checkpoint['epoch']} are done"
+    if state.split["val"] and state.best_score >= 0:
+        measure = measure_of(len(checkpoint["class_names"])).removeprefix("val_")
+        text += f", the best {measure} is {state.best_score:.4f}"
+    if checkpoint["ranks"] != world_size():
+        text += (
+            f"\nthe run had {checkpoint['ranks']} process(es) and continues with {world_size()}: a "
+            f"step now uses {world_size()} × {batch_size} images, and new processes get random "
+            "states of their own"
+        )
+    return text
+
+
+def resumed_plan(state: TrainingState, steps: int, epochs: int, lr: float, new_rate: bool) -> dict:
+    """The run's own plan, or one that is extended to another number of epochs.
+
+    lr: the base rate. new_rate: whether it differs from the base rate of the saved run. If so, the
+    extended schedule starts from it.
+    """
+    end = state.step + (epochs - state.epoch) * steps
+    same_end = end == state.plan["total_steps"] and state.step >= state.plan["start_step"]
+    if state.epoch >= epochs or same_end:
+        return state.plan
+    plan = extend_plan(state.plan, state.step, end, new_rate)
+    hint = "" if new_rate else " (give --lr to start from another rate)"
+    log(
+        f"the schedule is extended: from epoch {state.epoch} on the learning rate falls from "
+        f"{lr * poly_factor(state.step, **plan):.6f} to 0 at the end of epoch {epochs - 1}{hint}"
+    )
+    return plan
+
+
+def restore_randomness(random_states: list[dict], seed: int) -> None:
+    """Restores this rank's random states. A rank without one is seeded: all ranks of a new run."""
+    if rank() < len(random_states):
+        restore_random_state(random_states[rank()])
+    else:
+        torch.manual_seed(seed + SEED_STRIDE * (rank() + 1))
+
+
+def add_epoch(state: TrainingState, row: dict, measure: str = "val_dice") -> bool:
+    """Adds an epoch's scores to the history; True if the epoch is the best so far.
+
+    measure: name of the validation score to maximize. If `row` does not have it (no validation),
+    every epoch is the best. NaN (no foreground anywhere) ranks below every other score, but the
+    first epoch is kept whatever its score.
+    """
+    state.history.append(row)
+    if measure not in row:
+        state.best_score = math.inf
+        return True
+    score = row[measure]
+    if math.isnan(score):
+        score = -1.0
+    is_best = score > state.best_score
+    state.best_score = max(score, state.best_score)
     return is_best
+
+
+def measure_of(num_classes: int) -> str:
+    """The score that chooses the epoch.
+
+    Dice of the foreground; with more than two classes the mean IoU of all, since class 0 may be a
+    class like the others.
+    """
+    return "val_dice" if num_classes == 2 else "val_mean_iou"
+
+
+def prepare_output(folder: str | Path, model: nn.Module, resumed_from: str | Path) -> None:
+    """UserError now, not after the first epoch, if the folder is not writable or too full.
+
+    resumed_from: the checkpoint of the run that continues, "" for a new one. Its best weights are
+    copied to a new folder: they stay the best until an epoch beats them.
+    """
+    folder = Path(folder)
+    tensors = model.state_dict().values()
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    # The best and the last checkpoint and the one that is being written, each with the weights and
+    # the optimizer's two moments.
+    prepare_folder(folder, 3 * 3 * weights + 20e6)
+    if resumed_from and Path(resumed_from).resolve().parent != folder.resolve():
+        with replacing(folder / "best_model.pth") as temporary:
+            shutil.copyfile(best_until(resumed_from), temporary)
+    elif not resumed_from and (folder / "last_model.pth").exists():
+        log(f"note: this new run replaces the one in {folder} (--resume auto continues it)")
+
+
+def best_until(path: str | Path) -> Path:
+    """best_model.pth beside a checkpoint, or the checkpoint itself if the best epoch came later."""
+    best = Path(path).with_name("best_model.pth")
+    if best.exists() and load(best).get("epoch", 0) <= load(path)["epoch"]:
+        return best
+    return Path(path)
+
+
+@contextmanager
+def history_kept(folder: str | Path, state: TrainingState, measure: str) -> Iterator[None]:
+    """Writes the history and curves.png on exit, also after an error.
+
+    After Ctrl-C it logs how to resume.
+    """
+    folder, first_epoch = Path(folder), state.epoch
+    try:
+        yield
+    except KeyboardInterrupt:
+        log(how_to_resume(folder, state.epoch - 1, state.epoch > first_epoch))
+        raise
+    finally:
+        if is_main_process() and state.history:
+            text_files.write_history(folder, state.results_name, state.history)
+            curves.save_curves(folder / "curves.png", state.history, measure)
+
+
+def how_to_resume(folder: Path, epoch: int, any_epoch: bool) -> str:
+    """The command that continues after `epoch`. any_epoch: whether this process finished one."""
+    if not any_epoch:
+        return (
+            "\nstopped before the end of the first epoch: there is nothing to resume yet; "
+            "the same command starts again"
+        )
+    saved = folder / "last_model.pth"
+    start = "torchrun, with its flags," if world_size() > 1 else "python"
+    return (
+        f"\nstopped. {saved} holds the run up to the end of epoch {epoch}; continue with\n"
+        f"  {start} {Path(sys.argv[0]).name} {shlex.join(['--resume', str(saved)])}"
+    )

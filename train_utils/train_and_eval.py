@@ -1,82 +1,99 @@
-"""One epoch of training, and the judging of a model. Handed loaders; no disk, no flags, no plots."""
+"""One epoch of training, and the evaluation of a model.
+
+Both are handed loaders. This module knows no files, flags or plots.
+"""
 
 import math
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from src.blocks import centre_crop
 from src.inference import decide, predict_probs
 from train_utils.dice_coefficient_loss import criterion
-from train_utils.distributed_utils import all_reduce_counts, all_reduce_sum, is_main_process
+from train_utils.distributed_utils import (
+    all_reduce_sum,
+    is_distributed,
+    is_main_process,
+    rank,
+    world_size,
+)
 from train_utils.metrics import SegmentationCounts
 from train_utils.reporting.progress import Progress
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss, or after an epoch's last step the weights, became NaN or infinite in step `step` (counted from 0)."""
+    """The loss, or after an epoch's last step the weights, became NaN or infinite.
 
-    def __init__(self, step, what):
+    `step` is the step of the epoch in which it was found, from 0.
+    """
+
+    def __init__(self, step: int, what: str) -> None:
         super().__init__(f"{what} in step {step}")
         self.step = step
 
 
 def train_one_epoch(
-    model,
-    optimizer,
-    data_loader,
-    device,
-    epoch,
-    num_classes,
-    lr_scheduler,
-    print_freq=10,
-    scaler=None,
+    model: nn.Module,
+    optimizer: Optimizer,
+    data_loader: Iterable,
+    device: torch.device | str,
+    epoch: int,
+    num_classes: int,
+    lr_scheduler: LRScheduler,
+    print_freq: int = 10,
+    scaler: torch.amp.GradScaler | None = None,
     *,
-    loss_weight=None,
-    batch_dice=False,
-    amp_dtype=None,
-    accumulate=1,
-    clip_grad=None,
-    ignore_index=255,
-):
+    loss_weight: Tensor | None = None,
+    batch_dice: bool = False,
+    amp_dtype: torch.dtype | None = None,
+    accumulate: int = 1,
+    clip_grad: float | None = None,
+    ignore_index: int = 255,
+    after_step: Callable[[], None] | None = None,
+) -> tuple[float, float]:
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
 
-    Of the target only the centre counts that the model's output covers (all of it, but for valid convolutions).
+    Of the target only the centre that the model's output covers is used: all of it, except with
+    valid convolutions.
 
-    Args beyond the obvious:
-        lr_scheduler: stepped after every optimiser step.
-        print_freq: steps between two looks at the loss; only there does the CPU wait for the device.
+    Args:
+        lr_scheduler: stepped after every optimizer step.
+        print_freq: log the loss every this many steps; only then does the CPU wait for the device.
         scaler: torch.amp.GradScaler for float16, or None.
         loss_weight: [num_classes] weights of the cross entropy, or None.
-        batch_dice: Dice over the batch's foreground in place of each image and class (see criterion).
-        amp_dtype: dtype for autocast, None for full precision.
-        accumulate: batches whose gradients are averaged for one optimiser step; the last step takes what is left.
+        batch_dice: Dice over the foreground of the batch, see criterion().
+        amp_dtype: dtype of autocast, None for full precision.
+        accumulate: batches whose gradients are averaged for one optimizer step. The last step takes
+            the batches that are left.
         clip_grad: largest gradient norm, or None.
+        after_step: called after every batch, or None.
 
-    Returns (loss averaged over the images of all ranks, learning rate of the last step). NonFiniteLossError at the next
-    look after a loss that is NaN or infinite, and at the end if the weights are.
+    Returns (loss averaged over the images of all ranks, learning rate of the last step).
+    NonFiniteLossError at the next log after a loss that is NaN or infinite, and at the end if the
+    weights are. ValueError if the loader has no batches.
     """
     model.train()
     device = torch.device(device)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     steps = len(data_loader)
     if steps == 0:
-        raise ValueError(
-            "the loader has no batches: fewer images than a batch takes, and drop_last?"
-        )
-    losses, sizes, looked = torch.zeros(steps, device=device), [], 0
+        raise ValueError("the loader has no batches: fewer images than a batch takes, drop_last?")
+    losses, sizes, logged = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
         for step, (image, target) in enumerate(data_loader):
-            group_end = min(step - step % accumulate + accumulate, steps)
-            group_size = group_end - (step - step % accumulate)
+            group_start = step - step % accumulate
+            group_end = min(group_start + accumulate, steps)
             image = image.to(device, non_blocking=True, memory_format=torch.channels_last)
             target = target.to(device, non_blocking=True)
             with gradient_sync(model, step + 1 == group_end):
                 with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                     output = model(image)
-                target = centre_crop(
-                    target, output["out"].shape[-2:]
-                )  # valid convolutions judge no border
+                target = centre_crop(target, output["out"].shape[-2:])
                 loss = criterion(
                     output,
                     target,
@@ -85,29 +102,38 @@ def train_one_epoch(
                     ignore_index=ignore_index,
                     batch_dice=batch_dice,
                 )
-                scaler.scale(loss / group_size).backward()
+                scaler.scale(loss / (group_end - group_start)).backward()
             losses[step] = loss.detach()
             sizes.append(len(image))
             lr = optimizer.param_groups[0]["lr"]
             if step + 1 == group_end:
-                take_step(model, optimizer, scaler, clip_grad)
+                optimizer_step(model, optimizer, scaler, clip_grad)
                 lr_scheduler.step()
-            look = (step + 1) % print_freq == 0 or step + 1 == steps
-            if look:
-                mean = mean_if_finite(losses, looked, step + 1)
-                looked = step + 1
-            progress.update(len(image), f"loss {mean:.4f}  lr {lr:.6f}" if look else None)
+            text = None
+            if (step + 1) % print_freq == 0 or step + 1 == steps:
+                text = f"loss {mean_if_finite(losses, logged, step + 1):.4f}  lr {lr:.6f}"
+                logged = step + 1
+            progress.update(len(image), text)
+            if after_step:
+                after_step()
     check_weights(model, steps - 1)
     return mean_over_images(losses, sizes), lr
 
 
-def gradient_sync(model, wanted):
-    """The context of a backward pass: with DistributedDataParallel, ranks need not meet before the step of a group."""
-    return nullcontext() if wanted or not hasattr(model, "no_sync") else model.no_sync()
+def gradient_sync(model: nn.Module, wanted: bool) -> AbstractContextManager:
+    """The context of a backward pass: DDP synchronizes gradients only before an optimizer step."""
+    if wanted or not hasattr(model, "no_sync"):
+        return nullcontext()
+    return model.no_sync()
 
 
-def take_step(model, optimizer, scaler, clip_grad=None):
-    """Clips, steps, and clears the gradients; the scaler leaves a step with overflown float16 gradients out."""
+def optimizer_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_grad: float | None = None,
+) -> None:
+    """Clips, steps, clears the gradients. The scaler skips a step whose gradients overflowed."""
     if clip_grad is not None:
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
@@ -116,8 +142,8 @@ def take_step(model, optimizer, scaler, clip_grad=None):
     optimizer.zero_grad(set_to_none=True)
 
 
-def mean_if_finite(losses, start, stop):
-    """Mean of losses[start:stop]; NonFiniteLossError naming the first step whose loss is NaN or infinite."""
+def mean_if_finite(losses: Tensor, start: int, stop: int) -> float:
+    """Mean of losses[start:stop]; NonFiniteLossError naming the first step that is NaN or inf."""
     values = losses[start:stop].tolist()
     for step, value in enumerate(values, start):
         if not math.isfinite(value):
@@ -125,64 +151,88 @@ def mean_if_finite(losses, start, stop):
     return sum(values) / len(values)
 
 
-def check_weights(model, step):
-    """NonFiniteLossError if `step`, the epoch's last, left weights or statistics NaN or infinite: no loss shows it any more."""
-    if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
+def check_weights(model: nn.Module, step: int) -> None:
+    """NonFiniteLossError if the epoch's last step left weights or statistics that are NaN or inf.
+
+    No later loss would show it.
+    """
+    finite = [tensor.isfinite().all() for tensor in model.state_dict().values()]
+    if not torch.stack(finite).all():
         raise NonFiniteLossError(step, "the weights became NaN or infinite")
 
 
-def mean_over_images(losses, sizes):
+def mean_over_images(losses: Tensor, sizes: list[int]) -> float:
     """Mean of the batches' losses, weighted by their sizes, over all ranks."""
     sizes = torch.tensor(sizes, dtype=torch.float64)
-    total, count = all_reduce_sum(
-        torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])
-    ).tolist()
+    sums = torch.stack([(losses.cpu().double() * sizes).sum(), sizes.sum()])
+    total, count = all_reduce_sum(sums).tolist()
     return total / count
 
 
-def judge(
-    model,
-    data_loader,
-    device,
-    num_classes,
+def evaluate(
+    model: nn.Module,
+    data_loader: Iterable,
+    device: torch.device | str,
+    num_classes: int,
     *,
-    amp_dtype=None,
-    ignore_index=255,
-    tolerance=0,
-    observe=None,
-):
-    """Counts how the model's predictions agree with the loader's targets, image by image.
+    amp_dtype: torch.dtype | None = None,
+    ignore_index: int = 255,
+    tolerance: int = 0,
+    callback: Callable[[Tensor], None] | None = None,
+) -> tuple[SegmentationCounts, float]:
+    """Compares the model's predictions with the loader's targets, image by image.
 
-    `observe`, if any, is called with the probabilities [K, H, W] of each image that this rank judges, in order.
+    Images of different sizes may come in one batch, padded at the right and below with 0 and their
+    targets with `ignore_index`. Each is evaluated alone and at its own size, so the batch size
+    changes nothing. Rank r of R must be handed the images r, r + R, …
 
-    Images of different sizes may come in one batch, padded at the right and below with 0 and their targets with
-    `ignore_index`: each is judged alone and at its own size, so the batch size changes nothing. Returns
-    SegmentationCounts (with counts at a `tolerance` in px) over all ranks: rank r of R must be handed the items r, r + R, …
+    Args:
+        data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]).
+        amp_dtype: dtype of autocast, None for full precision.
+        tolerance: in px, also count matches within it (see SegmentationCounts).
+        callback: called with the probabilities [K, H, W] of each image of this rank, in order.
+
+    Returns (the confusion matrix with all other counts, over all ranks; foreground Dice as mean
+    over the images).
     """
     model.eval()
     device = torch.device(device)
     counts = SegmentationCounts(num_classes, ignore_index, tolerance)
     for images, targets in data_loader:
-        for image, target in zip(images, targets):
-            image, target = without_padding(image, target, ignore_index)
+        for image, target in zip(images, targets, strict=True):
+            image, target = remove_padding(image, target, ignore_index)
             probs = predict_probs(model, image[None].to(device), amp_dtype)
             counts.update(target.to(device), decide(probs)[0], probs[0])
-            if observe:
-                observe(probs[0])
-    return all_reduce_counts(counts, data_loader)
+            if callback:
+                callback(probs[0])
+    counts = all_reduce_counts(counts, data_loader)
+    return counts, counts.mean_dice()
 
 
-def without_padding(image, target, ignore_index):
-    """image [C, H, W] and target [H, W] without the last rows and columns that are 0 and ignored throughout."""
+def remove_padding(image: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """image [C, H, W] and target [H, W] without last rows and columns that are 0 and ignored."""
     used = (image != 0).any(0) | (target != ignore_index)
-    height, width = (
-        int(used.any(axis).nonzero().max()) + 1 if used.any() else used.shape[1 - axis]
-        for axis in (1, 0)
-    )
+    if not used.any():
+        return image, target
+    height = int(used.any(1).nonzero().max()) + 1
+    width = int(used.any(0).nonzero().max()) + 1
     return image[:, :height, :width], target[:height, :width]
 
 
-def evaluate(model, data_loader, device, num_classes, **options):
-    """(ConfusionMatrix, Dice): the foreground Dice is the mean over images, whatever the batch size. See judge()."""
-    counts = judge(model, data_loader, device, num_classes, **options)
-    return counts.confmat(), counts.mean_dice()
+def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> SegmentationCounts:
+    """The counts of all images of the loader's dataset, in its order, on every rank.
+
+    This rank r of R evaluated r, r + R, … All counts are integers, so their sum over the ranks is
+    that of a single process, to the last digit.
+    """
+    if not is_distributed():
+        return counts
+    confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
+    confusion[rank() :: world_size()] = counts.confusion
+    parts = [confusion, counts.histograms, counts.near]
+    total = all_reduce_sum(torch.cat([part.flatten() for part in parts]))
+    flat = total.split([part.numel() for part in parts])
+    counts.confusion, counts.histograms, counts.near = (
+        values.view_as(part) for values, part in zip(flat, parts, strict=True)
+    )
+    return counts

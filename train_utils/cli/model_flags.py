@@ -1,11 +1,11 @@
-"""The flags of the architectures: each of src.MODELS has some of them, as keyword arguments of its class."""
+"""The flags of the architectures: each model in src.MODELS takes some of them as arguments."""
 
-from argparse import BooleanOptionalAction as BOOL
+import argparse
 
-from src import default_options
-from train_utils.cli.parser import number
+from src import MODELS, default_options
+from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
 
-# Options of the architectures, each of some of them: keyword arguments of the classes in MODELS, and their flags.
+# Keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {
     "base_c": "--base-c",
     "bilinear": "--bilinear",
@@ -14,83 +14,105 @@ MODEL_FLAGS = {
     "deep_supervision": "--deep-supervision",
     "pretrain_backbone": "--pretrained",
 }
+PAPER = "the model's own, as in its paper"
 
 
-def add_model_flags(add, models):
-    add("--model", default="unet", choices=sorted(models), help="name of a row of MODELS in src/")
-    add(
-        "--list-models",
-        action="store_true",
-        help="print each model's parameters, multiply-adds and paper, and end",
-    )
-    add(
-        "--base-c",
-        type=number(int, minimum=1),
-        help="channels of the first level (the default is unet's; the others': their papers')",
-    )
-    add(
-        "--bilinear",
-        action=BOOL,
-        help="bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)",
-    )
-    add(
-        "--norm",
-        action=BOOL,
-        help="BatchNorm after each convolution (unet, attention_unet, unet_plus_plus; default: on)",
-    )
-    add(
-        "--bias",
-        action=BOOL,
-        help="convolutions with a bias (the same three; default: where there is no norm)",
-    )
-    add(
-        "--deep-supervision",
-        action=BOOL,
-        help="a loss on each depth of unet_plus_plus (default: on)",
-    )
-    add(
-        "--pretrained",
-        action="store_const",
-        const=True,
-        dest="pretrain_backbone",
-        help="begin with torchvision's ImageNet "
-        "weights in the encoder, and with their --mean and --std (vgg16_unet, mobilenetv3_unet)",
-    )
+def model_flags() -> list[Flag]:
+    """The flags that choose and build the model."""
+    return [
+        flag(
+            "--model",
+            MODEL,
+            "unet",
+            "architecture; --list-models shows them",
+            choices=sorted(MODELS),
+        ),
+        flag(
+            "--base-c",
+            MODEL,
+            None,
+            "channels of the first level",
+            PAPER,
+            type=number(int, minimum=1),
+        ),
+        flag(
+            "--bilinear",
+            MODEL,
+            None,
+            "bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)",
+            PAPER,
+            **SWITCH,
+        ),
+        flag(
+            "--norm",
+            MODEL,
+            None,
+            "BatchNorm after each convolution (unet, attention_unet, unet_plus_plus)",
+            "on",
+            **SWITCH,
+        ),
+        flag(
+            "--bias",
+            MODEL,
+            None,
+            "convolutions with a bias (unet, attention_unet, unet_plus_plus)",
+            "only without --norm",
+            **SWITCH,
+        ),
+        flag(
+            "--deep-supervision",
+            MODEL,
+            None,
+            "a loss on each depth of unet_plus_plus: weight 1 for the whole network, 0.5 for each "
+            "shallower one",
+            "on",
+            **SWITCH,
+        ),
+        flag(
+            "--pretrained",
+            RUN,
+            None,
+            "start with torchvision's ImageNet weights in the encoder, and with their mean and std "
+            "unless --mean and --std are given (vgg16_unet, mobilenetv3_unet)",
+            "off",
+            action="store_const",
+            const=True,
+            dest="pretrain_backbone",
+        ),
+    ]
 
 
-def check_model_flags(parser, args, explicit, min_side):
-    """Ends the script where an explicit flag is none of the model's; sets those that it does not have to None."""
+def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Ends the script where a given flag is not an option of the model."""
     options = default_options(args.model)
-    for option, flag in MODEL_FLAGS.items():
-        if option not in options:
-            if getattr(explicit, option) is not None:
-                own = [flag for option, flag in MODEL_FLAGS.items() if option in options]
-                parser.error(
-                    f"{flag}: --model {args.model} has no such option; it has {', '.join(own) or 'none'}"
-                )
-            setattr(args, option, None)
-    if explicit.pretrain_backbone and args.weights:
+    for option, name in MODEL_FLAGS.items():
+        if option in given and option not in options:
+            own = [MODEL_FLAGS[option] for option in MODEL_FLAGS if option in options]
+            parser.error(
+                f"{name}: --model {args.model} has no such option; "
+                f"it has {', '.join(own) or 'none'}"
+            )
+    if "pretrain_backbone" in given:
+        if args.weights:
+            parser.error("--pretrained and --weights both choose the first weights; give one")
+        if args.in_channels not in (1, 3):
+            parser.error(
+                "--pretrained: ImageNet weights fit images of 3 channels or 1, "
+                f"not --in-channels {args.in_channels}"
+            )
+    smallest = MODELS[args.model].min_training_side
+    if args.crop_size < smallest and not args.test_only:
         parser.error(
-            "--pretrained and --weights both say which weights to begin with; give one of them"
-        )
-    if args.crop_size < min_side and not args.test_only:
-        parser.error(
-            f"--crop-size {args.crop_size}: {args.model} learns from crops of at least {min_side} px"
-        )
-    if explicit.pretrain_backbone and args.in_channels not in (1, 3):
-        parser.error(
-            f"--pretrained: ImageNet weights fit images of 3 channels or 1, not --in-channels {args.in_channels}"
+            f"--crop-size {args.crop_size}: {args.model} trains on crops of at least {smallest} px"
         )
 
 
-def describe_model(args):
-    """What build_model() needs, as a checkpoint keeps it: the model's options are the flags' or its own defaults."""
-    kwargs = default_options(args.model) | {
-        "in_channels": args.in_channels,
-        "num_classes": args.num_classes or 2,
-    }
-    kwargs |= {
-        option: getattr(args, option) for option in MODEL_FLAGS if getattr(args, option) is not None
-    }
-    kwargs.pop("pretrain_backbone", None)  # it says where weights began, not what the model is
-    return {"model_name": args.model, "model_kwargs": kwargs}
+def model_kwargs(args: argparse.Namespace, num_classes: int) -> dict:
+    """The keyword arguments of build_model(): the flags', else the model's own defaults."""
+    kwargs = default_options(args.model)
+    kwargs |= {"in_channels": args.in_channels, "num_classes": num_classes}
+    for option in MODEL_FLAGS:
+        if option in kwargs and getattr(args, option) is not None:
+            kwargs[option] = getattr(args, option)
+    kwargs.pop("pretrain_backbone", None)  # it says where weights came from, not what the model is
+    return kwargs

@@ -1,58 +1,125 @@
-"""What the four scripts share: flag types that refuse impossible values, and errors in one sentence."""
+"""What the command lines share: flags, types that refuse impossible values, help texts."""
 
 import argparse
 import math
 import os
-import signal
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-import torch
+# Whether a later run takes the value of a flag from a checkpoint. Stated with each flag.
+RUN = "run"  # part of the run: `--resume` and `--test-only` take it from the checkpoint
+MODEL = "model"  # part of the model: so does a new run that starts from `--weights`
+LOCAL = "local"  # where and how to compute: always from the command line
 
-from src.errors import UserError
-from train_utils.train_and_eval import NonFiniteLossError
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a script.
+
+    names: such as "--lr" or "-b/--batch-size"; the last one gives the attribute its name.
+    inherit: RUN, MODEL or LOCAL.
+    default: the value without a preset, dataset or checkpoint; None: there is none.
+    help: one line; the default is added to it.
+    unset: what `--help` says in place of a default of None.
+    options: of argparse's add_argument.
+    """
+
+    names: str
+    inherit: str
+    default: object
+    help: str
+    unset: str = "none"
+    options: dict = field(default_factory=dict)
+
+    @property
+    def dest(self) -> str:
+        """The attribute that holds the value."""
+        return self.options.get("dest") or self.names.split("/")[-1].strip("-").replace("-", "_")
+
+    def default_text(self, value: object) -> str:
+        """The default as `--help` shows it."""
+        if value is True or value is False:
+            return "on" if value else "off"
+        if value in (None, "", []):
+            return self.unset
+        if isinstance(value, (list, tuple)):
+            return " ".join(str(item) for item in value)
+        return str(value)
+
+
+def flag(
+    names: str, inherit: str, default: object, help: str, unset: str = "none", **options: object
+) -> Flag:
+    """A Flag; `options` are those of argparse's add_argument."""
+    return Flag(names, inherit, default, help, unset, options)
+
+
+SWITCH = {"action": argparse.BooleanOptionalAction}  # --amp and --no-amp
+ON = {"action": "store_true"}
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose error is one sentence, without the usage of all flags before it."""
 
-    def error(self, message):
-        first = (
-            os.environ.get("RANK", "0") == "0"
-        )  # of several processes with the same flags, one speaks
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n" if first else None)
+    def error(self, message: str) -> None:
+        """Ends the script with exit code 2. Of several processes only the first one prints."""
+        is_first = os.environ.get("RANK", "0") == "0"
+        text = f"{self.prog}: error: {message} (--help lists all flags)\n"
+        self.exit(2, text if is_first else None)
+
+    def add_flags(self, title: str, flags: list[Flag], defaults: dict) -> None:
+        """Adds a group of flags. Their help texts show `defaults`; a flag that is not given is left
+        out of what the parser returns.
+        """
+        group = self.add_argument_group(title)
+        for each in flags:
+            text = f"{each.help} (default: {each.default_text(defaults[each.dest])})"
+            group.add_argument(
+                *each.names.split("/"),
+                default=argparse.SUPPRESS,
+                help=text.replace("%", "%%"),
+                **each.options,
+            )
 
 
-def number(kind, minimum=None, above=None, maximum=None, below=None):
-    """A flag type: a number of `kind` (int or float) within the bounds; `above` and `below` exclude the bound itself."""
+def number(
+    kind: type,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> Callable[[str], float]:
+    """A flag type: a number of `kind` (int or float) within bounds.
+
+    `minimum` and `maximum` include the bound, `above` and `below` exclude it.
+    """
     bounds = [
-        (minimum, "at least", lambda v: v >= minimum),
-        (above, "above", lambda v: v > above),
-        (maximum, "at most", lambda v: v <= maximum),
-        (below, "below", lambda v: v < below),
+        (minimum, "at least", lambda value: value >= minimum),
+        (above, "above", lambda value: value > above),
+        (maximum, "at most", lambda value: value <= maximum),
+        (below, "below", lambda value: value < below),
     ]
     bounds = [(bound, words, holds) for bound, words, holds in bounds if bound is not None]
 
-    def parse(text):
+    def parse(text: str) -> float:
         try:
             value = kind(text)
             if not math.isfinite(value):
                 raise ValueError
         except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a{'n integer' if kind is int else ' number'}"
-            ) from None
+            article = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {article}") from None
         if not all(holds(value) for _, _, holds in bounds):
-            raise argparse.ArgumentTypeError(
-                f"must be {' and '.join(f'{words} {bound}' for bound, words, _ in bounds)}, got {text}"
-            )
+            wanted = " and ".join(f"{words} {bound}" for bound, words, _ in bounds)
+            raise argparse.ArgumentTypeError(f"must be {wanted}, got {text}")
         return value
 
     return parse
 
 
-def class_weights(text):
-    """One of the words as it is, or numbers for each class such as 1,2 → a list of floats."""
-    if text in ("none", "auto"):
+def class_weights(text: str) -> str | list[float]:
+    """A flag type: one of the words as it is, or a number for each class such as 1,2."""
+    if text in ("preset", "none", "auto"):
         return text
     try:
         weights = [float(part) for part in text.split(",")]
@@ -60,38 +127,6 @@ def class_weights(text):
         weights = []
     if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise argparse.ArgumentTypeError(
-            f"must be none, auto, or weights ≥ 0 such as 1,2, got {text!r}"
+            f"must be preset, none, auto, or weights ≥ 0 such as 1,2, got {text!r}"
         )
     return weights
-
-
-def run_script(main, prog):
-    """Calls main(). What a user can mend (UserError, NaN in loss or weights, `errors`, files, no memory) ends the
-    script with one sentence on stderr and exit code 2, in place of a traceback; Ctrl-C and SIGTERM end it with 130 and 143.
-    """
-
-    def stop(signum, frame):
-        raise KeyboardInterrupt(128 + signum)
-
-    signal.signal(signal.SIGTERM, stop)
-    if os.environ.get("RANK", "0") != "0":
-        prog = f"{prog} (rank {os.environ['RANK']})"
-    try:
-        main()
-    except (UserError, NonFiniteLossError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (
-        OSError
-    ) as error:  # a full disk, a folder without permission: says the file and the reason
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        print(
-            f"{prog}: error: the GPU is out of memory ({str(error).split('. ')[0]}); lower --batch-size, --crop-size or "
-            "--base-c; --accumulate makes up for a smaller batch",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        sys.exit(interrupt.args[0] if interrupt.args else 130)

@@ -1,6 +1,13 @@
-"""Recipes of training: defaults of train.py's flags that say how to train. Flags on the command line override them."""
+"""Presets: the recipes, as defaults of train.py's flags. Flags that are given override them."""
 
-CLASSIC = {  # the tutorials', to the letter
+import argparse
+
+from src import MODELS
+from src.unet_original import valid_input_side
+
+PRESET = None  # as the default of a flag: it is the preset's
+
+CLASSIC = {  # the tutorials' recipe, unchanged
     "augment": "resize",
     "base_size": 565,
     "scale": [0.5, 1.2],
@@ -17,7 +24,6 @@ CLASSIC = {  # the tutorials', to the letter
     "weight_decay": 1e-4,
     "warmup_epochs": 1.0,
     "clip_grad": 0.0,
-    "class_weights": [1.0, 2.0],
     "batch_dice": False,
 }
 BEST = {
@@ -37,13 +43,15 @@ BEST = {
     "weight_decay": 1e-2,
     "warmup_epochs": 4.0,
     "clip_grad": 5.0,
-    "class_weights": [1.0, 1.25],
     "batch_dice": True,
 }
 FAST = {**BEST, "crop_size": 96, "crops": 124, "lr": 2e-3, "epochs": 4, "warmup_epochs": 0.4}
 PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST}
 
-# What --demo changes of them: well under two minutes on two CPU cores.
+# What `--class-weights preset` means for two classes. With more classes it means no weights.
+PRESET_CLASS_WEIGHTS = {"best": [1.0, 1.25], "classic": [1.0, 2.0], "fast": [1.0, 1.25]}
+
+# What --demo changes: the run then takes well under two minutes on two CPU cores.
 DEMO = {
     "data_path": "demo_data",
     "epochs": 10,
@@ -53,3 +61,35 @@ DEMO = {
     "lr": 3e-3,
     "warmup_epochs": 1.0,
 }
+
+MODEL_OPTIONS_OF_PRESETS = ("base_c", "bilinear")  # those of the plain U-Net, no other model's
+
+
+def preset_defaults(preset: str, model: str) -> dict:
+    """The defaults of a preset's flags. Width and upsampling are for the model unet alone."""
+    values = PRESETS[preset]
+    if model == "unet":
+        return values
+    return {name: values[name] for name in values if name not in MODEL_OPTIONS_OF_PRESETS}
+
+
+def resolve_class_weights(
+    choice: str | list[float], preset: str, num_classes: int
+) -> str | list[float]:
+    """ "none", "auto" or a list of weights, from the value of --class-weights."""
+    if choice != "preset":
+        return choice
+    return PRESET_CLASS_WEIGHTS[preset] if num_classes == 2 else "none"
+
+
+def describe_recipe(args: argparse.Namespace, model_kwargs: dict, class_weights: object) -> str:
+    """Two lines for the log: the model, and the preset's settings as the flags left them."""
+    model = ", ".join(f"{name} {value}" for name, value in model_kwargs.items())
+    names = [name for name in PRESETS[args.preset] if name not in MODEL_OPTIONS_OF_PRESETS]
+    settings = {name: getattr(args, name) for name in names} | {"class_weights": class_weights}
+    recipe = ", ".join(f"{name} {value}" for name, value in settings.items())
+    margin = MODELS[args.model].margin
+    if margin:
+        centre = valid_input_side(args.crop_size) - 2 * margin
+        model += f"; it trains on the central {centre} px of each crop"
+    return f"model {args.model}: {model}\nrecipe {args.preset}: {recipe}"

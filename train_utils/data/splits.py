@@ -1,152 +1,198 @@
-"""Which samples train, which validate, which are the test: by the layout, by folds, or by a draw that is written down."""
+"""Which samples are for training, validation and test: by the layout, by folds, or at random."""
 
 import json
 import random
 from pathlib import Path
 
 from src.errors import UserError
+from train_utils.data.samples import Sample
+
+SPLIT_NAMES = ("train", "val", "test")
 
 
-def hold_out(samples, fraction=0.2):
-    """(training, validation): the last fifth of the sorted samples validates; of DRIVE's 21–40 these are 37–40."""
+def hold_out(samples: list[Sample], fraction: float = 0.2) -> tuple[list[Sample], list[Sample]]:
+    """(training, validation): the last part of the sorted samples is held out for validation.
+
+    Of DRIVE's training images 21–40, the last fifth is 37–40. UserError if none remain to train on.
+    """
     count = max(1, round(len(samples) * fraction))
     if len(samples) <= count:
         raise UserError(
-            f"{len(samples)} training image(s) cannot be split into training and validation; use --val none"
+            f"{len(samples)} training image(s) cannot be split into training and validation: "
+            f"--val-fraction {fraction:g} takes {count}; give a smaller one, "
+            "or train without validation (--val none)"
         )
     return samples[:-count], samples[-count:]
 
 
-def draw(samples, fraction, seed, what):
-    """(the others, the drawn): round(fraction · n) of the samples, at least one, by a generator of its own; both stay sorted.
+def random_split(
+    samples: list[Sample], fraction: float, seed: int, what: str
+) -> tuple[list[Sample], list[Sample]]:
+    """(the others, the chosen): round(fraction · n) of the samples at random, but at least one.
 
-    The draw depends on the seed, on `what` it is for, and on the names alone.
+    Both lists stay sorted. The choice depends only on the seed, on `what` the samples are chosen
+    for ("test" or "validation"), and on their names. UserError if no others remain.
     """
     count = max(1, round(len(samples) * fraction))
     if len(samples) <= count:
+        remedy = "--val-fraction, or train without validation (--val none)"
+        if what == "test":
+            remedy = "--test-fraction, or --test-fraction 0 for no test images"
         raise UserError(
-            f"{len(samples)} images cannot be split into {what} and others; a fraction of {fraction:g} leaves "
-            "none"
+            f"{len(samples)} images cannot be split into {what} and others: "
+            f"a fraction of {fraction:g} takes {count}; give a smaller {remedy}"
         )
-    names = set(
-        random.Random(f"{what} {seed}").sample(sorted(sample.name for sample in samples), count)
+    names = sorted(sample.name for sample in samples)
+    chosen = set(random.Random(f"{what} {seed}").sample(names, count))
+    return (
+        [sample for sample in samples if sample.name not in chosen],
+        [sample for sample in samples if sample.name in chosen],
     )
-    return [sample for sample in samples if sample.name not in names], [
-        sample for sample in samples if sample.name in names
-    ]
 
 
-def fold(samples, folds, k):
-    """(training, validation) of cross-validation: fold k in 0 … folds−1 validates on every folds-th sample from k on."""
+def fold(samples: list[Sample], folds: int, k: int) -> tuple[list[Sample], list[Sample]]:
+    """(training, validation) of fold k of a cross-validation, k = 0 … folds − 1.
+
+    Validation is every folds-th sample from the k-th on. UserError if there is no such fold.
+    """
     if not (2 <= folds <= len(samples) and 0 <= k < folds):
         raise UserError(
-            f"fold {k} of {folds} cannot be cut from {len(samples)} training images; "
+            f"fold {k} of {folds} cannot be made from {len(samples)} training images; "
             f"use 2 to {len(samples)} folds, numbered from 0"
         )
-    return [sample for i, sample in enumerate(samples) if i % folds != k], samples[k::folds]
+    training = [sample for i, sample in enumerate(samples) if i % folds != k]
+    return training, samples[k::folds]
 
 
 def split_samples(
-    splits, ordered, val="holdout", folds=None, k=None, val_fraction=0.2, test_fraction=0.2, seed=0
-):
-    """(training, validation, test samples): what is learned from, what chooses, what is scored at the end.
+    splits: dict[str, list[Sample]],
+    ordered: bool,
+    val: str = "holdout",
+    folds: int | None = None,
+    k: int | None = None,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """(training, validation, test samples) of a run.
 
-    splits: of a DatasetFiles. A set that comes in one piece gives the test a drawn `test_fraction` (0: none). A set without
-    validation split gives `val_fraction` of the training samples: the last ones if the set is `ordered`, else drawn ones.
-    val: "holdout" does that, "none" validates on nothing, "test" on the test samples. Where validation images play no part
-    and there is no test, they are the test. With folds there is no test.
+    Args:
+        splits: those of DatasetFiles.
+        ordered: hold out the last samples for validation instead of random ones.
+        val: "holdout": the layout's validation split, else `val_fraction` of the training samples.
+            "none": no validation; the layout's validation split is then the test, if there is no
+            other. "test": the test samples.
+        folds, k: fold k of a cross-validation of the training samples; there is no test then.
+        test_fraction: share of a dataset without splits that becomes the test, at random; 0: none.
+        seed: of the random splits.
     """
-    training, given, test = splits.get("train"), splits.get("val", []), splits.get("test", [])
+    training, validation, test = splits.get("train"), splits.get("val", []), splits.get("test", [])
     if training is None:
         training = splits["all"]
         if test_fraction and not folds:
-            training, test = draw(training, test_fraction, seed, "test")
+            training, test = random_split(training, test_fraction, seed, "test")
     if folds:
         return *fold(training, folds, k), []
     test = labelled(test)
-    if val == "holdout" and not given:
-        training, given = (
-            hold_out(training, val_fraction)
-            if ordered
-            else draw(training, val_fraction, seed, "validation")
-        )
-    if val == "test" and not test:
-        raise UserError("--val test: there are no test images with labels; use --val holdout")
-    if val == "none" and not test:
-        test = given
-    return training, {"holdout": given, "none": [], "test": test}[val], test
+    if val == "test":
+        if not test:
+            raise UserError("--val test: there are no test images with labels; use --val holdout")
+        return training, test, test
+    if val == "none":
+        return training, [], test or validation
+    if not validation and ordered:
+        training, validation = hold_out(training, val_fraction)
+    elif not validation:
+        training, validation = random_split(training, val_fraction, seed, "validation")
+    return training, validation, test
 
 
-def test_samples(splits, names=None, val="holdout", test_fraction=0.2, seed=0):
-    """The test samples alone, for judging a finished run: those of `names`, the split that it wrote down, if there are any.
+def test_samples(
+    splits: dict[str, list[Sample]],
+    names: dict[str, list[str]] | None = None,
+    val: str = "holdout",
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> list[Sample]:
+    """The labelled test samples, for the evaluation of a finished run.
 
-    Else those of the layout, or of a set that comes in one piece the drawn ones, or with test_fraction 1 all of it.
+    These are the samples that `names` (a split.json) lists as test, if there are any. Otherwise
+    they are those of split_samples(). With test_fraction 1, all samples of a dataset without
+    splits are test samples, whatever `names` says.
     """
-    written = (
-        labelled(samples_by_name(splits, {"test": names["test"]})[2])
-        if names and test_fraction != 1
-        else []
-    )
-    if written:
-        return written
+    if names and test_fraction != 1:
+        listed = labelled(samples_by_name(splits, {"test": names["test"]})[2])
+        if listed:
+            return listed
     if "all" not in splits:
-        return labelled(splits.get("test", [])) or (
-            labelled(splits.get("val", [])) if val == "none" else []
-        )
+        test = labelled(splits.get("test", []))
+        if not test and val == "none":
+            test = labelled(splits.get("val", []))
+        return test
     if test_fraction == 1:
         return labelled(splits["all"])
-    return labelled(draw(splits["all"], test_fraction, seed, "test")[1]) if test_fraction else []
+    if not test_fraction:
+        return []
+    return labelled(random_split(splits["all"], test_fraction, seed, "test")[1])
 
 
-def labelled(samples):
-    """The samples that can be scored; those of a split whose labels are not public cannot."""
+def labelled(samples: list[Sample]) -> list[Sample]:
+    """The samples that have a label; the test labels of some datasets are not public."""
     return [sample for sample in samples if sample.label]
 
 
-def samples_by_name(splits, names):
-    """(training, validation, test samples) as the lists of names in `names` say; UserError for names that are not there."""
-    there = {}
-    for part in splits.values():
-        for sample in part:
-            there.setdefault(sample.name, []).append(sample)
-    chosen = []
-    for part in ("train", "val", "test"):
-        samples = {sample.name: sample for sample in splits.get(part, [])}
-        missing = [
-            name for name in names.get(part, []) if name not in samples and name not in there
-        ]
+# --- splits as lists of names --------------------------------------------------------------------
+
+
+def split_names(
+    train: list[Sample] | None = None,
+    val: list[Sample] | None = None,
+    test: list[Sample] | None = None,
+) -> dict[str, list[str]]:
+    """{"train", "val", "test": names} of the lists that are given, as split.json stores them."""
+    names = {}
+    for split, samples in zip(SPLIT_NAMES, (train, val, test), strict=True):
+        if samples is not None:
+            names[split] = [sample.name for sample in samples]
+    return names
+
+
+def samples_by_name(
+    splits: dict[str, list[Sample]], names: dict[str, list[str]]
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """(training, validation, test samples) with these names; UserError for names without sample.
+
+    A name is looked up in its own split first, then in all splits.
+    """
+    anywhere = {}
+    for samples in splits.values():
+        for sample in samples:
+            anywhere.setdefault(sample.name, sample)
+    found = []
+    for split in SPLIT_NAMES:
+        by_name = anywhere | {sample.name: sample for sample in splits.get(split, [])}
+        wanted = names.get(split, [])
+        missing = [name for name in wanted if name not in by_name]
         if missing:
             raise UserError(
-                "the split that was written down has images that are not there any more: "
-                f"{', '.join(missing[:8])}; bring them back, start a new run, or judge other data with "
-                "--test-fraction 1 (all of it) or another --split-file"
+                "the saved split names images that are not there any more: "
+                f"{', '.join(missing[:8])}; bring them back, start a new run, or evaluate on "
+                "other data with --test-fraction 1 (all of it) or another --split-file"
             )
-        chosen.append(
-            [samples[name] if name in samples else there[name][0] for name in names.get(part, [])]
-        )
-    return tuple(chosen)
+        found.append([by_name[name] for name in wanted])
+    return tuple(found)
 
 
-def split_names(train=None, val=None, test=None):
-    """{"train", "val", "test": names} of those that are given: the split as it is written down."""
-    parts = {"train": train, "val": val, "test": test}
-    return {
-        part: [sample.name for sample in samples]
-        for part, samples in parts.items()
-        if samples is not None
-    }
-
-
-def read_split(path):
+def read_split(path: str | Path) -> dict[str, list[str]]:
     """The lists of names in a split.json; UserError for anything else."""
     try:
         split = json.loads(Path(path).read_text(encoding="utf-8"))
-        if all(isinstance(split[part], list) for part in ("train", "val", "test")):
+        if all(isinstance(split[name], list) for name in SPLIT_NAMES):
             return split
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(
-        f'{path}: is no split; it holds {{"train": [names], "val": [names], "test": [names]}}'
+        f'{path}: is no split; it must hold {{"train": [names], "val": [names], "test": [names]}}'
     )

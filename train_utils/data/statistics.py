@@ -1,33 +1,98 @@
-"""Means and standard deviations of the channels, inside the ROI."""
+"""Statistics of the training data: mean and std of the channels, and class weights."""
+
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from src.image_io import IGNORE
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
 
 
-def channel_sums(image, inside):
-    """(number of pixels, Σx [C], Σx² [C]) in float64 over the pixels `inside` [H, W] of image uint8 [C, H, W], x in 0–1."""
-    values = image[:, inside].double() / 255
+class ReadableDataset(Protocol):
+    """A dataset whose read(i) returns (image uint8 [C, H, W], target uint8 [H, W])."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]: ...
+
+
+def channel_sums(image: Tensor, valid: Tensor) -> tuple[int, Tensor, Tensor]:
+    """(number of pixels, Σx [C], Σx² [C]) over the valid pixels, in float64, with x in 0–1.
+
+    image: uint8 [C, H, W]. valid: bool [H, W].
+    """
+    values = image[:, valid].double() / 255
     return values.shape[1], values.sum(1), (values**2).sum(1)
 
 
-def mean_and_std(count, total, squares):
-    """Mean and standard deviation [C] of the population behind the sums."""
+def add_sums(
+    first: tuple[int, Tensor, Tensor] | None, second: tuple[int, Tensor, Tensor]
+) -> tuple[int, Tensor, Tensor]:
+    """The sums of two images together; `first` is None for the first image."""
+    if first is None:
+        return second
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
+
+
+def mean_and_std(count: int, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation, each [C], from channel_sums()."""
     mean = total / count
     return mean, (squares / count - mean**2).clamp_min(0).sqrt()
 
 
-def statistics(dataset):
-    """{"pooled": (mean, std), "per image": (mean, std)} in one pass, each [C] in float64, of a data set's read(i).
+def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tensor]]:
+    """{"pooled": (mean, std), "per image": (mean, std)} of a dataset, each [C] in float64.
 
-    Pooled: of all pixels inside the ROI together. Per image: each image's mean and std, averaged over the images; such
-    averages are the constants of the tutorials. An image of a large ROI weighs more in the former only.
+    Pooled: over the valid pixels of all images together. Per image: mean and std of each image,
+    averaged over the images; such averages are the constants of the tutorials. An image with many
+    valid pixels has more weight in the pooled statistics only.
     """
     sums, per_image = None, []
     for i in range(len(dataset)):
         image, target = dataset.read(i)
-        one = channel_sums(image, target != IGNORE)
-        sums = one if sums is None else tuple(a + b for a, b in zip(sums, one))
-        if one[0]:
-            per_image.append(torch.stack(mean_and_std(*one)))
-    return {"pooled": mean_and_std(*sums), "per image": tuple(torch.stack(per_image).mean(0))}
+        image_sums = channel_sums(image, target != IGNORE)
+        sums = add_sums(sums, image_sums)
+        if image_sums[0]:
+            per_image.append(torch.stack(mean_and_std(*image_sums)))
+    mean, std = torch.stack(per_image).mean(0)
+    return {"pooled": mean_and_std(*sums), "per image": (mean, std)}
+
+
+def median_frequency_weights(pixels: Tensor) -> Tensor:
+    """Class weights float32 [K] by median frequency balancing (Eigen and Fergus 2015).
+
+    The weight of a class is the median of the classes' shares over its own share; a class without
+    pixels gets 0 (arXiv:1411.4734).
+
+    pixels: int64 [K], number of valid pixels of each class.
+    """
+    counts = pixels.double()
+    median = counts[counts > 0].quantile(0.5)
+    return torch.where(counts > 0, median / counts.clamp_min(1), 0).float()
+
+
+def choose_mean_and_std(
+    mean: list[float] | None, std: list[float] | None, dataset: ReadableDataset
+) -> tuple[list[float], list[float]]:
+    """`mean` and `std` where they are given, else those of the dataset's valid pixels, in 0–1."""
+    if not (mean and std):
+        pooled = broadcast_from_rank_zero(lambda: channel_statistics(dataset)["pooled"])
+        computed = [[round(value, 4) for value in values.tolist()] for values in pooled]
+        mean = mean or computed[0]
+        std = std or [max(value, 0.001) for value in computed[1]]  # a blank channel has std 0
+        log(f"mean {mean}, std {std}, computed from the training images")
+    return mean, std
+
+
+def choose_class_weights(choice: str | list[float], pixels: Tensor) -> Tensor | None:
+    """Weights [K] of the cross entropy, or None.
+
+    choice: "none", "auto" (median frequency balancing) or the weights. pixels: training pixels [K]
+    of each class.
+    """
+    if choice == "none":
+        return None
+    weights = median_frequency_weights(pixels) if choice == "auto" else torch.tensor(choice)
+    log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
+    return weights

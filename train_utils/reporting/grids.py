@@ -1,17 +1,69 @@
-"""Pictures of what a model makes of the first images of a data set."""
+"""Grids of pictures with a legend: predictions beside their targets, and a dataset's labels.
 
+Only matplotlib's object-oriented part is used, as in curves.py.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from src.image_io import IGNORE
 from src.inference import decide, predict_probs
+from train_utils.atomic import replacing
+from train_utils.data.class_table import ClassTable
+from train_utils.data.doctor_sample import Finding
 from train_utils.metrics import SegmentationCounts
-from train_utils.reporting.curves import save_prediction_grid
-from train_utils.reporting.pictures import as_rgb
+from train_utils.reporting.pictures import (
+    IGNORED_COLOUR,
+    as_rgb,
+    check_class_ids,
+    class_picture,
+    default_colours,
+    error_colours,
+    error_map,
+    resized_for_display,
+    with_default_colours,
+)
+
+DPI = 200
+MAX_SIDE = 600  # px, to which larger pictures are reduced before they are shown
+LEGEND_COLUMNS = 5
+SAMPLES_PER_LINE = 3  # of the contact sheet
+LEGEND_LINE = 0.19  # inches
+TITLE_HEIGHT = 0.25  # inches
+FONT_SIZE = 9
+
+
+class Cell(NamedTuple):
+    """One picture of a grid."""
+
+    title: str
+    picture: np.ndarray | None  # [H, W, 3] uint8; None shows "no label"
+    photograph: bool = False  # may be smoothed when it is resized; others keep their exact colours
 
 
 def draw_predictions(
-    path, model, dataset, device, amp_dtype, class_names, colours=None, count=4, ignore_index=255
-):
-    """Draws the first images with truth, prediction and errors; what is not judged is drawn as background.
+    path: str | Path,
+    model: torch.nn.Module,
+    dataset: torch.utils.data.Dataset,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    class_names: Sequence[str],
+    colours: np.ndarray | None = None,
+    count: int = 4,
+    ignore_index: int = IGNORE,
+) -> None:
+    """Predict the first `count` images of the dataset and save them with save_prediction_grid().
 
-    dataset: read(i) gives the raw pair, [i] the model's input, samples[i].name the title. colours: see save_prediction_grid.
+    dataset: a SegmentationDataset; read(i) gives the raw image and target, [i] the model's input,
+    samples[i].name the title. Ignored pixels are shown as background in the prediction.
     """
     rows = []
     for i, sample in enumerate(dataset.samples[:count]):
@@ -29,4 +81,137 @@ def draw_predictions(
                 "score": counts.mean_dice(),
             }
         )
-    save_prediction_grid(path, rows, class_names, colours)
+    save_prediction_grid(path, rows, class_names, colours, ignore_index)
+
+
+def save_prediction_grid(
+    path: str | Path,
+    rows: Sequence[dict],
+    class_names: Sequence[str],
+    colours: np.ndarray | None = None,
+    ignore_index: int = IGNORE,
+) -> None:
+    """Save image, truth, prediction and errors side by side, one line for each row.
+
+    Args:
+        rows: dicts of `name`, `image` [H, W, 3] uint8, `target` [H, W] uint8 or None,
+            `prediction` [H, W] uint8 and `score` (Dice, NaN or None).
+        colours: [K, 3] uint8 of the classes; None for default_colours().
+
+    ValueError for no rows, wrong shapes or unknown class ids; OSError if path is not writable.
+    """
+    if not rows:
+        raise ValueError("a prediction grid needs at least one row")
+    if colours is None:
+        colours = default_colours(len(class_names))
+    cells = [_prediction_cells(row, colours, ignore_index) for row in rows]
+    classes = list(zip(class_names, colours, strict=True))
+    errors = list(error_colours(len(colours)).items())
+    legends = {"outside upper left": classes, "outside lower left": errors}
+    _save_grid(path, cells, legends, cell_width=3)
+
+
+def _prediction_cells(row: dict, colours: np.ndarray, ignore_index: int) -> list[Cell]:
+    image = np.asarray(row["image"])
+    prediction = check_class_ids(row["prediction"], len(colours), image)
+    truth = errors = None
+    if row["target"] is not None:
+        truth = class_picture(row["target"], colours, ignore_index)
+        errors = error_map(row["target"], prediction, len(colours), ignore_index)
+    title = "prediction"
+    score = row.get("score")
+    if score is not None and math.isfinite(score):
+        title += f", Dice {score:.3f}"
+    return [
+        Cell(_shorten(row["name"], 36), image, photograph=True),
+        Cell("truth", truth),
+        Cell(title, class_picture(prediction, colours, ignore_index)),
+        Cell("errors", errors),
+    ]
+
+
+def save_contact_sheet(path: str | Path, findings: Sequence[Finding], table: ClassTable) -> None:
+    """Save images of a dataset, each beside its label in the colours of the class table.
+
+    findings: of the label doctor, with image and target. OSError if path is not writable.
+    """
+    colours = with_default_colours(table.colours)
+    lines = []
+    for start in range(0, len(findings), SAMPLES_PER_LINE):
+        line = []
+        for finding in findings[start : start + SAMPLES_PER_LINE]:
+            title = _shorten(f"{finding.split}: {finding.sample.name}", 40)
+            line.append(Cell(title, as_rgb(finding.image), photograph=True))
+            line.append(Cell("", class_picture(finding.target, colours)))
+        lines.append(line)
+    legend = [*zip(table.names, colours, strict=True), ("ignored", IGNORED_COLOUR)]
+    _save_grid(path, lines, {"outside lower left": legend}, cell_width=1.6)
+
+
+def _save_grid(
+    path: str | Path,
+    lines: Sequence[Sequence[Cell]],
+    legends: dict[str, list[tuple]],
+    cell_width: float,
+) -> None:
+    """Save lines of pictures as a PNG.
+
+    legends: where → entries, see _add_legend(). cell_width: inches; a cell is at most as high as it
+    is wide, and pictures keep their proportions.
+    """
+    columns = max(len(line) for line in lines)
+    heights = [cell_width * _relative_height(line) + TITLE_HEIGHT for line in lines]
+    legend_lines = sum(math.ceil(len(entries) / LEGEND_COLUMNS) for entries in legends.values())
+    height = sum(heights) + LEGEND_LINE * (legend_lines + len(legends))
+    figure = Figure(figsize=(columns * cell_width, height), layout="constrained")
+    all_axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for line, line_axes in zip(lines, all_axes, strict=True):
+        for axes in line_axes:
+            axes.set_axis_off()
+        for cell, axes in zip(line, line_axes, strict=False):  # the last line may be shorter
+            _show(axes, cell)
+    for where, entries in legends.items():
+        _add_legend(figure, entries, where)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
+
+
+def _relative_height(line: Sequence[Cell]) -> float:
+    """The height of the highest picture of a line for a width of 1, between 0.2 and 1."""
+    ratios = [
+        cell.picture.shape[0] / cell.picture.shape[1] for cell in line if cell.picture is not None
+    ]
+    return min(1, max(0.2, *ratios))
+
+
+def _show(axes: Axes, cell: Cell) -> None:
+    """One picture and its title; the title begins at the left edge of the picture."""
+    axes.set_title(cell.title, loc="left", fontsize=FONT_SIZE, parse_math=False)
+    if cell.picture is None:
+        axes.text(0.5, 0.5, "no label", transform=axes.transAxes, ha="center", color="grey")
+        return
+    picture = resized_for_display(cell.picture, MAX_SIDE, cell.photograph)
+    axes.imshow(picture, interpolation="antialiased" if cell.photograph else "nearest")
+    axes.set_anchor("NW")
+
+
+def _add_legend(figure: Figure, entries: Sequence[tuple], where: str) -> None:
+    """A patch and the name of each (name, RGB colour 0..255), five to a line."""
+    patches = []
+    for name, colour in entries:
+        # The blank is for names that begin with "_", which a legend would leave out.
+        label = f" {_shorten(name, 24)}"
+        patches.append(Patch(facecolor=np.array(colour) / 255, edgecolor="grey", label=label))
+    columns = min(LEGEND_COLUMNS, len(entries))
+    legend = figure.legend(
+        handles=patches, loc=where, ncols=columns, fontsize=FONT_SIZE, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # "$" in a name starts no formula
+
+
+def _shorten(name: str, length: int) -> str:
+    """At most `length` characters of the name, the last one … if some are missing."""
+    if len(name) <= length:
+        return name
+    return name[: length - 1] + "…"

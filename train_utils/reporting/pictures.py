@@ -1,22 +1,33 @@
-"""Class ids as pictures that a person can see: masks, overlays, error maps. Arrays are numpy, files PNG."""
+"""Class ids as pictures: masks, overlays and error maps, as numpy arrays and PNG files.
+
+predict.py imports this module, so it must not import matplotlib.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from src.image_io import IGNORE
 from train_utils.atomic import replacing
 
-# Legend name -> colour. Orange against blue stays apart under every common colour blindness.
+Colour = tuple[int, int, int]
+
+# Legend name → colour. Orange against blue stays apart under every common colour blindness.
+IGNORED_COLOUR = (80, 80, 80)
 TWO_CLASS_ERRORS = {
     "true positive": (240, 240, 240),
     "false positive": (240, 110, 0),
     "false negative": (50, 140, 255),
     "true negative": (0, 0, 0),
-    "not judged": (80, 80, 80),
+    "ignored": IGNORED_COLOUR,
 }
-MANY_CLASS_ERRORS = {"correct": (0, 0, 0), "wrong": (230, 60, 30), "not judged": (80, 80, 80)}
-OVERLAY_COLOUR = (0, 230, 200)  # for black and white: white would vanish on bright tissue
+MANY_CLASS_ERRORS = {"correct": (0, 0, 0), "wrong": (230, 60, 30), "ignored": IGNORED_COLOUR}
+OVERLAY_COLOUR = (0, 230, 200)  # of the foreground, where white would vanish on bright tissue
 
-# Black, then the seven hues of Okabe and Ito, the usual colour-blind-safe set.
+# Black, then the seven hues of Okabe and Ito, the usual colour-blind-safe palette.
 BASE_COLOURS = [
     (0, 0, 0),
     (230, 159, 0),
@@ -29,8 +40,8 @@ BASE_COLOURS = [
 ]
 
 
-def default_colours(num_classes):
-    """Return [num_classes, 3] uint8; black and white for 2 classes, else distinct hues after black.
+def default_colours(num_classes: int) -> np.ndarray:
+    """Distinct colours [num_classes, 3] uint8, the first one black; black and white for 2 classes.
 
     Above 2, a class keeps its colour whatever the number of classes. ValueError outside 2..255.
     """
@@ -43,53 +54,64 @@ def default_colours(num_classes):
     # Lightness, blue-yellow, and a weak red-green axis: the one that colour-blind eyes lose.
     axes = np.array([(0.3, 0.6, 0.1), (-0.5, -0.5, 1.0), (0.3, -0.3, 0.0)]).T
     colours = [np.array(colour) for colour in BASE_COLOURS[:num_classes]]
-    while len(colours) < num_classes:  # next is always the colour farthest from all so far
+    while len(colours) < num_classes:  # the next one is the farthest from all colours so far
         gaps = np.linalg.norm((pool[:, None] - np.array(colours)) @ axes, axis=2).min(axis=1)
         colours.append(pool[gaps.argmax()])
     return np.array(colours, np.uint8)
 
 
-def with_default_colours(colours):
-    """[K, 3] uint8 of a class table's colours [(r, g, b) or None]: what is None gets its default colour."""
-    default = default_colours(len(colours))
-    return np.array(
-        [standard if colour is None else colour for colour, standard in zip(colours, default)],
-        np.uint8,
-    )
+def with_default_colours(colours: Sequence[Colour | None]) -> np.ndarray:
+    """The colours of a class table as [K, 3] uint8, with the default colour in place of None."""
+    filled = default_colours(len(colours))
+    for index, colour in enumerate(colours):
+        if colour is not None:
+            filled[index] = colour
+    return filled
 
 
-def save_legend(path, class_names, colours):
-    """Save a picture that says which colour is which class: a line with a patch and the name for each."""
-    font, pitch = ImageFont.load_default(size=16), 26
+def error_colours(num_classes: int) -> dict[str, Colour]:
+    """Legend name → colour of the error maps with this number of classes."""
+    if num_classes == 2:
+        return TWO_CLASS_ERRORS
+    return MANY_CLASS_ERRORS
+
+
+def save_legend(path: str | Path, class_names: Sequence[str], colours: np.ndarray) -> None:
+    """Save a picture with one line for each class: a patch of its colour and its name.
+
+    colours: [K, 3] uint8. OSError if path is not writable.
+    """
+    font = ImageFont.load_default(size=16)
+    pitch = 26  # px from line to line
     width = 60 + max(int(font.getlength(name)) for name in class_names)
     picture = Image.new("RGB", (width, pitch * len(class_names) + 8), "white")
-    draw_legend(ImageDraw.Draw(picture), (8, 6), class_names, colours, font, pitch)
+    draw = ImageDraw.Draw(picture)
+    for index, (name, colour) in enumerate(zip(class_names, colours, strict=True)):
+        top = 6 + index * pitch
+        patch = (8, top, 36, top + pitch - 8)
+        draw.rectangle(patch, fill=tuple(int(part) for part in colour), outline=(128, 128, 128))
+        draw.text((46, top + (pitch - 8) / 2), name, fill="black", font=font, anchor="lm")
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
 
 
-def draw_legend(draw, corner, class_names, colours, font, pitch):
-    """Draw a framed patch and a name for each class, one below the other, from the corner (x, y) on, `pitch` px apart."""
-    left, top = corner
-    for index, (name, colour) in enumerate(zip(class_names, colours)):
-        y = top + index * pitch
-        fill = tuple(int(part) for part in colour)
-        draw.rectangle((left, y, left + 28, y + pitch - 8), fill=fill, outline=(128, 128, 128))
-        draw.text((left + 38, y + (pitch - 8) / 2), name, fill="black", font=font, anchor="lm")
+def save_mask(
+    path: str | Path, mask: np.ndarray, colours: np.ndarray, ids: Sequence[int] | None = None
+) -> None:
+    """Save a mask [H, W] of classes 0..K-1 as a PNG in which a person sees the classes.
 
-
-def save_mask(path, mask, colours, ids=None):
-    """Save mask [H, W] of classes 0..K-1 so that a person sees something; colours is [K, 3] uint8.
-
-    K = 2 gives a greyscale PNG of 0 and 255, larger K an indexed PNG: pixels are the `ids` of the classes (default, and
-    where one exceeds 255: 0..K-1), the palette holds `colours` there. ValueError for a class outside 0..K-1, OSError if
-    not writable.
+    Two classes give a greyscale PNG of 0 and 255. More give an indexed PNG: its pixels are the
+    `ids` of the classes and its palette holds `colours` [K, 3] uint8 there. Without ids, or if one
+    exceeds 255, they are 0..K-1. ValueError for a class outside 0..K-1, OSError if path is not
+    writable.
     """
     mask = check_class_ids(mask, len(colours))
     if len(colours) == 2:
         picture = Image.fromarray(mask * np.uint8(255))
     else:
-        ids = np.arange(len(colours)) if ids is None or max(ids) > 255 else np.asarray(ids)
+        if ids is None or max(ids) > 255:
+            ids = range(len(colours))
+        ids = np.asarray(ids)
         palette = np.zeros((max(ids) + 1, 3), np.uint8)
         palette[ids] = colours
         picture = Image.fromarray(ids.astype(np.uint8)[mask])
@@ -98,49 +120,100 @@ def save_mask(path, mask, colours, ids=None):
         picture.save(temporary, format="PNG")
 
 
-def overlay(image, mask, colours, alpha=0.5, ignore_index=255):
-    """Blend class colours into image [H, W, 3] uint8 where mask [H, W] is not background.
+def overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    colours: np.ndarray,
+    alpha: float = 0.5,
+    ignore_index: int = IGNORE,
+) -> np.ndarray:
+    """Blend the colours [K, 3] of the foreground classes of mask [H, W] into image [H, W, 3] uint8.
 
-    Returns [H, W, 3] uint8. alpha is the share of the class colour, 0..1. Pixels of class 0 and of
-    ignore_index keep their value. Black and white are drawn with OVERLAY_COLOUR. ValueError for other ids or shapes.
+    Pixels of class 0 and of ignore_index keep their value. alpha, 0..1, is the share of the class
+    colour. Black and white are shown in OVERLAY_COLOUR. Returns [H, W, 3] uint8. ValueError for
+    other class ids or shapes.
     """
-    drawn = check_class_ids(
-        np.where(np.asarray(mask) == ignore_index, 0, mask), len(colours), image
-    )
-    plain = np.array_equal(colours, default_colours(2))
-    paint = np.asarray([(0, 0, 0), OVERLAY_COLOUR] if plain else colours)[drawn]
-    blend = np.rint((1 - alpha) * image + alpha * paint).astype(np.uint8)
-    return np.where(drawn[..., None] > 0, blend, image)
+    mask = np.where(np.asarray(mask) == ignore_index, 0, mask)
+    mask = check_class_ids(mask, len(colours), image)
+    if np.array_equal(colours, default_colours(2)):
+        colours = [(0, 0, 0), OVERLAY_COLOUR]
+    blend = (1 - alpha) * image + alpha * np.asarray(colours)[mask]
+    blend = np.rint(blend).astype(np.uint8)
+    return np.where(mask[..., None] > 0, blend, image)
 
 
-def error_map(target, prediction, ignore_index=255, num_classes=None):
-    """Compare target and prediction, both [H, W] class ids; returns [H, W, 3] uint8.
+def class_picture(mask: np.ndarray, colours: np.ndarray, ignore_index: int = IGNORE) -> np.ndarray:
+    """The mask [H, W] in the colours [K, 3] of its classes, and ignored pixels in IGNORED_COLOUR.
 
-    Colours are those of TWO_CLASS_ERRORS, or of MANY_CLASS_ERRORS above two classes. Without
-    num_classes the largest judged id decides. ValueError if the shapes differ.
+    Returns [H, W, 3] uint8. ValueError for other class ids.
+    """
+    ignored = np.asarray(mask) == ignore_index
+    mask = check_class_ids(np.where(ignored, 0, mask), len(colours))
+    picture = np.asarray(colours, np.uint8)[mask]
+    picture[ignored] = IGNORED_COLOUR
+    return picture
+
+
+def error_map(
+    target: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = IGNORE
+) -> np.ndarray:
+    """Where target and prediction, both [H, W] class ids, agree and differ: [H, W, 3] uint8.
+
+    The colours are those of error_colours(). ValueError if the shapes differ.
     """
     target, prediction = np.asarray(target), np.asarray(prediction)
     if target.shape != prediction.shape:
         raise ValueError(f"target {target.shape} and prediction {prediction.shape} differ in shape")
-    judged = target != ignore_index
-    if num_classes is None:
-        num_classes = 1 + max(int(ids[judged].max(initial=0)) for ids in (target, prediction))
-    if num_classes > 2:
-        legend, code = MANY_CLASS_ERRORS, (target != prediction).astype(int)
-    else:  # positions in the legend: TP, FP, FN, TN
-        legend, code = TWO_CLASS_ERRORS, 2 * (prediction == 0) + (target == 0)
-    return np.array(list(legend.values()), np.uint8)[np.where(judged, code, -1)]
+    if num_classes == 2:
+        regions = {
+            "true positive": (target == 1) & (prediction == 1),
+            "false positive": (target == 0) & (prediction == 1),
+            "false negative": (target == 1) & (prediction == 0),
+            "true negative": (target == 0) & (prediction == 0),
+        }
+    else:
+        regions = {"correct": target == prediction, "wrong": target != prediction}
+    regions["ignored"] = target == ignore_index  # last, so that it covers the others
+    picture = np.zeros((*target.shape, 3), np.uint8)
+    for name, colour in error_colours(num_classes).items():
+        picture[regions[name]] = colour
+    return picture
 
 
-def error_overlay(image, target, prediction, ignore_index=255, num_classes=None):
-    """The colours of error_map() over the dimmed grey image [H, W, 3] uint8, which takes the place of black."""
-    errors = error_map(target, prediction, ignore_index, num_classes)
+def error_overlay(
+    image: np.ndarray,
+    target: np.ndarray,
+    prediction: np.ndarray,
+    num_classes: int,
+    ignore_index: int = IGNORE,
+) -> np.ndarray:
+    """error_map() with the dimmed grey image [H, W, 3] uint8 where the map is black."""
+    errors = error_map(target, prediction, num_classes, ignore_index)
+    black = (errors == 0).all(axis=2, keepdims=True)
     dimmed = (image.mean(axis=2, keepdims=True) * 0.6).astype(np.uint8)
-    return np.where((errors == 0).all(axis=2, keepdims=True), dimmed, errors)
+    return np.where(black, dimmed, errors)
 
 
-def check_class_ids(mask, num_classes, image=None):
-    """Return mask as [H, W] uint8; ValueError unless it holds class ids and fits the image, if any."""
+def resized_for_display(
+    picture: np.ndarray, max_side: int, photograph: bool = False
+) -> Image.Image:
+    """The picture [H, W, 3] uint8 reduced to at most max_side px, or enlarged to about half of it.
+
+    Small pictures are enlarged by a whole factor. Only a photograph is averaged when it is reduced;
+    other pictures keep their exact colours.
+    """
+    factor = max(1, max_side // 2 // max(picture.shape[:2]))
+    enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    resized = Image.fromarray(enlarged)
+    method = Image.Resampling.BOX if photograph else Image.Resampling.NEAREST
+    resized.thumbnail((max_side, max_side), method)
+    return resized
+
+
+def check_class_ids(
+    mask: np.ndarray, num_classes: int, image: np.ndarray | None = None
+) -> np.ndarray:
+    """The mask as [H, W] uint8. ValueError unless it holds class ids and fits the image, if any."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise ValueError(f"a mask is [H, W] of integers, got {mask.dtype} of shape {mask.shape}")
@@ -151,6 +224,8 @@ def check_class_ids(mask, num_classes, image=None):
     return mask.astype(np.uint8)
 
 
-def as_rgb(image):
+def as_rgb(image: torch.Tensor) -> np.ndarray:
     """uint8 [C, H, W] as [H, W, 3]: the first three channels, or the first one three times."""
-    return (image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)).permute(1, 2, 0).numpy()
+    if len(image) < 3:
+        image = image[:1].expand(3, -1, -1)
+    return image[:3].permute(1, 2, 0).numpy()

@@ -1,24 +1,42 @@
-"""What a person sees while an epoch runs: a bar on a terminal, plain lines where the output is piped."""
+"""The progress of an epoch: a bar on a terminal, plain lines where the output is piped."""
 
 import sys
 import time
+from types import TracebackType
 
 from tqdm import tqdm
 
 
 class Progress:
-    """Follows the `steps` of one pass. `bar` says whether to draw a bar; by default on a terminal only."""
+    """Shows how far one pass over a loader is. Use it in a with-statement.
 
-    def __init__(self, title, steps, enabled=True, bar=None):
-        self.title, self.steps, self.enabled = title, steps, enabled
-        self.step, self.images, self.start = 0, 0, time.perf_counter()
-        bar = sys.stderr.isatty() if bar is None else bar
+    Args:
+        title: what is counted, such as "epoch 3".
+        steps: number of steps of the whole pass.
+        enabled: False shows nothing, for ranks other than 0.
+        bar: whether to show a bar; None for a bar on a terminal only.
+    """
+
+    def __init__(
+        self, title: str, steps: int, enabled: bool = True, bar: bool | None = None
+    ) -> None:
+        if bar is None:
+            bar = sys.stderr.isatty()
+        self.title = title
+        self.steps = steps
+        self.enabled = enabled
+        self.step = 0
+        self.images = 0
+        self.start = time.perf_counter()
         self.bar = tqdm(
             total=steps, desc=title, unit="step", leave=False, disable=not (enabled and bar)
         )
 
-    def update(self, images, text=None):
-        """One more step over `images` images; with a text ("loss 0.61  lr 0.0090") also shows it, beside the speed."""
+    def update(self, images: int, text: str | None = None) -> None:
+        """Count one more step over `images` images.
+
+        A text such as "loss 0.61  lr 0.0090" is shown, with the speed so far.
+        """
         self.step += 1
         self.images += images
         self.bar.update()
@@ -31,8 +49,13 @@ class Progress:
             left = tqdm.format_interval(seconds / self.step * (self.steps - self.step))
             print(f"{self.title}  step {self.step}/{self.steps}  {text}  {left} left", flush=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.bar.close()

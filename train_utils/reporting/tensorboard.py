@@ -1,35 +1,38 @@
-"""TensorBoard on request: the scalars and pictures of a run, or nothing at all."""
+"""TensorBoard logging, which does nothing unless it is asked for."""
+
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 
 class TensorBoardLogger:
-    """Logs to `folder`, or does nothing if that is None, so that callers need not ask."""
+    """Logs to `folder`. Without one every method does nothing, so that callers need no branches."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | None) -> None:
         self.writer = None
         if folder is not None:
-            from torch.utils.tensorboard import (
-                SummaryWriter,
-            )  # slow to import, and only wanted here
+            # Imported here because it is slow to import and most runs do without it.
+            from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(folder)
 
-    def scalars(self, row, step):
-        """Logs the finite numbers of a flat dict."""
-        if self.writer:
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and np.isfinite(value):
-                    self.writer.add_scalar(name.replace("val_", "val/"), value, step)
+    def scalars(self, row: dict, step: int) -> None:
+        """Log the finite numbers of a flat dict, those named val_… in a group of their own."""
+        if self.writer is None:
+            return
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and np.isfinite(value):
+                self.writer.add_scalar(name.replace("val_", "val/"), value, step)
 
-    def picture(self, path, step):
-        """Logs an image file under its name."""
-        if self.writer and path.exists():
-            self.writer.add_image(
-                path.stem, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC"
-            )
+    def picture(self, path: Path, step: int) -> None:
+        """Log an image file under its name, if it exists."""
+        if self.writer is None or not path.exists():
+            return
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        self.writer.add_image(path.stem, picture, step, dataformats="HWC")
 
-    def close(self):
-        if self.writer:
+    def close(self) -> None:
+        """Write what is still in memory and close the file."""
+        if self.writer is not None:
             self.writer.close()

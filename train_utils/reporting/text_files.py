@@ -1,24 +1,22 @@
-"""The text files of a run: results<timestamp>.txt, results.csv and test_scores.json."""
+"""The text of a run: results<timestamp>.txt, results.csv, JSON files, and the console's scores."""
 
 import csv
 import json
 import math
-import platform
-import shlex
-import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
-
-import numpy
-import torch
-import torchvision
+from typing import Any
 
 from train_utils.atomic import replacing
-from train_utils.metrics import score_lines
+from train_utils.metrics import SegmentationCounts, score_lines
+from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
 
-def epoch_block(row):
-    """The tutorials' block of one epoch from its row of the history; without validation only its first three lines."""
+def epoch_block(row: dict) -> str:
+    """One epoch's block of results<timestamp>.txt, from its row of the history.
+
+    Without validation scores it has only the first three lines.
+    """
     lines = [
         f"[epoch: {row['epoch']}]",
         f"train_loss: {row['train_loss']:.4f}",
@@ -32,168 +30,141 @@ def epoch_block(row):
     return "\n".join(lines) + "\n\n"
 
 
-def epoch_line(row, epochs):
-    """One epoch in one line, for the console."""
-    line = f"epoch {row['epoch']}/{epochs - 1}  loss {row['train_loss']:.4f}  lr {row['lr']:.6f}"
-    for name, title in (
-        ("dice", "dice"),
-        ("f1", "f1"),
-        ("sensitivity", "sens"),
-        ("specificity", "spec"),
-        ("precision", "prec"),
-        ("f1_tolerant", "F1 near"),
-        ("mean_iou", "mIoU"),
-        ("auc", "auc"),
-    ):
-        if f"val_{name}" in row:
-            line += f"  {title} {row[f'val_{name}']:.4f}"
-    return f"{line}  {row['seconds']:.1f} s  {row['images_per_second']:.1f} images/s"
+def epoch_line(row: dict, epochs: int) -> str:
+    """One epoch on one line, for the console. `epochs` is the number of epochs of the run."""
+    parts = [
+        f"epoch {row['epoch']}/{epochs - 1}",
+        f"loss {row['train_loss']:.4f}",
+        f"lr {row['lr']:.6f}",
+    ]
+    for key, name in SCORE_NAMES.items():
+        if name.short and f"val_{key}" in row:
+            parts.append(f"{name.short} {row[f'val_{key}']:.4f}")
+    parts += [f"{row['seconds']:.1f} s", f"{row['images_per_second']:.1f} images/s"]
+    return "  ".join(parts)
 
 
-def score_table(scores, class_names, threshold):
-    """The scores of a judgement for the console: the headline, then precision, recall, Dice and IoU of each class."""
+def score_table(scores: dict, class_names: list[str], threshold: float | None) -> str:
+    """The scores of an evaluation, for the console: the overall ones, then a table of the classes.
+
+    scores: of summarize(). threshold: that of `f1_at_threshold`, if scores has it.
+    """
     lines = [
-        f"F1 = Dice pooled over {scores['pixels']:,} judged pixels   {scores['f1']:.4f}",
-        f"Dice, mean of {scores['images'] - scores['images_without_foreground']} images   "
-        f"{scores['dice']:.4f} ± {scores['dice_sd']:.4f}"
-        + (
-            f"   ({scores['images_without_foreground']} images without foreground left out)"
-            if scores["images_without_foreground"]
-            else ""
-        ),
-        f"AUC {scores['auc']:.4f}   average precision {scores['average_precision']:.4f}   accuracy {scores['accuracy']:.4f}"
-        f"   sensitivity {scores['sensitivity']:.4f}   specificity {scores['specificity']:.4f}",
+        f"F1 = Dice pooled over {scores['pixels']:,} valid pixels   {scores['f1']:.4f}",
+        _dice_line(scores),
+        _named_scores(scores, "auc", "average_precision", "accuracy", "sensitivity", "specificity"),
     ]
     if "f1_at_threshold" in scores:
         lines.append(
             f"F1 at the chosen threshold {threshold:.3f}   {scores['f1_at_threshold']:.4f}"
         )
     if "f1_tolerant" in scores:
-        lines.append(
-            f"within {scores['tolerance']} px   F1 {scores['f1_tolerant']:.4f}   precision "
-            f"{scores['precision_tolerant']:.4f}   recall {scores['recall_tolerant']:.4f}"
-        )
-    lines.append(f"{'class':<16}{'precision':>10}{'recall':>10}{'Dice':>10}{'IoU':>10}")
-    columns = [scores[f"{name}_per_class"] for name in ("precision", "recall", "dice", "iou")]
-    for name, *values in zip(class_names, *columns):
-        lines.append(
-            f"{name:<16}"
-            + "".join(f"{'absent' if math.isnan(v) else f'{v:.4f}':>10}" for v in values)
-        )
+        lines.append(_tolerance_line(scores))
+    lines += _class_lines(scores, class_names)
     lines.append(f"mean IoU {scores['mean_iou']:.4f}, over the classes that occur")
     return "\n".join(lines)
 
 
-def write_history(folder, text_name, history):
-    """Writes `text_name` (the tutorials' blocks) and results.csv (every number) anew from all rows of the history.
+def _dice_line(scores: dict) -> str:
+    without = scores["images_without_foreground"]
+    line = f"Dice, mean of {scores['images'] - without} images   "
+    line += f"{scores['dice']:.4f} ± {scores['dice_sd']:.4f}"
+    if without:
+        line += f"   ({without} images without foreground left out)"
+    return line
 
-    Rewriting keeps both files right after a resume: each epoch stands in them once.
+
+def _named_scores(scores: dict, *keys: str) -> str:
+    return "   ".join(f"{SCORE_NAMES[key].full} {scores[key]:.4f}" for key in keys)
+
+
+def _tolerance_line(scores: dict) -> str:
+    line = f"within {scores['tolerance']} px"
+    for key in ("f1", "precision", "recall"):
+        line += f"   {SCORE_NAMES[key].full} {scores[f'{key}_tolerant']:.4f}"
+    return line
+
+
+def _class_lines(scores: dict, class_names: list[str]) -> list[str]:
+    """A header, then precision, recall, Dice and IoU of each class; "absent" for NaN."""
+    lines = [f"{'class':<16}" + "".join(f"{SCORE_NAMES[key].full:>10}" for key in PER_CLASS)]
+    for index, class_name in enumerate(class_names):
+        line = f"{class_name:<16}"
+        for key in PER_CLASS:
+            value = scores[f"{key}_per_class"][index]
+            text = "absent" if math.isnan(value) else f"{value:.4f}"
+            line += f"{text:>10}"
+        lines.append(line)
+    return lines
+
+
+def write_history(folder: str | Path, text_name: str, history: list[dict]) -> None:
+    """Write `text_name` (one block an epoch) and results.csv (all numbers) from all rows so far.
+
+    Both files are written anew each time, so that after a resume each epoch is in them once.
     """
     with replacing(Path(folder) / text_name) as temporary:
         temporary.write_text("".join(epoch_block(row) for row in history), encoding="utf-8")
     write_csv(Path(folder) / "results.csv", history)
 
 
-def write_csv(path, rows):
-    """Writes one line a dict, see flatten(); the header has every name that occurs."""
+def write_csv(path: str | Path, rows: Iterable[dict]) -> None:
+    """Write one line for each dict, see flatten(). The header has every name that occurs."""
     rows = [flatten(row) for row in rows]
+    names = {}  # a dict, because it keeps the order
+    for row in rows:
+        names |= dict.fromkeys(row)
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(
-            file, fieldnames=list(dict.fromkeys(name for row in rows for name in row))
-        )
+        writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def flatten(row):
-    """{"iou_per_class": [a, b]} → {"iou_0": a, "iou_1": b}; other entries as they are."""
+def flatten(row: dict) -> dict:
+    """{"iou_per_class": [a, b]} → {"iou_0": a, "iou_1": b}; other entries stay as they are."""
     flat = {}
     for name, value in row.items():
         if isinstance(value, list):
-            flat |= {f"{name.removesuffix('_per_class')}_{i}": item for i, item in enumerate(value)}
+            prefix = name.removesuffix("_per_class")
+            for i, item in enumerate(value):
+                flat[f"{prefix}_{i}"] = item
         else:
             flat[name] = value
     return flat
 
 
-def write_json(path, content):
-    """Writes JSON with null for what is NaN, which JSON cannot say."""
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON, with null for NaN and infinity, which JSON does not have."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(without_nan(content), indent=1) + "\n", encoding="utf-8")
 
 
-def without_nan(value):
+def without_nan(value: Any) -> Any:
+    """The same nested dicts and lists, with None for floats that are not finite."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
         return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def image_rows(names, counts):
-    """One dict an image: its name, Dice, and for each foreground class its pixels TP, FP, FN, TN."""
-    rows = []
-    for name, dice, matrix in zip(names, counts.dice_per_image().tolist(), counts.confusion):
-        hits, truth, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
-        cells = {
-            "tp": hits,
-            "fp": predicted - hits,
-            "fn": truth - hits,
-            "tn": matrix.sum() - truth - predicted + hits,
-        }
-        if len(hits) == 2:
-            cells = {cell: value[1].item() for cell, value in cells.items()}
-        else:
-            cells = {cell: value[1:].tolist() for cell, value in cells.items()}
-        rows.append({"name": name, "dice": dice, **cells})
-    return rows
-
-
-def provenance(device, seconds):
-    """How a number came about: command, commit, versions, machine, wall time in seconds, peak memory in MB."""
-    return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "commit": source_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": numpy.__version__,
-        },
-        "machine": machine_name(device),
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(device)),
-    }
-
-
-def source_commit():
-    """The git commit of this source tree, with "+changes" if files differ from it; None outside of a repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
-    return commit + ("+changes" if changed else "")
+    return value
 
 
-def machine_name(device):
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+def image_rows(names: list[str], counts: SegmentationCounts) -> list[dict]:
+    """One dict for each image: its name, Dice, and pixels TP, FP, FN, TN of the foreground.
 
-
-def peak_memory_mb(device):
-    """Largest memory so far: what PyTorch allocated on a GPU, else what the process held (0 where no one counts it)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+    With two classes the pixels are integers, with more they are lists over the foreground classes.
+    """
+    rows = []
+    dice_per_image = counts.dice_per_image().tolist()
+    for name, dice, matrix in zip(names, dice_per_image, counts.confusion, strict=True):
+        tp = matrix.diag()
+        fp = matrix.sum(0) - tp
+        fn = matrix.sum(1) - tp
+        tn = matrix.sum() - tp - fp - fn
+        row = {"name": name, "dice": dice}
+        for cell, pixels in (("tp", tp), ("fp", fp), ("fn", fn), ("tn", tn)):
+            foreground = pixels[1:].tolist()
+            row[cell] = foreground[0] if len(foreground) == 1 else foreground
+        rows.append(row)
+    return rows

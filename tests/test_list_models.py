@@ -1,11 +1,11 @@
-"""Parameters and multiply-adds are those that one counts by hand."""
+"""Parameters and multiply-adds are those computed by hand."""
 
 import pytest
 import torch
 from torch import nn
 
 from src import MODELS
-from train_utils.cli.model_table import cost, model_table, multiply_adds
+from train_utils.cli.list_models import cost, model_table, multiply_adds
 
 
 @pytest.mark.parametrize(
@@ -14,11 +14,8 @@ from train_utils.cli.model_table import cost, model_table, multiply_adds
         (nn.Conv2d(3, 8, 3, padding=1), (3, 10, 12), 10 * 12 * 8 * 3 * 9),
         (nn.Conv2d(4, 6, 3, stride=2, padding=1), (4, 10, 12), 5 * 6 * 6 * 4 * 9),
         (nn.Conv2d(4, 6, 3, padding=1, groups=2), (4, 10, 12), 10 * 12 * 6 * 2 * 9),
-        (
-            nn.ConvTranspose2d(4, 2, 2, stride=2),
-            (4, 5, 6),
-            10 * 12 * 2 * 4,
-        ),  # an output pixel has one input pixel
+        # an output pixel has one input pixel
+        (nn.ConvTranspose2d(4, 2, 2, stride=2), (4, 5, 6), 10 * 12 * 2 * 4),
         (nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU()), (3, 5, 6), 5 * 6 * 2 * 3),
     ],
     ids=["conv", "strided", "grouped", "transposed", "by elements"],
@@ -28,10 +25,14 @@ def test_multiply_adds_of_a_layer(layer, shape, by_hand):
 
 
 def test_cost_of_a_unet_by_hand():
-    """Base c, transposed, per pixel of level l (4^−l of the image's): convolutions in → out cost 9·in·out."""
+    """Base c, transposed. Convolutions in → out cost 9·in·out per pixel; level l has 4^−l of the
+    image's pixels."""
     c, pixels = 4, 480 * 480
     widths = [c, 2 * c, 4 * c, 8 * c, 16 * c]
-    down = [[(before, width), (width, width)] for before, width in zip([3, *widths], widths)]
+    down = [
+        [(before, width), (width, width)]
+        for before, width in zip([3, *widths], widths, strict=False)
+    ]
     up = [[(2 * width, width), (width, width)] for width in widths[:-1]]
     total = sum(
         9 * a * b * pixels // 4**level
@@ -55,7 +56,7 @@ def test_valid_convolutions_are_counted_at_a_legal_size():
     assert side == 476 and operations > 0
 
 
-def test_of_a_unet_plus_plus_only_what_judges_is_counted():
+def test_of_a_unet_plus_plus_only_what_predicts_is_counted():
     kwargs = {"in_channels": 3, "num_classes": 2, "base_c": 2}
     assert (
         cost("unet_plus_plus", kwargs)[1]
@@ -63,11 +64,9 @@ def test_of_a_unet_plus_plus_only_what_judges_is_counted():
     )
 
 
-def test_the_table_has_a_line_a_model():
+def test_the_table_has_a_line_for_each_model():
     kwargs = {"in_channels": 3, "num_classes": 2}
-    lines = model_table(
-        {"model_name": name, "model_kwargs": kwargs} for name in MODELS
-    ).splitlines()
+    lines = model_table((name, kwargs) for name in MODELS).splitlines()
     assert "480×480" in lines[0] and len(lines) == 1 + len(MODELS)
     by_name = {line.split()[0]: line for line in lines[1:]}
     assert by_name.keys() == MODELS.keys()

@@ -1,0 +1,95 @@
+"""The text of a run: score names, the lines of the console, and files that can be read back."""
+
+import csv
+import json
+import math
+
+import torch
+
+from train_utils.metrics import SegmentationCounts, summarize
+from train_utils.reporting.score_names import SCORE_NAMES
+from train_utils.reporting.text_files import (
+    epoch_line,
+    image_rows,
+    score_table,
+    write_csv,
+    write_history,
+    write_json,
+)
+
+EPOCH = {"epoch": 2, "train_loss": 0.5, "lr": 0.01, "seconds": 3.21, "images_per_second": 7.0}
+
+
+def counts_of(*pairs, num_classes=2):
+    counts = SegmentationCounts(num_classes)
+    for target, pred in pairs:
+        target, pred = torch.tensor([target]), torch.tensor([pred])
+        probs = torch.nn.functional.one_hot(pred, num_classes).movedim(-1, 0).float()
+        counts.update(target, pred, probs)
+    return counts
+
+
+def test_epoch_line_has_the_scores_that_there_are():
+    assert epoch_line(EPOCH, 10) == "epoch 2/9  loss 0.5000  lr 0.010000  3.2 s  7.0 images/s"
+    scores = {"val_f1": 0.25, "val_dice": 0.5, "val_f1_tolerant": 0.75, "val_accuracy": 1.0}
+    assert "  dice 0.5000  f1 0.2500  F1 near 0.7500  3.2 s" in epoch_line(EPOCH | scores, 10)
+
+
+def test_every_single_score_has_a_name():
+    scores = summarize(counts_of(([0, 1], [0, 1])), 0.5)
+    counted = {"pixels", "images", "images_without_foreground", "dice_sd"}
+    chosen = {"best_threshold", "best_f1", "f1_at_threshold"}
+    single = {name for name in scores if not name.endswith("_per_class")}
+    assert single - counted - chosen <= set(SCORE_NAMES)
+
+
+def test_score_table_names_absent_classes_and_images_without_foreground():
+    counts = counts_of(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 0, 0, 0], [0, 0, 0, 0]), num_classes=3)
+    table = score_table(summarize(counts), ["ground", "brick", "water"], None)
+    assert "over 8 valid pixels" in table and "mean of 1 images" in table
+    assert "(1 images without foreground left out)" in table
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
+    assert rows["class"] == ["precision", "recall", "Dice", "IoU"]
+    assert rows["brick"] == ["0.6667", "1.0000", "0.8000", "0.6667"]
+    assert rows["water"] == ["absent"] * 4
+
+
+def test_score_table_of_two_classes_shows_threshold_and_tolerance():
+    scores = summarize(counts_of(([0, 1, 1], [0, 1, 0])), 0.25)
+    scores |= {"tolerance": 2, "f1_tolerant": 0.9}
+    scores |= {"precision_tolerant": 0.8, "recall_tolerant": 0.7}
+    table = score_table(scores, ["background", "vessel"], 0.25)
+    assert f"F1 at the chosen threshold 0.250   {scores['f1_at_threshold']:.4f}" in table
+    assert "within 2 px   F1 0.9000   precision 0.8000   recall 0.7000" in table
+
+
+def test_image_rows_by_hand():
+    two = counts_of(([0, 1, 1, 0, 0, 255], [0, 1, 0, 1, 1, 1]))
+    assert image_rows(["a"], two) == [
+        {"name": "a", "dice": 2 / 5, "tp": 1, "fp": 2, "fn": 1, "tn": 1}
+    ]
+    [row] = image_rows(["b"], counts_of(([0, 1, 2, 2], [0, 1, 1, 2]), num_classes=3))
+    assert (row["tp"], row["fp"]) == ([1, 1], [1, 0])
+    assert (row["fn"], row["tn"]) == ([0, 1], [2, 2])
+
+
+def test_csv_has_a_column_for_every_name(tmp_path):
+    rows = [{"a": 1, "iou_per_class": [0.5, 0.25]}, {"a": 2, "b": 3}]
+    write_csv(tmp_path / "rows.csv", rows)
+    first, second = csv.DictReader((tmp_path / "rows.csv").open(encoding="utf-8"))
+    assert first == {"a": "1", "iou_0": "0.5", "iou_1": "0.25", "b": ""}
+    assert second == {"a": "2", "iou_0": "", "iou_1": "", "b": "3"}
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [math.nan, {"b": math.inf}], "c": 1.5, "d": True})
+    content = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert content == {"a": [None, {"b": None}], "c": 1.5, "d": True}
+
+
+def test_history_is_written_anew_each_time(tmp_path):
+    for _ in range(2):
+        write_history(tmp_path, "results.txt", [EPOCH, EPOCH | {"epoch": 3}])
+    text = (tmp_path / "results.txt").read_text(encoding="utf-8")
+    assert text.count("[epoch: ") == 2 and text.startswith("[epoch: 2]\ntrain_loss: 0.5000\n")
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3

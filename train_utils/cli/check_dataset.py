@@ -1,0 +1,77 @@
+"""`python my_dataset.py check`: the command line of the label doctor."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from train_utils.atomic import replacing
+from train_utils.cli.parser import Parser, number
+from train_utils.cli.script import run_script
+from train_utils.data.class_table import find_table
+from train_utils.data.doctor import check
+from train_utils.data.splits import read_split, samples_by_name
+from train_utils.reporting.grids import save_contact_sheet
+
+
+def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
+    """The flags of `python my_dataset.py check`. argv: None for those of the command line."""
+    parser = Parser(
+        prog="my_dataset.py",
+        usage="%(prog)s check --dataset NAME --data-path DIR [flags]",
+        description="Checks every file of a dataset. The exit code is 1 if there are errors.",
+    )
+    parser.add_argument("command", choices=["check"])
+    parser.add_argument("--dataset", default="drive", choices=sorted(datasets))
+    parser.add_argument(
+        "--data-path", default="./", help="folder that holds the dataset (default: here)"
+    )
+    parser.add_argument(
+        "--classes", default="", metavar="FILE", help="class table of the labels, see train.py"
+    )
+    parser.add_argument(
+        "--split-file", default="", metavar="FILE", help="split.json of a run: check its splits"
+    )
+    parser.add_argument(
+        "--in-channels",
+        type=number(int, minimum=1),
+        default=3,
+        help="1: grey, 3: colours, or the files' own number",
+    )
+    parser.add_argument(
+        "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px"
+    )
+    parser.add_argument(
+        "--output-dir",
+        default="data_check",
+        help="folder for check.txt and check.png (default: data_check)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(datasets: dict, argv: list[str] | None = None) -> None:
+    """Check a dataset of the DATASETS table; print and save the report.
+
+    Ends the script with exit code 1 if the dataset has errors, 2 if it cannot be checked.
+    """
+    args = parse_args(argv, datasets)
+    run_script(lambda: run(args, datasets), "my_dataset.py check")
+
+
+def run(args: argparse.Namespace, datasets: dict) -> None:
+    """Check the dataset, print the report, and write check.txt and check.png."""
+    files = datasets[args.dataset]["layout"](args.data_path)
+    table = find_table(args.data_path, args.classes, datasets[args.dataset]["classes"])
+    if args.split_file:
+        parts = samples_by_name(files.splits, read_split(args.split_file))
+        files.splits = dict(zip(("train", "val", "test"), parts, strict=True))
+    report = check(files, table, args.in_channels, args.max_pixels)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(report.text())
+    with replacing(folder / "check.txt") as temporary:
+        temporary.write_text(report.text() + "\n", encoding="utf-8")
+    if report.shown:
+        save_contact_sheet(folder / "check.png", report.shown, table)
+    print(f"written to {folder}/")
+    if report.errors:
+        sys.exit(1)

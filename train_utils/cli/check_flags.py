@@ -1,0 +1,116 @@
+"""Flags that contradict each other or the machine: one sentence before anything starts."""
+
+import argparse
+
+import torch
+
+from src.device import free_memory, pick_device
+from train_utils.cli.parser import Parser
+from train_utils.data_loader import cores
+from train_utils.distributed_utils import world_size
+
+WORKERS_PER_CORE = 4  # more loader processes than this only take memory
+
+
+def check_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Ends the script with exit code 2 where flags cannot be met together."""
+    check_data_flags(parser, args, given)
+    check_crop_flags(parser, args)
+    check_evaluation_flags(parser, args, given)
+    device = check_device(parser, args)
+    if not args.test_only:
+        check_memory(parser, args, device)
+
+
+def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Channels, splits and workers."""
+    for name, values in (("--mean", args.mean), ("--std", args.std)):
+        if values and len(values) != args.in_channels:
+            parser.error(f"{name} has {len(values)} values for --in-channels {args.in_channels}")
+    if args.test_fraction == 1 and not args.test_only:
+        parser.error("--test-fraction 1 leaves nothing to train on; it is for --test-only")
+    if (args.fold is None) != (args.folds is None):
+        parser.error("--folds K and --fold k belong together")
+    if args.folds and given.get("split_file") and not args.test_only:
+        parser.error("--split-file and --folds both say how to split; give one of them")
+    if args.folds and (args.fold >= args.folds or args.val != "holdout"):
+        parser.error(f"--fold is 0 to {args.folds - 1}, and cannot be combined with --val")
+    most = WORKERS_PER_CORE * cores()
+    if args.workers is not None and args.workers > most:
+        parser.error(
+            f"--workers {args.workers}: this machine has {cores()} cores; use at most {most}"
+        )
+
+
+def check_crop_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """Crops, augmentation and epochs."""
+    smallest, largest = args.scale
+    if smallest > largest:
+        parser.error(f"--scale {smallest} {largest}: the first number must be the smaller one")
+    if args.augment == "resize":
+        if int(smallest * args.base_size) < 1:
+            parser.error(
+                f"--scale {smallest} of --base-size {args.base_size} leaves no pixel; "
+                "--augment resize needs both"
+            )
+        if args.rotate or args.jitter:
+            parser.error(
+                "--rotate and --jitter belong to --augment affine; give --rotate 0 --jitter 0"
+            )
+    if (args.start_epoch or 0) >= args.epochs:
+        parser.error(f"--start-epoch {args.start_epoch} leaves no epoch of --epochs {args.epochs}")
+
+
+def check_evaluation_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """--test-only and what belongs to it."""
+    if args.test_only:
+        if not (args.weights or args.resume):
+            parser.error("--test-only needs --weights FILE")
+        if args.held_out and args.report:
+            parser.error("--report is about the test images, which --held-out does not use")
+        if args.held_out and given.get("split_file"):
+            parser.error("--split-file: --held-out uses the splits in the checkpoints")
+        if args.report and world_size() > 1:
+            parser.error("--report needs a single process; run train.py without torchrun")
+        return
+    if args.prune:
+        parser.error("--prune belongs to --test-only: training always uses the whole network")
+    if len(args.weights) > 1:
+        parser.error(
+            f"--weights {' '.join(args.weights)}: a run starts from one file; several are "
+            "evaluated with --test-only"
+        )
+    if args.flips or args.held_out or args.report or args.threshold is not None:
+        parser.error("--flips, --held-out, --report and --threshold belong to --test-only")
+
+
+def check_device(parser: Parser, args: argparse.Namespace) -> torch.device:
+    """The device; it must exist, and support what is asked of it."""
+    try:
+        device = pick_device(args.device)
+    except ValueError as error:
+        parser.error(f"--device: {error}")
+    if args.sync_bn and device.type != "cuda" and not args.test_only:
+        # A run on GPUs may be evaluated anywhere.
+        parser.error(
+            f"--sync-bn: PyTorch's SyncBatchNorm works on CUDA only, not on {device}; "
+            "give --no-sync-bn"
+        )
+    return device
+
+
+def check_memory(parser: Parser, args: argparse.Namespace, device: torch.device) -> None:
+    """A batch of crops must fit into the free memory, before anything is computed from it."""
+    free = free_memory(device)
+    needed = crop_batch_bytes(args.batch_size, args.crop_size, args.in_channels)
+    if free is not None and needed > free:
+        parser.error(
+            f"--batch-size {args.batch_size} of --crop-size {args.crop_size}: the crops alone take "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}; "
+            "lower one of them"
+        )
+
+
+def crop_batch_bytes(batch_size: int, crop_size: int, in_channels: int) -> int:
+    """Least memory of a batch: float32 images, int64 targets, float32 sampling grid (x, y)."""
+    return batch_size * crop_size**2 * (4 * in_channels + 8 + 8)

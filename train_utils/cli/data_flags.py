@@ -1,0 +1,258 @@
+"""The flags about data: what is read, how it is split and loaded, how crops are cut.
+
+With each flag stands its default, whether a resumed run takes it from the checkpoint, and its help.
+"""
+
+from train_utils.cli.parser import LOCAL, MODEL, ON, RUN, SWITCH, Flag, flag, number
+from train_utils.cli.presets import PRESET
+
+
+def data_flags(datasets: dict) -> list[Flag]:
+    """Which data, and how they are read."""
+    return [
+        flag(
+            "--data-path",
+            RUN,
+            "./",
+            "folder that holds the dataset, such as DRIVE/; for --dataset list a text file",
+        ),
+        flag(
+            "--dataset",
+            RUN,
+            "drive",
+            "a row of DATASETS in my_dataset.py; folder: images/ and masks/ of your own",
+            choices=sorted(datasets),
+        ),
+        flag(
+            "--demo",
+            LOCAL,
+            False,
+            "create a small synthetic dataset in demo_data/ and train on it for about a minute",
+            **ON,
+        ),
+        flag(
+            "--classes",
+            RUN,
+            "",
+            "class table, .csv or .json, with the columns id, name, colour, ignore",
+            "classes.csv or classes.json in --data-path, else the dataset's own",
+            metavar="FILE",
+        ),
+        flag(
+            "--num-classes",
+            RUN,
+            None,
+            "number of classes, the background included; it is checked against the class table",
+            "that of the class table, 2 without one",
+            type=number(int, minimum=2, maximum=254),
+        ),
+        flag(
+            "--in-channels",
+            MODEL,
+            3,
+            "1: read images as grey, 3: as RGB; any other number must be that of the files",
+            type=number(int, minimum=1),
+        ),
+        flag(
+            "--resize",
+            RUN,
+            None,
+            "resize images and labels to this height and width when they are read; scores are at "
+            "that size, and predict.py returns to the image's own",
+            "their own size",
+            type=number(int, minimum=16),
+            nargs=2,
+            metavar=("H", "W"),
+        ),
+        flag(
+            "--max-pixels",
+            RUN,
+            None,
+            "largest image in pixels; a larger one is refused before it is decoded",
+            "Pillow's limit, 89 million",
+            type=number(int, minimum=1),
+        ),
+        flag(
+            "--mean",
+            MODEL,
+            None,
+            "mean of each channel, of pixels in 0-1",
+            "the dataset's, else that of all valid training pixels",
+            type=number(float, minimum=0, maximum=1),
+            nargs="+",
+            metavar="M",
+        ),
+        flag(
+            "--std",
+            MODEL,
+            None,
+            "standard deviation of each channel, of pixels in 0-1",
+            "the dataset's, else that of all valid training pixels",
+            type=number(float, above=0),
+            nargs="+",
+            metavar="S",
+        ),
+    ]
+
+
+def split_flags() -> list[Flag]:
+    """Which images train, which validate, which are the test."""
+    return [
+        flag(
+            "--val",
+            RUN,
+            "holdout",
+            "what chooses the best epoch and the threshold. holdout: the dataset's validation "
+            "images, else a part of the training images (DRIVE: 37-40); none: nothing, keep the "
+            "last weights, and score the dataset's validation images once, like a test; test: "
+            "the test images, as the tutorials do: the result is optimistic",
+            choices=["holdout", "none", "test"],
+        ),
+        flag(
+            "--val-fraction",
+            RUN,
+            0.2,
+            "share of the training images that is held out for validation",
+            type=number(float, above=0, below=1),
+        ),
+        flag(
+            "--test-fraction",
+            RUN,
+            0.2,
+            "share of a dataset without splits that becomes the test split; 0: none; "
+            "1: all of it, with --test-only",
+            type=number(float, minimum=0, maximum=1),
+        ),
+        flag(
+            "--split-seed",
+            RUN,
+            0,
+            "seed of the random split; the split is written to split.json",
+            type=number(int, minimum=0),
+        ),
+        flag(
+            "--split-file",
+            LOCAL,
+            "",
+            "use the split of this split.json",
+            "that of the run that is resumed, or evaluated on the same --data-path",
+            metavar="FILE",
+        ),
+        flag(
+            "--folds",
+            RUN,
+            None,
+            "cross-validation: cut the training images into this many folds",
+            "no cross-validation",
+            type=number(int, minimum=2),
+        ),
+        flag(
+            "--fold",
+            RUN,
+            None,
+            "the fold that validates, from 0; the test split is not scored",
+            type=number(int, minimum=0),
+        ),
+    ]
+
+
+def loading_flags() -> list[Flag]:
+    """How images reach the training device."""
+    return [
+        flag("--cache", LOCAL, True, "keep decoded images in memory", **SWITCH),
+        flag(
+            "--cache-limit",
+            LOCAL,
+            4.0,
+            "memory for the decoded images of each split; beyond it images are read from files, "
+            "each one --crops times in an epoch: lower --crops for a large dataset",
+            type=number(float, minimum=0),
+            metavar="GB",
+        ),
+        flag(
+            "--workers",
+            LOCAL,
+            None,
+            "processes that load images",
+            "up to 8 for a GPU or for images read from files, else 0",
+            type=number(int, minimum=0),
+        ),
+        flag(
+            "--prefetch",
+            LOCAL,
+            None,
+            "batches that each worker keeps ready",
+            "2",
+            type=number(int, minimum=1),
+        ),
+        flag(
+            "--pin-memory",
+            LOCAL,
+            None,
+            "load images into page-locked memory",
+            "on for CUDA",
+            **SWITCH,
+        ),
+    ]
+
+
+def crop_flags() -> list[Flag]:
+    """Random crops and their augmentation."""
+    return [
+        flag(
+            "--augment",
+            RUN,
+            PRESET,
+            "affine: crops are cut on the training device, with random scale, rotation, flips and "
+            "colours in one resampling; resize: the loader resizes, flips and crops each image",
+            choices=["affine", "resize"],
+        ),
+        flag(
+            "--base-size",
+            RUN,
+            PRESET,
+            "length in px of the shorter side, which --scale multiplies; 0: the image's own",
+            type=number(int, minimum=0),
+        ),
+        flag(
+            "--scale",
+            RUN,
+            PRESET,
+            "range of the random resize, relative to --base-size",
+            type=number(float, above=0),
+            nargs=2,
+            metavar=("MIN", "MAX"),
+        ),
+        flag(
+            "--crop-size",
+            RUN,
+            PRESET,
+            "side of the square training crops in px, at least 32, for unet_original 188",
+            type=number(int, minimum=32),
+        ),
+        flag(
+            "--crops", RUN, PRESET, "crops of each image in an epoch", type=number(int, minimum=1)
+        ),
+        flag(
+            "--rotate",
+            RUN,
+            PRESET,
+            "largest angle in degrees; half of the crops are rotated",
+            type=number(float, minimum=0, maximum=180),
+        ),
+        flag(
+            "--mirror",
+            RUN,
+            "both",
+            "random flips of the crops; horizontal: left-right only, for scenes with an up and a "
+            "down",
+            choices=["both", "horizontal", "none"],
+        ),
+        flag(
+            "--jitter",
+            RUN,
+            PRESET,
+            "brightness, contrast and saturation change by up to this share",
+            type=number(float, minimum=0, below=1),
+        ),
+    ]

@@ -1,0 +1,96 @@
+"""From flags to values: what the scripts hand to functions that know no flags."""
+
+import argparse
+
+from src.errors import UserError
+from src.image_io import MANY_CLASSES
+from train_utils.data import splits
+from train_utils.data.class_table import ClassTable, find_table
+from train_utils.data.samples import Sample
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
+
+Splits = dict[str, list[Sample]]
+
+
+def find_classes(args: argparse.Namespace, default: ClassTable) -> ClassTable:
+    """The class table of the data: that of a file, or `default` if there is none.
+
+    UserError if --num-classes or --class-weights contradict it.
+    """
+    classes = find_table(args.data_path, args.classes, default)
+    count = len(classes.names)
+    if args.num_classes not in (None, count):
+        raise UserError(
+            f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background "
+            f"included; {MANY_CLASSES}"
+        )
+    if isinstance(args.class_weights, list) and len(args.class_weights) != count:
+        raise UserError(
+            f"--class-weights has {len(args.class_weights)} weights for {count} classes"
+        )
+    return classes
+
+
+def choose_splits(args: argparse.Namespace, layout: Splits, ordered: bool) -> tuple:
+    """The samples for training, for the choice of the epoch, and for the final evaluation.
+
+    layout: the splits of the dataset's files. ordered: whether the last samples are held out.
+    """
+    if not args.split_file or args.folds:
+        return splits.split_samples(
+            layout,
+            ordered,
+            val=args.val,
+            folds=args.folds,
+            k=args.fold,
+            val_fraction=args.val_fraction,
+            test_fraction=args.test_fraction,
+            seed=args.split_seed,
+        )
+    names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
+    train, val, test = splits.samples_by_name(layout, names)
+    test = splits.labelled(test)
+    if args.val == "test":
+        if not test:
+            raise UserError(f"--val test: {args.split_file} has no test images with labels")
+        return train, test, test
+    if args.val == "none":
+        return train, [], test or splits.labelled(val)
+    return train, val, test
+
+
+def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample]:
+    """The test samples with labels of a finished run."""
+    names = None
+    if args.split_file:
+        names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
+        log(f"the test images are those of {args.split_file}")
+    return splits.test_samples(layout, names, args.val, args.test_fraction, args.split_seed)
+
+
+def reading_options(args: argparse.Namespace, classes: ClassTable) -> dict:
+    """How SegmentationDataset reads the files: its keyword arguments."""
+    return {
+        "classes": classes,
+        "cache": args.cache_limit * 1e9 * args.cache,
+        "channels": args.in_channels,
+        "size": args.resize,
+        "max_pixels": args.max_pixels,
+    }
+
+
+def loading_options(args: argparse.Namespace) -> dict:
+    """How data_loader.make_loader loads: its keyword arguments."""
+    return {
+        "workers": args.workers,
+        "prefetch": args.prefetch,
+        "pin_memory": args.pin_memory,
+    }
+
+
+def flip_options(args: argparse.Namespace) -> dict:
+    """--mirror as the keyword arguments of the training transforms."""
+    return {
+        "flip_prob": 0.0 if args.mirror == "none" else 0.5,
+        "upside_down": args.mirror == "both",
+    }

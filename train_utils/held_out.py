@@ -1,0 +1,142 @@
+"""Evaluation on the images that each run held out: the scores of a cross-validation.
+
+The functions are handed values and datasets; they know no flags.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from src.errors import UserError
+from train_utils.data.samples import Sample
+from train_utils.data.splits import samples_by_name
+from train_utils.distributed_utils import is_main_process, log
+from train_utils.evaluation import Evaluator
+from train_utils.metrics import summarize
+from train_utils.reporting import text_files
+
+NAMES_SHOWN = 8  # of a list of images in a message
+
+
+def score_held_out(
+    evaluator: Evaluator,
+    parts: Iterable[tuple[str | Path, nn.Module, Dataset]],
+    threshold: float | None,
+    origin: dict,
+    output_dir: str | Path,
+) -> None:
+    """Evaluates each model on the images that its own run held out: scores of a cross-validation.
+
+    parts: (path, model, dataset) of each run. Writes held_out_scores.json with the threshold that
+    all these images together choose.
+    """
+    counts, names, rows = [], [], []
+    for path, model, dataset in parts:
+        counts.append(evaluator(model, dataset))
+        names += [sample.name for sample in dataset.samples]
+        rows.append({"weights": str(path), "scores": summarize(counts[-1])})
+        log(f"{path}: F1 {rows[-1]['scores']['f1']:.4f}")
+    total = sum(counts[1:], counts[0])
+    scores = summarize(total, threshold)
+    if is_main_process():
+        content = {
+            **evaluator.provenance(),
+            **origin,
+            "selection": "the held-out images choose best_threshold",
+            "threshold": threshold,
+            "scores": scores,
+            "parts": rows,
+            "images": text_files.image_rows(names, total),
+        }
+        text_files.write_json(Path(output_dir) / "held_out_scores.json", content)
+    log(text_files.score_table(scores, dataset.classes.names, threshold))
+    if "best_threshold" in scores:
+        log(
+            f"threshold that these images choose {scores['best_threshold']:.3f}, "
+            f"F1 there {scores['best_f1']:.4f}"
+        )
+
+
+def held_out_samples(
+    splits: dict[str, list[Sample]], checkpoint: dict, path: str | Path
+) -> list[Sample]:
+    """The validation samples of the run that wrote the checkpoint, read from `path`.
+
+    splits: {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out
+    none.
+    """
+    names = checkpoint.get("split", {}).get("val")
+    if not names:
+        raise UserError(
+            f"{path}: its run held out no images; --held-out is for runs with --folds or "
+            "--val holdout"
+        )
+    if checkpoint["training"]["val"] == "test":
+        raise UserError(
+            f"{path}: its run (--val test) used the test images for validation; --held-out is for "
+            "runs that did not"
+        )
+    # Folds are cut from the training images. Validation images may have the same names.
+    split = "train" if checkpoint["training"]["folds"] else "val"
+    chosen = samples_by_name(splits, {split: names})
+    return [sample for samples in chosen for sample in samples]
+
+
+def check_held_out(
+    paths: Sequence[str | Path], checkpoints: Sequence[dict], samples: Sequence[list[Sample]]
+) -> None:
+    """UserError unless the runs held out different images that are read alike.
+
+    Logs which scores are optimistic, and which images no run held out.
+    """
+    first, seen, known = checkpoints[0], set(), set()
+    for path, checkpoint, held_out in zip(paths, checkpoints, samples, strict=True):
+        names = {sample.name for sample in held_out}
+        if names & seen:
+            raise UserError(
+                f"{path}: an earlier file held out {', '.join(sorted(names & seen))}, too; "
+                "give one file for each fold"
+            )
+        seen |= names
+        known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
+        check_read_alike(path, checkpoint, paths[0], first)
+        log_optimistic(path, checkpoint)
+    missing = sorted(known - seen)
+    if missing:
+        more = " …" if len(missing) > NAMES_SHOWN else ""
+        log(
+            f"note: {len(missing)} of the {len(known)} images are held out by none of these files: "
+            f"{', '.join(missing[:NAMES_SHOWN])}{more}"
+        )
+
+
+def check_read_alike(
+    path: str | Path, checkpoint: dict, first_path: str | Path, first: dict
+) -> None:
+    """UserError if two models read images differently: their scores cannot be pooled."""
+    channels = checkpoint["model_kwargs"]["in_channels"], first["model_kwargs"]["in_channels"]
+    sizes = checkpoint["resize"], first["resize"]
+    for what, (own, wanted) in (("resize", sizes), ("in_channels", channels)):
+        if own != wanted:
+            raise UserError(
+                f"{path}: was trained with {what} {own}, {first_path} with {wanted}; scores of "
+                "images that are read in two ways cannot be pooled"
+            )
+
+
+def log_optimistic(path: str | Path, checkpoint: dict) -> None:
+    """Logs why the scores of a file on its held-out images may be too good."""
+    training = checkpoint["training"]
+    if checkpoint["epoch"] + 1 < training["epochs"]:
+        log(
+            f"note: {path} is of epoch {checkpoint['epoch']} of 0 to {training['epochs'] - 1}: "
+            "either its held-out images chose the epoch, and its scores are optimistic, or its run "
+            "has not finished"
+        )
+    if training["weights"]:
+        log(
+            f"note: {path} started from other weights; if those were trained on the images held "
+            "out here, its scores are optimistic"
+        )

@@ -1,0 +1,199 @@
+"""From checkpoints to models: for a new run, a resumed one, an evaluation or a prediction."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from src import MODELS, build_model, default_options
+from src.errors import UserError
+from src.inference import Ensemble
+from train_utils.checkpoint import ModelDescription, check_described, describes_itself, load
+from train_utils.distributed_utils import broadcast_from_rank_zero
+
+Member = tuple[nn.Module, dict]  # a model and its checkpoint
+
+
+def initial_model(
+    description: ModelDescription, path: str = "", pretrain_backbone: bool = False
+) -> Member:
+    """(the described model, the checkpoint of its weights).
+
+    The weights are those of the file `path`; without one, ImageNet's in the encoder or random, and
+    the checkpoint is {}. UserError if the file is of another model.
+    """
+    build = partial(build_model, description.model_name, **description.model_kwargs)
+    model, checkpoint = build(), {}
+    if path:
+        checkpoint = broadcast_from_rank_zero(lambda: load(path))
+        check_description(checkpoint, description, path)
+        load_weights(model, checkpoint, path)
+    elif pretrain_backbone:  # only the first machine needs the file of ImageNet weights
+        model.load_state_dict(
+            broadcast_from_rank_zero(lambda: build(pretrain_backbone=True).state_dict())
+        )
+    return model, checkpoint
+
+
+def load_model(path: str | Path) -> Member:
+    """(model on the CPU in eval mode, its checkpoint) from a checkpoint that describes itself."""
+    checkpoint = load(path)
+    return model_of(checkpoint, path), checkpoint
+
+
+def load_members(
+    paths: Sequence[str | Path], plain: ModelDescription | None = None
+) -> list[Member]:
+    """The models of several files and their checkpoints, each built by its own description.
+
+    plain: what weights without metadata are taken for; None: they are refused.
+    """
+    members = []
+    for path in paths:
+        checkpoint = broadcast_from_rank_zero(partial(load, path))
+        if describes_itself(checkpoint) or plain is None:
+            members.append((model_of(checkpoint, path), checkpoint))
+        else:
+            model = build_model(plain.model_name, **plain.model_kwargs)
+            load_weights(model, checkpoint, path)
+            members.append((model.eval(), {**plain.entries(), "threshold": None}))
+    return members
+
+
+def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
+    """One model and one checkpoint of the members read from `paths`: their ensemble.
+
+    The checkpoint is the first member's, with the mean of the members' thresholds. UserError for a
+    member of other classes, or of another mean, std or size: all see one normalized image.
+    """
+    model, first = members[0]
+    if len(members) == 1:
+        return model, first
+    for path, (_, checkpoint) in zip(paths[1:], members[1:], strict=True):
+        for name in ("class_names", "mean", "std", "resize"):
+            if checkpoint[name] != first[name]:
+                raise UserError(
+                    f"{path}: was trained with {name} {checkpoint[name]}, but {paths[0]} with "
+                    f"{first[name]}; the members of an ensemble see one image and must share it: "
+                    "leave one of them out"
+                )
+    thresholds = [checkpoint["threshold"] for _, checkpoint in members]
+    mean = None if None in thresholds else sum(thresholds) / len(thresholds)
+    return Ensemble([model for model, _ in members]).eval(), {**first, "threshold": mean}
+
+
+def model_of(checkpoint: dict, path: str | Path) -> nn.Module:
+    """The model in eval mode that the checkpoint, read from `path`, describes, with its weights."""
+    check_described(checkpoint, path)
+    name, kwargs = checkpoint["model_name"], checkpoint["model_kwargs"]
+    if name not in MODELS:
+        raise UserError(
+            f"{path}: is of the architecture {name!r}, which this version does not have; "
+            f"it has {', '.join(sorted(MODELS))}"
+        )
+    try:
+        model = build_model(name, **kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: describes a {name} that cannot be built from {kwargs} ({error}); "
+            "use a file that train.py wrote"
+        ) from None
+    load_weights(model, checkpoint, path)
+    return model.eval()
+
+
+def check_description(checkpoint: dict, asked: ModelDescription, path: str | Path) -> None:
+    """UserError if the checkpoint, read from `path`, is of another model than the flags ask for.
+
+    Options that a class got after the file was written had their defaults then. Weights without
+    metadata are not checked.
+    """
+    name, wanted = asked.model_name, asked.model_kwargs
+    if checkpoint.get("model_name", name) != name:
+        raise UserError(
+            f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; "
+            "omit --model or start a new run"
+        )
+    kwargs = default_options(name) | checkpoint.get("model_kwargs", wanted)
+    differ = [option for option, value in wanted.items() if kwargs[option] != value]
+    if differ:
+        raise UserError(
+            f"{path}: is of a {name} with { {option: kwargs[option] for option in differ} }, but "
+            f"the flags ask for { {option: wanted[option] for option in differ} }; "
+            "leave these flags out or start a new run"
+        )
+
+
+def check_classes(checkpoint: dict, class_names: Sequence[str], path: str | Path) -> None:
+    """UserError if the checkpoint, read from `path`, has other classes than the data."""
+    names = checkpoint.get("class_names", list(class_names))
+    if names != list(class_names):
+        raise UserError(
+            f"{path}: has the classes {', '.join(names)}, the data's class table "
+            f"{', '.join(class_names)}; use the run's own table (--classes FILE)"
+        )
+
+
+def check_threshold(threshold: float | None, class_names: Sequence[str]) -> None:
+    """UserError for a threshold with more than two classes."""
+    if threshold is not None and len(class_names) > 2:
+        raise UserError(
+            f"--threshold: the model has {len(class_names)} classes; "
+            "each pixel gets the most probable one"
+        )
+
+
+def prune(model: nn.Module, level: int | None, path: str | Path) -> None:
+    """Makes the UNet++ read from `path` predict with its first `level` levels; None: all of them.
+
+    UserError for another architecture, or a UNet++ that was trained without an output there.
+    """
+    if level is None:
+        return
+    if not hasattr(model, "prune"):
+        raise UserError(
+            f"{path}: is a {type(model).__name__}, which has no levels for --prune to leave out; "
+            "--prune is for unet_plus_plus"
+        )
+    try:
+        model.prune(level)
+    except ValueError as error:
+        raise UserError(f"{path}: --prune {level}: {error}") from None
+
+
+def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Loads the weights of a checkpoint, of the tutorials' {"model": …}, or a bare state_dict.
+
+    UserError naming the first weight that does not fit.
+    """
+    state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise UserError(
+            f"{path}: holds no weights (a dict of tensors); use a file that train.py wrote"
+        )
+    expected = model.state_dict()
+    other_shape = [
+        f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    problems = {
+        "of another shape": other_shape,
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+    }
+    parts = [
+        f"{len(names)} weights {what} (first: {names[0]})"
+        for what, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise UserError(
+            f"{path}: is of another architecture than {type(model).__name__} with these flags: "
+            f"{', '.join(parts)}; give the flags it was trained with"
+        )
+    model.load_state_dict(state)

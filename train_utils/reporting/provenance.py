@@ -1,0 +1,73 @@
+"""How a number was obtained: command, commit, versions, machine, time and memory."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+
+def provenance(device: torch.device, seconds: float) -> dict:
+    """Command, commit, versions, machine, wall time in seconds and peak memory in MB, for JSON."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "commit": source_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": machine_name(device),
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(device)),
+    }
+
+
+def source_commit() -> str | None:
+    """The git commit of this code, with "+changes" if tracked files were edited since.
+
+    None outside of a git repository.
+    """
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    if changed:
+        return f"{commit}+changes"
+    return commit
+
+
+def _git(*arguments: str) -> str:
+    """What git prints when it is run in the folder of this file."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def machine_name(device: torch.device) -> str:
+    """The name of the GPU, or the processor and the number of threads that PyTorch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The largest memory so far in MB: allocated by PyTorch on a GPU, else held by the process.
+
+    0 on Windows, where Python's standard library does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":  # bytes; Linux counts in kB
+        return peak / 1e6
+    return peak / 1e3
