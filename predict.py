@@ -17,7 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from src.device import pick_amp_dtype, pick_device, reuse_freed_memory, synchronize
+from src.device import (
+    memory_format,
+    pick_amp_dtype,
+    pick_device,
+    reuse_freed_memory,
+    synchronize,
+)
 from src.errors import UserError
 from src.image_io import IMAGE_SUFFIXES, image_files, read_binary, read_image, resize_image
 from src.inference import Flips, decide, predict_probs
@@ -132,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
     prepare_folder(args.output)
     if args.flips:
         model = Flips(model)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device, memory_format=memory_format(device))
     preset = eval_preset(checkpoint["mean"], checkpoint["std"])
     if len(class_names) > 2:
         save_legend(Path(args.output) / "legend.png", class_names, colours)

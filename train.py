@@ -14,7 +14,13 @@ from torch.utils.data import DataLoader
 
 from my_dataset import DATASETS, Data, list_samples, open_dataset
 from src import MODELS
-from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
+from src.device import (
+    memory_format,
+    pick_amp_dtype,
+    pick_device,
+    reuse_freed_memory,
+    use_deterministic_algorithms,
+)
 from src.errors import UserError
 from train_utils import (
     NonFiniteLossError,
@@ -92,6 +98,8 @@ def main(args: argparse.Namespace) -> None:
     )
     model, checkpoint = make_model(args, description, device)
     parallel_model = wrap_in_ddp(model, device, args.sync_bn)
+    if args.compile:  # for training alone: evaluation would compile again for every image size
+        parallel_model = torch.compile(parallel_model)
 
     # Optimizer and schedule, new or resumed
     optimizer = make_optimizer(args, model)
@@ -180,6 +188,8 @@ def prepare_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype 
         torch.cuda.set_device(device)
     amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
+    if args.deterministic:
+        use_deterministic_algorithms(device)
     precision = str(amp_dtype or torch.float32).removeprefix("torch.")
     log(f"{provenance.machine_name(device)}, {precision}, seed {args.seed}")
     return device, amp_dtype
@@ -226,7 +236,8 @@ def make_train_loader(
     }
     if args.augment == "resize":
         dataset.transforms = train_preset(data.mean, data.std, **crop_options)
-        return load()
+        # While a GPU trains, the CPU's cores are free for the transforms.
+        return load(in_memory=in_memory and device.type == "cpu")
     crops = RandomAffineCrops(
         data.mean,
         data.std,
@@ -254,20 +265,18 @@ def make_model(
     if args.resume:
         model_loading.check_classes(checkpoint, description.classes.names, args.resume)
     broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
-    model = model.to(device, memory_format=torch.channels_last)
-    if args.compile:
-        model.compile()
+    model = model.to(device, memory_format=memory_format(device))
     return model, checkpoint
 
 
 def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
     """SGD or AdamW over all parameters."""
     lr = args.lr * (world_size() if args.scale_lr else 1)
+    options = {"lr": lr, "weight_decay": args.weight_decay}
+    options["fused"] = next(model.parameters()).device.type in ("cuda", "cpu")
     if args.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=args.momentum, weight_decay=args.weight_decay
-    )
+        return torch.optim.AdamW(model.parameters(), **options)
+    return torch.optim.SGD(model.parameters(), momentum=args.momentum, **options)
 
 
 def start_state(

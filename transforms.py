@@ -15,10 +15,13 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from src.device import to_device
 from src.image_io import IGNORE
 
 Picture = Image.Image | Tensor  # an image or a target
 Pair = tuple[Picture, Picture]
+
+LUMA = (0.2989, 0.587, 0.114)  # of R, G and B, by ITU-R BT.601 as in torchvision
 
 
 def on_target(operation: Callable, target: Picture, *args: Any, **kwargs: Any) -> Picture:
@@ -188,8 +191,7 @@ class RandomAffineCrops:
         upside_down: bool = True,
         margin: int = 0,
     ) -> None:
-        self.mean = torch.tensor(mean)[None, :, None, None]
-        self.std = torch.tensor(std)[None, :, None, None]
+        self.mean, self.std = mean, std
         self.crop_size = crop_size
         self.base_size = base_size
         self.scale = scale
@@ -197,6 +199,7 @@ class RandomAffineCrops:
         self.jitter = jitter
         self.flip_probs = (flip_prob, flip_prob * upside_down)  # horizontal, vertical
         self.margin = margin
+        self._constants = {}  # device → mean, std and luma, which are sent there once
 
     def __call__(
         self, images: Tensor, targets: Tensor, sizes: Tensor, generator: torch.Generator
@@ -208,14 +211,19 @@ class RandomAffineCrops:
         """
         n, padded_size = len(images), images.shape[-2:]
         matrices = self.random_matrices(sizes, padded_size, generator)
-        matrices = matrices.to(images.device, non_blocking=True)
-        jitter = self.random_jitter(n, generator).to(images.device, non_blocking=True)
+        jitter = self.random_jitter(n, generator)
+        # One copy for all parameters; the CPU does not wait for it.
+        spanned = torch.tensor(padded_size).expand(n, 2)
+        parameters = torch.cat([matrices.flatten(1), jitter, sizes, spanned], dim=1)
+        parts = to_device(parameters, images.device).split([6, 3, 2, 2], dim=1)
+        matrices, jitter, sizes, spanned = parts
+        mean, std, luma = self.constants(images.device)
 
         shape = (n, 1, self.crop_size, self.crop_size)
-        grid = nnF.affine_grid(matrices, shape, align_corners=False)
+        grid = nnF.affine_grid(matrices.view(n, 2, 3), shape, align_corners=False)
         image_grid = grid
         if self.margin:
-            image_grid = reflect_grid(grid, sizes.to(grid), padded_size)
+            image_grid = reflect_grid(grid, sizes, spanned)
         image = images.float() / 255
         image = nnF.grid_sample(image, image_grid, mode="bilinear", align_corners=False)
         # grid_sample pads with 0, so IGNORE − target is padded as if the target were IGNORE.
@@ -224,8 +232,16 @@ class RandomAffineCrops:
         target = IGNORE - inverted[:, 0].long()
 
         if self.jitter:
-            image = change_colours(image, *jitter.unbind(1))
-        return (image - self.mean.to(image)) / self.std.to(image), target
+            image = change_colours(image, *jitter.unbind(1), luma)
+        return (image - mean) / std, target
+
+    def constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """mean and std [1, C, 1, 1], and the luma of RGB [3, 1, 1], on the device."""
+        if device not in self._constants:
+            mean, std, luma = (torch.tensor(values) for values in (self.mean, self.std, LUMA))
+            shaped = mean[None, :, None, None], std[None, :, None, None], luma[:, None, None]
+            self._constants[device] = tuple(tensor.to(device) for tensor in shaped)
+        return self._constants[device]
 
     def random_matrices(
         self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
@@ -273,39 +289,39 @@ class RandomAffineCrops:
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
 
 
-def reflect_grid(grid: Tensor, sizes: Tensor, padded_size: Sequence[int]) -> Tensor:
+def reflect_grid(grid: Tensor, sizes: Tensor, padded_sizes: Tensor) -> Tensor:
     """A grid [N, h, w, 2] for grid_sample with positions outside the images reflected into them.
 
     They are reflected at the border pixels. sizes: [N, 2], height and width of each image;
-    padded_size: (height, width) with padding, which the grid spans.
+    padded_sizes: [N, 2], the same with padding, which the grid spans. All on one device.
     """
-    spanned = grid.new_tensor([padded_size[1], padded_size[0]])
+    spanned = padded_sizes.flip(1)[:, None, None]
     last = sizes.flip(1)[:, None, None] - 1
     position = (((grid + 1) * spanned - 1) / 2).remainder(2 * last)
     return (2 * torch.minimum(position, 2 * last - position) + 1) / spanned - 1
 
 
 def change_colours(
-    image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor
+    image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, luma: Tensor
 ) -> Tensor:
     """Images [N, C, H, W] in 0–1 with changed brightness, contrast and saturation, in this order.
 
     Like torchvision's adjust_brightness, adjust_contrast and adjust_saturation, with factors [N].
+    luma: weights of R, G and B [3, 1, 1], on the same device, see LUMA.
     """
     brightness = brightness[:, None, None, None]
     contrast = contrast[:, None, None, None]
     saturation = saturation[:, None, None, None]
     image = (image * brightness).clamp(0, 1)
-    image = torch.lerp(grey(image).mean((1, 2, 3), keepdim=True), image, contrast).clamp(0, 1)
-    return torch.lerp(grey(image), image, saturation).clamp(0, 1)
+    image = torch.lerp(grey(image, luma).mean((1, 2, 3), keepdim=True), image, contrast).clamp(0, 1)
+    return torch.lerp(grey(image, luma), image, saturation).clamp(0, 1)
 
 
-def grey(image: Tensor) -> Tensor:
-    """Luma [N, 1, H, W] of RGB images [N, 3, H, W], by ITU-R BT.601 as in torchvision; the mean of
-    the channels of other images."""
+def grey(image: Tensor, luma: Tensor) -> Tensor:
+    """Luma [N, 1, H, W] of RGB images [N, 3, H, W]; the mean of the channels of other images."""
     if image.shape[1] != 3:
         return image.mean(1, keepdim=True)
-    return (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    return (image * luma).sum(1, keepdim=True)
 
 
 def train_preset(

@@ -1,9 +1,11 @@
 """The device to compute on, and the precision."""
 
 import ctypes
+import os
 import sys
 
 import torch
+from torch import Tensor
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -70,6 +72,17 @@ def cpu_has_bf16() -> bool:
     return False
 
 
+def use_deterministic_algorithms(device: torch.device) -> None:
+    """Makes CUDA compute the same bits in every run.
+
+    Otherwise atomic additions in cuDNN's weight gradients and in the backward of bilinear
+    upsampling add in a random order, and cudnn.benchmark may choose another algorithm.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+
+
 def reuse_freed_memory(device: torch.device) -> None:
     """Makes a process that computes on the CPU keep freed memory.
 
@@ -84,6 +97,25 @@ def reuse_freed_memory(device: torch.device) -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # names and values of glibc's malloc.h
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last on CPU and CUDA, where convolutions are faster with it.
+
+    Not on MPS: BatchNorm's backward is wrong there in some versions (pytorch#175189, #181411).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor of the CPU to the device. On CUDA the CPU does not wait for the copy.
+
+    It is then made from pinned memory: from other memory it would block. On MPS a copy that does
+    not wait may read memory that is freed already (pytorch#189690).
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .device import memory_format
+
 MIN_SIDE = 32  # every architecture of MODELS takes images of 32×32 pixels in eval mode
 
 
@@ -24,7 +26,7 @@ def predict_probs(model: nn.Module, image: Tensor, amp_dtype: torch.dtype | None
     height, width = image.shape[-2:]
     below, right = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
     padded = F.pad(image, [0, right, 0, below], mode="replicate")
-    padded = padded.contiguous(memory_format=torch.channels_last)
+    padded = padded.contiguous(memory_format=memory_format(image.device))
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
     return logits[..., :height, :width].float().softmax(dim=1)

@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import functional as F
 
 from my_dataset import pad_and_stack
 from train_utils.data_loader import CropLoader, EpochBatches, StackedImages
-from transforms import RandomAffineCrops, RandomResize, ToTensor, change_colours
+from transforms import LUMA, RandomAffineCrops, RandomResize, ToTensor, change_colours
 
 RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops keep the range 0–255
 STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_prob": 0}
@@ -186,7 +186,8 @@ def test_with_a_margin_the_centres_reach_every_border_and_the_image_is_mirrored(
 def test_colours_change_as_torchvision_changes_them():
     image = torch.rand(3, 3, 9, 8)
     factors = torch.tensor([[0.8, 1.2, 0.9], [1.25, 0.75, 1.25], [1, 1, 1]])
-    changed = change_colours(image, *factors.unbind(1))
+    luma = torch.tensor(LUMA)[:, None, None]
+    changed = change_colours(image, *factors.unbind(1), luma)
     for n, (brightness, contrast, saturation) in enumerate(factors.tolist()):
         wanted = F.adjust_saturation(
             F.adjust_contrast(F.adjust_brightness(image[n], brightness), contrast), saturation

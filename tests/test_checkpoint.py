@@ -361,3 +361,24 @@ def test_a_checkpoint_without_a_required_entry_is_refused(tmp_path, missing):
     save(tmp_path / "model.pth", content)
     message = error_of(load_described, tmp_path / "model.pth")
     assert f"model.pth: lacks {missing};" in message
+
+
+def test_the_files_of_an_epoch_have_one_content_and_change_apart(tmp_path):
+    content = described(make_model(), epoch=0)
+    checkpoints.save_epoch(tmp_path, content, is_best=True, every_epoch=True)
+    names = ["best_model.pth", "last_model.pth", "model_0.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 1
+    checkpoints.save_epoch(tmp_path, content | {"epoch": 1}, is_best=False, every_epoch=False)
+    assert [load(tmp_path / name)["epoch"] for name in names] == [0, 1, 0]
+
+
+def test_the_files_of_an_epoch_are_copied_where_there_are_no_links(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", no_links)
+    content = described(make_model(), epoch=3)
+    checkpoints.save_epoch(tmp_path, content, is_best=True, every_epoch=False)
+    for name in ("best_model.pth", "last_model.pth"):
+        assert load(tmp_path / name)["epoch"] == 3

@@ -217,7 +217,9 @@ def test_workers_prefetch_and_pinned_memory_have_defaults_and_can_be_given(tmp_p
     plain = make_loader(dataset, CPU)
     assert (plain.num_workers, plain.pin_memory, plain.prefetch_factor) == (0, False, None)
     assert make_loader(dataset, CPU, in_memory=False).num_workers == min(8, cores())
-    gpu = make_loader(dataset, torch.device("cuda"))
+    gpu = make_loader(dataset, torch.device("cuda"))  # in memory: there is nothing to wait for
+    assert (gpu.num_workers, gpu.pin_memory) == (0, True)
+    gpu = make_loader(dataset, torch.device("cuda"), in_memory=False)
     assert (gpu.num_workers, gpu.pin_memory) == (min(8, cores()), True)
     own = make_loader(dataset, torch.device("cuda"), workers=1, prefetch=5, pin_memory=False)
     assert (own.num_workers, own.pin_memory, own.prefetch_factor) == (1, False, 5)

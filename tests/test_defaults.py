@@ -53,6 +53,7 @@ RUN = {  # a resumed run, or an evaluated one, takes them from the checkpoint
     "seed": 9,
     "amp": False,
     "compile": True,
+    "deterministic": True,
     "tolerance": 2,
     "save_best": False,
     "sync_bn": False,

@@ -129,7 +129,8 @@ def test_every_source_path_in_the_readme_exists():
     text = README.read_text(encoding="utf-8")
     files = set(re.findall(r"[\w./-]*\w\.py\b", text))
     folders = set(re.findall(r"(?<![\w./])(?:src|train_utils|tests|\.github)/(?:\w+/)*", text))
-    modules = {name.replace(".", "/") + ".py" for name in re.findall(r"-m (tests[\w.]+)", text)}
+    modules = set(re.findall(r"-m (tests[\w.]+)", text))
+    modules = {name.replace(".", "/") + "/__main__.py" for name in modules}
     assert len(files) > 15
     missing = [path for path in files | folders | modules if not (ROOT / path).exists()]
     assert not missing

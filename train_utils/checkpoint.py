@@ -24,7 +24,9 @@ and holds what an exact continuation needs:
 """
 
 import argparse
+import os
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -146,23 +148,44 @@ def save(path: str | Path, checkpoint: dict) -> None:
         with replacing(path) as temporary:
             torch.save({"format": FORMAT, **checkpoint}, temporary)
     except (OSError, RuntimeError) as error:  # torch's zip writer: RuntimeError for a full disk
-        raise UserError(
-            f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
-            "An earlier file of that name is untouched"
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: str | Path, error: Exception) -> UserError:
+    """The error of a checkpoint that could not be written."""
+    return UserError(
+        f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
+        "An earlier file of that name is untouched"
+    )
 
 
 def save_epoch(folder: str | Path, checkpoint: dict, is_best: bool, every_epoch: bool) -> None:
     """Writes last_model.pth, best_model.pth if it is the best, model_<epoch>.pth on request.
 
-    The last one is written last: if the run is killed in between, the epoch is run again.
+    The file is written once, and linked under its other names. last_model.pth comes last: if the
+    run is killed in between, the epoch is run again. UserError if a file cannot be written.
     """
     folder = Path(folder)
-    if every_epoch:
-        save(folder / f"model_{checkpoint['epoch']}.pth", checkpoint)
+    names = ["last_model.pth"]
     if is_best:
-        save(folder / "best_model.pth", checkpoint)
-    save(folder / "last_model.pth", checkpoint)
+        names.insert(0, "best_model.pth")
+    if every_epoch:
+        names.insert(0, f"model_{checkpoint['epoch']}.pth")
+    save(folder / names[0], checkpoint)
+    for name in names[1:]:
+        try:
+            with replacing(folder / name) as temporary:
+                link_or_copy(folder / names[0], temporary)
+        except OSError as error:
+            raise cannot_write(folder / name, error) from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name; copies it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 # --- reading --------------------------------------------------------------------------------------

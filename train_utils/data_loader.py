@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from train_utils.distributed_utils import rank, world_size
+from src.device import to_device
+from train_utils.distributed_utils import local_world_size, rank, world_size
 
 # Distinct pairs (seed, epoch) give distinct seeds for up to a million epochs; so do their ranks.
 SEED_STRIDE = 1_000_003
@@ -106,9 +107,10 @@ class CropLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = crop_seed(self.seed, self.batches.epoch, self.batches.rank)
         generator = torch.Generator().manual_seed(seed)
+        non_blocking = self.device.type == "cuda"
         for images, targets, sizes in self.source:
-            images = images.to(self.device, non_blocking=True)
-            targets = targets.to(self.device, non_blocking=True)
+            images = images.to(self.device, non_blocking=non_blocking)
+            targets = targets.to(self.device, non_blocking=non_blocking)
             yield self.crops(images, targets, sizes, generator)
 
 
@@ -129,7 +131,7 @@ class StackedImages:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in self.batches:
             chosen = torch.tensor(batch)
-            on_device = chosen.to(self.images.device)
+            on_device = to_device(chosen, self.images.device)
             yield self.images[on_device], self.targets[on_device], self.sizes[chosen]
 
 
@@ -145,17 +147,15 @@ def make_loader(
     """A DataLoader of `dataset`, with further `options` of DataLoader.
 
     Args:
-        workers: processes that load. None: one for each CPU core, up to 8, for a GPU and for images
-            that are read from files; none where a CPU trains on images in memory.
+        workers: processes that load. None: one for each CPU core, up to 8, divided by the processes
+            of this machine; none for images in memory.
         prefetch: batches that each worker keeps ready; None: PyTorch's default.
         pin_memory: load into page-locked memory, which a GPU copies from in the background. None:
             for CUDA.
         in_memory: whether the dataset has all images in memory.
     """
     if workers is None:
-        workers = 0
-        if device.type == "cuda" or not in_memory:
-            workers = min(8, cores() // world_size())
+        workers = 0 if in_memory else min(8, cores() // local_world_size())
     if pin_memory is None:
         pin_memory = device.type == "cuda"
     options.setdefault("collate_fn", dataset.collate_fn)

@@ -68,12 +68,33 @@ def cross_entropy(
     entropy, but 0 in place of NaN if no pixel is valid. log_probs [N, K, H, W], target [N, H, W],
     weight [K] or None.
     """
-    total = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction="sum")
+    total = negative_log_likelihood(log_probs, target, weight, ignore_index)
     valid = target != ignore_index
     if weight is None:
         return total / valid.sum().clamp_min(1)
     weights = weight[target.masked_fill(~valid, 0)] * valid
     return total / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def negative_log_likelihood(
+    log_probs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+) -> Tensor:
+    """Sum of −weight·log p(target) over the valid pixels."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction="sum")
+    # On CUDA nll_loss adds in a random order.
+    one_hot = one_hot_targets(log_probs, target, ignore_index)
+    if weight is not None:
+        one_hot = one_hot * weight[None, :, None, None]
+    return -(one_hot * log_probs).sum()
+
+
+def one_hot_targets(probs: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Targets [N, H, W] as [N, K, H, W] of the shape and dtype of `probs`; 0 where ignored."""
+    valid = (target != ignore_index).unsqueeze(1)
+    index = target.unsqueeze(1).masked_fill(~valid, 0)
+    # An ignored pixel writes valid = 0 into class 0, that is nothing.
+    return torch.zeros_like(probs).scatter_(1, index, valid.to(probs.dtype))
 
 
 def dice_loss(
@@ -109,7 +130,5 @@ def dice_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Σ p·t, Σ p and Σ t over the valid pixels, each [N, K], without a loop over classes."""
     valid = (target != ignore_index).unsqueeze(1)
-    index = target.unsqueeze(1).masked_fill(~valid, 0)
-    # One-hot targets. An ignored pixel writes valid = 0 into class 0, that is nothing.
-    truth = torch.zeros_like(probs).scatter_(1, index, valid.to(probs.dtype))
+    truth = one_hot_targets(probs, target, ignore_index)
     return (probs * truth).sum((2, 3)), (probs * valid).sum((2, 3)), truth.sum((2, 3))

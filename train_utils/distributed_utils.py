@@ -102,6 +102,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
+def local_world_size() -> int:
+    """The number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_distributed() else 1
+
+
 def is_main_process() -> bool:
     """Whether this is rank 0, which alone prints and writes files."""
     return rank() == 0
@@ -164,6 +169,7 @@ def wrap_in_ddp(model: nn.Module, device: torch.device, sync_bn: bool = False) -
         model,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
+        broadcast_buffers=False,  # once an epoch is enough, see broadcast_buffers()
     )
 
 

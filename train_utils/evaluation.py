@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from src.device import memory_format
 from src.inference import Flips
 from train_utils.distributed_utils import is_main_process, log
 from train_utils.metrics import SegmentationCounts, summarize
@@ -67,7 +68,7 @@ class Evaluator:
         """The model on the device, averaged over four flips if wanted."""
         if flips:
             model = Flips(model)
-        return model.to(self.device, memory_format=torch.channels_last)
+        return model.to(self.device, memory_format=memory_format(self.device))
 
     def draw(self, model: nn.Module, dataset: Dataset, path: str | Path) -> None:
         """Draws predictions on the first images of the dataset, on rank 0."""

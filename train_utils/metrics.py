@@ -15,14 +15,55 @@ from torch import Tensor
 from src.errors import UserError
 from train_utils.rank_metrics import BINS, best_threshold, f1_at, rank_scores
 
+NOT_FINITE = (
+    "the model's probabilities are not finite: its weights hold NaN or infinite values; "
+    "use earlier weights, or train again with a lower --lr"
+)
+
 
 def check_finite(probs: Tensor) -> None:
     """UserError if a probability is not finite: compared with a threshold, NaN is background."""
     if not probs.isfinite().all():
-        raise UserError(
-            "the model's probabilities are not finite: its weights hold NaN or infinite values; "
-            "use earlier weights, or train again with a lower --lr"
-        )
+        raise UserError(NOT_FINITE)
+
+
+def count_values(values: Tensor, bins: int) -> Tensor:
+    """int64 [bins]: how often each of 0 … bins−1 occurs in an int64 tensor.
+
+    On CUDA not by bincount, which waits for the device to find the largest value.
+    """
+    if values.device.type == "cpu":
+        return torch.bincount(values.flatten(), minlength=bins)
+    counts = torch.zeros(bins, dtype=torch.int64, device=values.device)
+    return counts.scatter_add_(0, values.flatten(), torch.ones_like(values).flatten())
+
+
+def pair_counts(
+    target: Tensor, pred: Tensor, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """(int64 [K · K]: pixels of each pair of true and predicted class, bool: any wrong id).
+
+    Both are on the device of the arguments; nothing waits for it.
+    """
+    valid = target != ignore_index
+    known = (target < num_classes) & (pred < num_classes) & (target >= 0) & (pred >= 0)
+    pairs = target.long() * num_classes + pred.long()
+    rest = num_classes**2  # ignored pixels, and wrong ids
+    counts = count_values(torch.where(valid & known, pairs, rest), rest + 1)[:rest]
+    return counts, (valid & ~known).any()
+
+
+def check_ids(target: Tensor, pred: Tensor, num_classes: int, ignore_index: int) -> None:
+    """ValueError that names the ids outside 0 … num_classes−1, which would vanish from scores."""
+    valid = target != ignore_index
+    for what, ids in (("target", target[valid]), ("prediction", pred[valid])):
+        wrong = ids[(ids < 0) | (ids >= num_classes)].unique().tolist()
+        if wrong:
+            raise ValueError(
+                f"{what} holds class ids {wrong[:10]}, but there are {num_classes} classes "
+                f"(0 to {num_classes - 1}) and {ignore_index} for ignored pixels; "
+                "check the labels or --num-classes"
+            )
 
 
 def confusion_counts(
@@ -31,20 +72,12 @@ def confusion_counts(
     """int64 [num_classes, num_classes]: pixels of true class (row) by predicted class (column).
 
     target, pred: integer tensors of equal shape. Pixels whose target is `ignore_index` are ignored.
-    ValueError for any other id outside 0 … num_classes−1, which would vanish from the scores.
+    ValueError for any other id outside 0 … num_classes−1.
     """
-    valid = target != ignore_index
-    target, pred = target[valid].long(), pred[valid].long()
-    for what, ids in (("target", target), ("prediction", pred)):
-        if ids.numel() and (ids.min() < 0 or ids.max() >= num_classes):
-            wrong = ids[(ids < 0) | (ids >= num_classes)].unique().tolist()
-            raise ValueError(
-                f"{what} holds class ids {wrong[:10]}, but there are {num_classes} classes "
-                f"(0 to {num_classes - 1}) and {ignore_index} for ignored pixels; "
-                "check the labels or --num-classes"
-            )
-    pairs = torch.bincount(target * num_classes + pred, minlength=num_classes**2)
-    return pairs.view(num_classes, num_classes)
+    counts, wrong = pair_counts(target, pred, num_classes, ignore_index)
+    if wrong:
+        check_ids(target, pred, num_classes, ignore_index)
+    return counts.view(num_classes, num_classes)
 
 
 class ConfusionMatrix:
@@ -125,23 +158,41 @@ class SegmentationCounts(ConfusionMatrix):
 
         UserError if a probability is not finite.
         """
-        check_finite(probs)
-        matrix = confusion_counts(target, pred, self.num_classes, self.ignore_index).cpu()
-        self.confusion = torch.cat([self.confusion, matrix[None]])
-        foreground = range(1, self.num_classes)
+        if probs.device.type == "mps":  # it counts in many bins very slowly
+            target, pred, probs = target.cpu(), pred.cpu(), probs.cpu()
+        classes, foreground = self.num_classes, range(1, self.num_classes)
+        pairs, wrong = pair_counts(target, pred, classes, self.ignore_index)
+        numbers = [pairs, wrong[None], probs.isfinite().all()[None]]
         if self.tolerance:
-            near = [
+            numbers += [
                 near_counts(target, pred, index, self.tolerance, self.ignore_index)
                 for index in foreground
             ]
-            self.near += torch.stack(near).cpu()
-        valid = target != self.ignore_index
-        target = target[valid]
+        numbers = torch.cat([each.long() for each in numbers]).cpu()  # the only wait for the device
+        pairs, (wrong, finite), near = numbers.split([classes**2, 2, len(numbers) - classes**2 - 2])
+        if not finite:
+            raise UserError(NOT_FINITE)
+        if wrong:
+            check_ids(target, pred, classes, self.ignore_index)
+        self.confusion = torch.cat([self.confusion, pairs.view(1, classes, classes)])
+        if self.tolerance:
+            self.near += near.view(-1, 4)
+        ignored = target == self.ignore_index
+        self._histograms = self._histograms.to(probs.device)
         for index in foreground:
-            bins = (probs[index][valid] * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
-            codes = bins + BINS * (target == index)
-            histogram = torch.bincount(codes, minlength=2 * BINS).view(2, BINS)
-            self.histograms[index - 1] += histogram.cpu()
+            bins = (probs[index] * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
+            codes = torch.where(target == index, bins + BINS, bins).masked_fill_(ignored, 2 * BINS)
+            counts = count_values(codes, 2 * BINS + 1)[:-1]
+            self._histograms[index - 1] += counts.view(2, BINS)
+
+    @property
+    def histograms(self) -> Tensor:
+        """int64 [K−1, 2, BINS] on the CPU."""
+        return self._histograms.cpu()
+
+    @histograms.setter
+    def histograms(self, counts: Tensor) -> None:
+        self._histograms = counts
 
     def __add__(self, other: "SegmentationCounts") -> "SegmentationCounts":
         """The counts of these images and then the other's, of the same classes."""

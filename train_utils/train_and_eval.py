@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.blocks import centre_crop
+from src.device import memory_format
 from src.inference import decide, predict_probs
 from train_utils.dice_coefficient_loss import criterion
 from train_utils.distributed_utils import (
@@ -83,13 +84,14 @@ def train_one_epoch(
     steps = len(data_loader)
     if steps == 0:
         raise ValueError("the loader has no batches: fewer images than a batch takes, drop_last?")
+    layout, on_cuda = memory_format(device), device.type == "cuda"
     losses, sizes, logged = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
         for step, (image, target) in enumerate(data_loader):
             group_start = step - step % accumulate
             group_end = min(group_start + accumulate, steps)
-            image = image.to(device, non_blocking=True, memory_format=torch.channels_last)
-            target = target.to(device, non_blocking=True)
+            image = image.to(device, non_blocking=on_cuda, memory_format=layout)
+            target = target.to(device, non_blocking=on_cuda)
             with gradient_sync(model, step + 1 == group_end):
                 with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                     output = model(image)
@@ -197,12 +199,17 @@ def evaluate(
     """
     model.eval()
     device = torch.device(device)
+    on_cuda = device.type == "cuda"
     counts = SegmentationCounts(num_classes, ignore_index, tolerance)
     for images, targets in data_loader:
         for image, target in zip(images, targets, strict=True):
             image, target = remove_padding(image, target, ignore_index)
-            probs = predict_probs(model, image[None].to(device), amp_dtype)
-            counts.update(target.to(device), decide(probs)[0], probs[0])
+            image, target = (
+                image.to(device, non_blocking=on_cuda),
+                target.to(device, non_blocking=on_cuda),
+            )
+            probs = predict_probs(model, image[None], amp_dtype)
+            counts.update(target, decide(probs)[0], probs[0])
             if callback:
                 callback(probs[0])
     counts = all_reduce_counts(counts, data_loader)

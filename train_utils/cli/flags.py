@@ -111,6 +111,14 @@ def training_flags() -> list[Flag]:
             "fp32, as the tutorials",
             **SWITCH,
         ),
+        flag(
+            "--deterministic",
+            RUN,
+            False,
+            "on CUDA: the same bits in every run, and after resuming; slower. On the CPU it is "
+            "always so",
+            **SWITCH,
+        ),
         flag("--compile", RUN, False, "compile the model with torch.compile", **SWITCH),
         flag("--device", LOCAL, "auto", "auto, cpu, mps, cuda or cuda:N"),
     ]

@@ -32,8 +32,8 @@ def run_script(main: Callable[[], object], prog: str) -> None:
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
         print(
-            f"{prog}: error: the GPU is out of memory ({reason}); lower --batch-size, --crop-size "
-            "or --base-c; --accumulate makes up for a smaller batch",
+            f"{prog}: error: the GPU is out of memory ({reason}); lower --batch-size, --crop-size, "
+            "--base-c or --cache-limit; --accumulate makes up for a smaller batch",
             file=sys.stderr,
         )
         sys.exit(2)

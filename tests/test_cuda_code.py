@@ -1,0 +1,74 @@
+"""The code that runs on a GPU, checked on a machine without one.
+
+No tensor is on a wrong device, and no value is read back, which would wait for the device.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from src import MODELS, build_model
+from src.blocks import centre_crop
+from src.inference import decide, predict_probs
+from train_utils import criterion
+from train_utils.metrics import count_values, near_counts, pair_counts
+from transforms import RandomAffineCrops
+
+CUDA = torch.device("cuda")
+
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")
+
+
+@pytest.fixture(autouse=True)
+def pinned_memory_without_a_gpu(monkeypatch):
+    """PyTorch pins memory through the driver of a GPU; tensors stay as they are without one."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+
+
+def test_the_mode_sees_what_a_gpu_would_wait_for():
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        torch.zeros(3, device=CUDA).sum().item()
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="device"):
+        torch.zeros(3, device=CUDA) + torch.zeros(3)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_crops_forward_and_loss_stay_on_the_device(name):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with CUDA:
+            model = build_model(name, in_channels=3, num_classes=2).train()
+        crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=MODELS[name].margin)
+        images = torch.empty(2, 3, 584, 565, dtype=torch.uint8, device=CUDA)
+        targets = torch.empty(2, 584, 565, dtype=torch.uint8, device=CUDA)
+        sizes = torch.tensor([[584, 565]] * 2)
+        image, target = crops(images, targets, sizes, torch.Generator())
+        assert image.device.type == target.device.type == "cuda"
+        assert image.dtype is torch.float32 and target.dtype is torch.int64
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            output = model(image)
+        target = centre_crop(target, output["out"].shape[-2:])
+        weight = torch.empty(2, device=CUDA)
+        for batch_dice in (True, False):
+            loss = criterion(output, target, weight, 2, ignore_index=255, batch_dice=batch_dice)
+            assert loss.dtype is torch.float32 and loss.device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_prediction_stays_on_the_device(name):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with CUDA:
+            model = build_model(name, in_channels=3, num_classes=2).eval()
+        probs = predict_probs(model, torch.empty(1, 3, 584, 565, device=CUDA), torch.bfloat16)
+        assert probs.shape == (1, 2, 584, 565) and probs.dtype is torch.float32
+        assert decide(probs).device.type == "cuda"
+
+
+@pytest.mark.parametrize("num_classes", [2, 11])
+def test_counts_stay_on_the_device(num_classes):
+    with FakeTensorMode():
+        target, pred = torch.empty(2, 64, 72, dtype=torch.uint8, device=CUDA).unbind()
+        counts, wrong = pair_counts(target, pred, num_classes, 255)
+        near = near_counts(target, pred, 1, 2)
+        bins = count_values(torch.empty(64, 72, dtype=torch.int64, device=CUDA), 131_073)
+    assert counts.shape == (num_classes**2,) and bins.shape == (131_073,)
+    assert {each.device.type for each in (counts, wrong, near, bins)} == {"cuda"}
