@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -63,6 +64,7 @@ def pick_amp_dtype(device: torch.device, enabled: bool = True) -> torch.dtype | 
     return None
 
 
+@lru_cache
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively: x86 with AVX512-BF16 or AMX."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
@@ -100,11 +102,15 @@ def reuse_freed_memory(device: torch.device) -> None:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """channels_last on CPU and CUDA, where convolutions are faster with it.
+    """channels_last where convolutions are faster with it: CUDA, and CPUs with bf16 instructions.
 
-    Not on MPS: BatchNorm's backward is wrong there in some versions (pytorch#175189, #181411).
+    On a CPU without them (AMD EPYC) a training step of UNet(base_c=32) on 2 × 480² took 7.0 s with
+    it and 4.9 s without. On MPS BatchNorm's backward is wrong with it in some versions
+    (pytorch#175189, #181411).
     """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+    if device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16()):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

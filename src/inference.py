@@ -118,7 +118,7 @@ def overlap_tile(
         rows = reflected_indices(top - margin, tile[0], height, image.device)
         columns = reflected_indices(left - margin, tile[1], width, image.device)
         part = image[..., rows[:, None], columns]
-        part = network(part.contiguous(memory_format=torch.channels_last))
+        part = network(part.contiguous(memory_format=memory_format(part.device)))
         part = part[..., : height - top, : width - left]
         if logits is None:
             logits = part.new_empty(*part.shape[:2], height, width)
