@@ -145,7 +145,7 @@ class SegmentationCounts(ConfusionMatrix):
         """Forgets all images."""
         classes, foreground = self.num_classes, self.num_classes - 1
         self.confusion = torch.zeros(0, classes, classes, dtype=torch.int64)
-        self.histograms = torch.zeros(foreground, 2, BINS, dtype=torch.int64)
+        self._histograms = None  # created on the device of the first image
         self.near = torch.zeros(foreground, 4, dtype=torch.int64)
 
     @property
@@ -178,6 +178,9 @@ class SegmentationCounts(ConfusionMatrix):
         if self.tolerance:
             self.near += near.view(-1, 4)
         ignored = target == self.ignore_index
+        if self._histograms is None:
+            shape = (len(foreground), 2, BINS)
+            self._histograms = torch.zeros(shape, dtype=torch.int64, device=probs.device)
         self._histograms = self._histograms.to(probs.device)
         for index in foreground:
             bins = (probs[index] * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
@@ -188,6 +191,8 @@ class SegmentationCounts(ConfusionMatrix):
     @property
     def histograms(self) -> Tensor:
         """int64 [K−1, 2, BINS] on the CPU."""
+        if self._histograms is None:
+            return torch.zeros(self.num_classes - 1, 2, BINS, dtype=torch.int64)
         return self._histograms.cpu()
 
     @histograms.setter
