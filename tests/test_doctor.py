@@ -251,7 +251,7 @@ def test_the_command_saves_its_report_and_exits_with_1_for_errors(faulty, tmp_pa
 def test_the_contact_sheet_has_the_colours_of_the_table(tmp_path):
     table = find_table(write_three_classes(tmp_path, count=2), "", None)
     report = doctor.check(folder(tmp_path), table)
-    save_contact_sheet(tmp_path / "sheet.png", report.shown, table)
+    save_contact_sheet(tmp_path / "sheet.png", report.sheet, table)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     shown = set(map(tuple, np.unique(sheet.reshape(-1, 3), axis=0)))
     assert set(map(tuple, COLOURS)) <= shown

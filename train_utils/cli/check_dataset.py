@@ -70,8 +70,8 @@ def run(args: argparse.Namespace, datasets: dict) -> None:
     print(report.text())
     with replacing(folder / "check.txt") as temporary:
         temporary.write_text(report.text() + "\n", encoding="utf-8")
-    if report.shown:
-        save_contact_sheet(folder / "check.png", report.shown, table)
+    if report.sheet:
+        save_contact_sheet(folder / "check.png", report.sheet, table)
     print(f"written to {folder}/")
     if report.errors:
         sys.exit(1)

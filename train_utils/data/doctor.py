@@ -16,12 +16,12 @@ from train_utils.data.samples import DatasetFiles
 
 @dataclass
 class Report:
-    """lines: the report. errors, warnings: sentences. shown: Findings for the contact sheet."""
+    """lines: the report. errors, warnings: messages. sheet: Findings for the contact sheet."""
 
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    shown: list[Finding] = field(default_factory=list)
+    sheet: list[Finding] = field(default_factory=list)
 
     def text(self) -> str:
         """The whole report: lines, errors, warnings."""
@@ -36,25 +36,25 @@ def check(
     table: ClassTable,
     channels: int = 3,
     max_pixels: int | None = None,
-    shown: int = 6,
+    sheet_size: int = 6,
 ) -> Report:
-    """Reads each file once, labels with the class table, and reports on the dataset.
+    """Reads every file once, decoding labels with `table`, and returns a report.
 
     channels: of the images, see read_image(). max_pixels: largest image that is decoded; None:
-    Pillow's limit. shown: number of samples of each split for the contact sheet.
+    Pillow's limit. sheet_size: at most this many samples of each split are on the contact sheet.
     """
     report = Report(errors=list(files.problems))
     summary = DatasetSummary(table.names)
     for split, samples in files.splits.items():
-        evenly = np.linspace(0, max(len(samples) - 1, 0), shown)
-        wanted = {round(position) for position in evenly}
+        positions = np.linspace(0, max(len(samples) - 1, 0), sheet_size)
+        on_sheet = {round(position) for position in positions}
         for i, sample in enumerate(samples):
             finding = check_sample(split, sample, table, channels, max_pixels)
             report.errors += finding.errors
             report.warnings += finding.warnings
             summary.add(finding)
-            if i in wanted and finding.image is not None and finding.target is not None:
-                report.shown.append(finding)
+            if i in on_sheet and finding.image is not None and finding.target is not None:
+                report.sheet.append(finding)
     report.lines += ["class table:", *(f"  {line}" for line in table.describe())]
     for split, samples in files.splits.items():
         report.lines += summary.describe(split, len(samples))

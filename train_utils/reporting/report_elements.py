@@ -11,7 +11,7 @@ import numpy as np
 from train_utils.reporting.pictures import Colour, resized_for_display
 
 MAX_SIDE = 900  # px, of the pictures in the page
-MISSING = "–"  # for what has no value
+MISSING = "–"  # shown in place of a missing value
 
 
 def number(value: float | None) -> str:
@@ -22,14 +22,17 @@ def number(value: float | None) -> str:
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
-    """mean ± sd with four decimals, or a dash for NaN."""
+    """mean ± sd with four decimals, or a dash for each that is NaN."""
     if math.isnan(mean):
         return MISSING
-    return f"{mean:.4f} ± {sd:.4f}"
+    return f"{number(mean)} ± {number(sd)}"
 
 
 def table(header: Sequence, rows: Iterable[Sequence], kind: str = "") -> str:
-    """A table that scrolls sideways. The first cell of a row is its name; kind is a CSS class."""
+    """An HTML table in a container that scrolls horizontally.
+
+    The first cell of each row is a row header. header: may be empty. kind: CSS class.
+    """
     head = ""
     if header:
         head = f"<thead>{_table_row(header, 'th')}</thead>"
@@ -59,7 +62,7 @@ def card(title: str, value: str, note: str = "", wide: bool = False) -> str:
 
 
 def legend(colours: dict[str, Colour]) -> str:
-    """A line with a patch and the name of each colour, 0..255."""
+    """An HTML legend: a patch of each colour (r, g, b) in 0..255, and its name."""
     patches = []
     for name, colour in colours.items():
         patch = (
@@ -70,7 +73,7 @@ def legend(colours: dict[str, Colour]) -> str:
 
 
 def figure(picture: np.ndarray, caption: str, photograph: bool) -> str:
-    """A picture [H, W, 3] uint8 inside the page: a photograph as JPEG, others as exact PNG."""
+    """An HTML figure with the picture [H, W, 3] uint8 embedded: JPEG for a photograph, else PNG."""
     resized = resized_for_display(picture, MAX_SIDE, photograph)
     file = io.BytesIO()
     if photograph:
