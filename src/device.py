@@ -3,7 +3,6 @@
 import ctypes
 import os
 import sys
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -64,7 +63,6 @@ def pick_amp_dtype(device: torch.device, enabled: bool = True) -> torch.dtype | 
     return None
 
 
-@lru_cache
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively: x86 with AVX512-BF16 or AMX."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
