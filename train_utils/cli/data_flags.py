@@ -27,7 +27,7 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--demo",
             LOCAL,
             False,
-            "create a small synthetic dataset in demo_data/ and train on it for about a minute",
+            "create a small synthetic dataset in demo_data/ and train on it for some minutes",
             **ON,
         ),
         flag(
