@@ -1,35 +1,135 @@
-"""From an image to probabilities: the one forward pass of evaluate() and predict.py, and tiling."""
+"""From an image to probabilities: the one forward pass of evaluate() and predict.py."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .device import memory_format
+from .device import memory_format, to_device
+from .tiles import TileGrid, Tiling
 
 MIN_SIDE = 32  # every architecture of MODELS takes images of 32×32 pixels in eval mode
+BATCH_PIXELS = 1024**2  # tiles, and small images, go through the network in batches of this size
+
+Window = tuple[tuple[int, int], ...]  # (start, stop) in each dimension
 
 
 @torch.no_grad()
 def predict_probs(model: nn.Module, image: Tensor, amp_dtype: torch.dtype | None = None) -> Tensor:
-    """Probabilities of a batch of whole images.
+    """Probabilities of a batch of whole images, or volumes.
 
     Args:
-        model: network in eval mode that maps [N, C, H, W] to {"out": [N, K, H, W] logits}.
-        image: normalized float images [N, C, H, W] on the model's device, any H, W ≥ 1.
+        model: network in eval mode that maps [N, C, *sides] to {"out": [N, K, *sides] logits}.
+        image: normalized float images [N, C, *sides] on the model's device, any sides ≥ 1.
         amp_dtype: torch.bfloat16 or torch.float16 for autocast; None: the model's own precision.
 
-    Returns [N, K, H, W] float32 probabilities that sum to 1 over K.
+    Returns [N, K, *sides] float32 probabilities that sum to 1 over K.
     """
-    height, width = image.shape[-2:]
-    below, right = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
-    padded = F.pad(image, [0, right, 0, below], mode="replicate")
-    padded = padded.contiguous(memory_format=memory_format(image.device))
+    sides = image.shape[2:]
+    padding = []
+    for side in reversed(sides):  # F.pad begins with the last dimension
+        padding += [0, max(MIN_SIDE - side, 0)]
+    padded = F.pad(image, padding, mode="replicate")
+    if image.ndim == 4:
+        padded = padded.contiguous(memory_format=memory_format(image.device))
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
-    return logits[..., :height, :width].float().softmax(dim=1)
+    inside = [slice(0, side) for side in sides]
+    return logits[(..., *inside)].float().softmax(dim=1)
+
+
+def predict_strips(
+    model: nn.Module,
+    image: Tensor,
+    device: torch.device,
+    amp_dtype: torch.dtype | None = None,
+    tiling: Tiling | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    after_tiles: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Probabilities of one image, strip by strip from its first row on.
+
+    An image that is not cut into tiles is one strip. Otherwise a strip is what is finished after a
+    row of tiles; the probabilities of the whole image are never in memory.
+
+    Tiles against the whole image, in float32: networks of convolutions and transposed convolutions
+    give the same result further from a cut than they can see, 96 px for four poolings. Bilinear
+    upsampling with align_corners=True depends on the size of its input, and MobileNetV3 averages
+    over all of it: their results change a little with the tiles.
+
+    Args:
+        model: network in eval mode, see predict_probs().
+        image: [C, *sides], on any device.
+        device: where the model is.
+        amp_dtype: see predict_probs().
+        tiling: None: Tiling(), which decides by the memory of the whole image.
+        prepare: maps a batch of the image's tiles [N, C, *sides] on the device to the float images
+            that the model takes; None: they are such images.
+        after_tiles: called with the numbers of finished and of all tiles after each batch.
+
+    Yields (rows, probabilities float32 [K, len(rows), *other sides] on the device).
+    """
+    grid = (tiling or Tiling()).grid(model, image.shape)
+    if len(grid) == 1:
+        images = to_device(image[None], device)
+        yield (
+            slice(0, image.shape[1]),
+            predict_probs(model, prepared(images, prepare), amp_dtype)[0],
+        )
+        return
+    strip, done, rows = None, 0, grid.windows[0]
+    for index, (start, stop) in enumerate(rows):
+        sums = None
+        for batch in tile_batches(grid, index):
+            tiles = torch.stack([image[(slice(None), *slices(window))] for window, _ in batch])
+            tiles = prepared(to_device(tiles, device), prepare)
+            probs = predict_probs(model, tiles, amp_dtype)
+            if sums is None:
+                sums = probs.new_zeros(probs.shape[1], stop - start, *grid.sides[1:])
+            for (window, weights), part in zip(batch, probs, strict=True):
+                for dim, weight in enumerate(weights):
+                    part *= weight.to(device).view(-1, *[1] * (len(weights) - 1 - dim))
+                sums[(slice(None), slice(None), *slices(window[1:]))] += part
+            done += len(batch)
+            if after_tiles:
+                after_tiles(done, len(grid))
+        if strip is not None:
+            sums[:, : strip.shape[1]] += strip
+        finished = stop
+        if index + 1 < len(rows):
+            finished = rows[index + 1][0]
+        yield slice(start, finished), sums[:, : finished - start]
+        strip = sums[:, finished - start :]
+
+
+def prepared(images: Tensor, prepare: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """prepare(images), or the images where there is nothing to prepare."""
+    if prepare is None:
+        return images
+    return prepare(images)
+
+
+def tile_batches(grid: TileGrid, row: int) -> Iterator[list[tuple[Window, list[Tensor]]]]:
+    """The tiles of one row of the grid in batches of equal size: (window, weights) of each."""
+    options = [range(row, row + 1)] + [range(len(windows)) for windows in grid.windows[1:]]
+    tiles = []
+    for indices in product(*options):
+        window = tuple(windows[index] for windows, index in zip(grid.windows, indices, strict=True))
+        weights = [each[index] for each, index in zip(grid.weights, indices, strict=True)]
+        tiles.append((window, weights))
+    for sides, group in groupby(tiles, lambda tile: [stop - start for start, stop in tile[0]]):
+        group = list(group)
+        size = max(BATCH_PIXELS // math.prod(sides), 1)
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
+
+
+def slices(window: Window) -> tuple[slice, ...]:
+    """The window as an index."""
+    return tuple(slice(start, stop) for start, stop in window)
 
 
 def decide(probs: Tensor, threshold: float = 0.5) -> Tensor:
@@ -57,6 +157,10 @@ class Ensemble(nn.Module):
     def in_channels(self) -> int:
         return self.models[0].in_channels
 
+    @property
+    def margin(self) -> int:
+        return max(model.margin for model in self.models)
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         probs = sum(probs_of(model, image) for model in self.models) / len(self.models)
         return {"out": probs.log()}
@@ -77,6 +181,10 @@ class Flips(nn.Module):
     def in_channels(self) -> int:
         return self.model.in_channels
 
+    @property
+    def margin(self) -> int:
+        return self.model.margin
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         flips = ((), (-1,), (-2,), (-2, -1))
         total = sum(probs_of(self.model, image.flip(axes)).flip(axes) for axes in flips)
@@ -86,60 +194,3 @@ class Flips(nn.Module):
 def probs_of(model: nn.Module, image: Tensor) -> Tensor:
     """Probabilities [N, K, H, W] in float32, whatever the precision of the model."""
     return model(image)["out"].float().softmax(dim=1)
-
-
-def overlap_tile(
-    network: Callable[[Tensor], Tensor],
-    image: Tensor,
-    tile: Sequence[int],
-    margin: int,
-    stride: int,
-) -> Tensor:
-    """Logits of a whole image from a network of valid convolutions, computed tile by tile.
-
-    The overlap-tile strategy of Ronneberger et al. 2015, figure 2. The network gets one tile at a
-    time, so its memory does not grow with the image. The image is mirrored beyond its borders.
-
-    Args:
-        network: maps [N, C, h, w] to [N, K, h − 2·margin, w − 2·margin].
-        image: [N, C, H, W], any H, W ≥ 1.
-        tile: (h, w), the input size of the network in pixels.
-        margin: pixels that the network removes at each border.
-        stride: outputs of tiles start at multiples of this many pixels. With the stride of the
-            network's lowest level the result does not depend on the size of the tiles.
-
-    Returns [N, K, H, W] logits.
-    """
-    height, width = image.shape[-2:]
-    tops = tile_starts(height, tile[0] - 2 * margin, stride)
-    lefts = tile_starts(width, tile[1] - 2 * margin, stride)
-    logits = None
-    for top, left in product(tops, lefts):
-        rows = reflected_indices(top - margin, tile[0], height, image.device)
-        columns = reflected_indices(left - margin, tile[1], width, image.device)
-        part = image[..., rows[:, None], columns]
-        part = network(part.contiguous(memory_format=memory_format(part.device)))
-        part = part[..., : height - top, : width - left]
-        if logits is None:
-            logits = part.new_empty(*part.shape[:2], height, width)
-        logits[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
-    return logits
-
-
-def tile_starts(side: int, output: int, stride: int) -> range:
-    """Where outputs of `output` pixels start to cover `side` pixels, at multiples of `stride`."""
-    step = output // stride * stride
-    return range(0, max(side - output + step, 1), step)
-
-
-def reflected_indices(
-    start: int, length: int, side: int, device: torch.device | None = None
-) -> Tensor:
-    """Indices [length] of the pixels shown at the positions start, start + 1, … of a side.
-
-    Positions outside 0 … side − 1 are reflected at the border pixels as often as necessary: for
-    4 pixels … 2 1 | 0 1 2 3 | 2 1 0 1 …
-    """
-    period = max(2 * (side - 1), 1)
-    position = torch.arange(start, start + length, device=device).remainder(period)
-    return torch.minimum(position, period - position)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import DoubleConv, Down, OutConv, centre_crop, check_image_size
-from .inference import overlap_tile
+from .tiles import overlap_tile
 
 STRIDE = 16  # pixels of the image per pixel of the lowest level: four poolings
 TILE_OUTPUT = 388  # largest side of a tile's output in pixels, as in figure 1 of the paper

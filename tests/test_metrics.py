@@ -232,6 +232,22 @@ def test_pooled_scores_do_not_depend_on_how_the_pixels_are_cut_into_images():
     assert torch.equal(whole.mat, parts.mat)
 
 
+@pytest.mark.parametrize("cuts", [(3,), (1, 2, 9)])
+def test_an_image_in_strips_counts_as_the_whole_one(cuts):
+    """Also within a tolerance, where a match may be on the other side of a cut."""
+    target, vessel = random_image(4, (12, 9))
+    probs, pred = probs_of(vessel), (vessel > 0.5).long()
+    whole, strips = (SegmentationCounts(2, tolerance=2) for _ in range(2))
+    whole.update(target, pred, probs)
+    for start, stop in zip((0, *cuts), (*cuts, 12), strict=True):
+        rows = slice(start, stop)
+        strips.add_strip(target[rows], pred[rows], probs[:, rows])
+    strips.end_image()
+    assert summarize(strips) == summarize(whole)
+    assert torch.equal(strips.confusion, whole.confusion)
+    assert torch.equal(strips.near, whole.near) and whole.near.sum() > 0
+
+
 def test_probabilities_that_are_not_finite_are_refused():
     target = torch.zeros(2, 2, dtype=torch.int64)
     with pytest.raises(UserError, match="not finite.*lower --lr"):

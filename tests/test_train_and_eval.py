@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from my_dataset import SegmentationDataset
 from src import UNet
+from src.tiles import Tiling
 from train_utils import (
     ConfusionMatrix,
     NonFiniteLossError,
@@ -343,6 +344,19 @@ def test_the_callback_gets_the_probabilities_of_each_image_in_order(batch_size):
     for (image, _), probs in zip(items, found, strict=True):
         assert probs.shape == (2, *image.shape[1:])
         torch.testing.assert_close(probs[1], torch.sigmoid(2 * image[0]))
+
+
+def test_tiles_change_no_count_of_a_pointwise_model():
+    items = make_items(2, (70, 100))
+    whole, tiled = (
+        evaluate(Pointwise(), make_loader(items, 1), CPU, 2, tolerance=1, tiling=tiling)[0]
+        for tiling in (None, Tiling(64, 0))
+    )
+    assert torch.equal(whole.confusion, tiled.confusion)
+    assert torch.equal(whole.near, tiled.near)
+    found = []
+    evaluate(Pointwise(), make_loader(items, 1), CPU, 2, callback=found.append, tiling=Tiling(64))
+    assert [probs.shape for probs in found] == [(2, 70, 100)] * 2
 
 
 def test_another_id_can_be_ignored_and_matches_have_a_tolerance():

@@ -11,7 +11,8 @@ from torch import nn
 
 from src import UNetOriginal
 from src.blocks import centre_crop
-from src.inference import overlap_tile, predict_probs, reflected_indices
+from src.inference import predict_probs
+from src.tiles import overlap_tile, reflected_indices
 from src.unet_original import tile_side, valid_input_side
 
 # Side of the feature maps after each convolution, pooling and up-convolution for an input of

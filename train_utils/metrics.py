@@ -143,10 +143,10 @@ class SegmentationCounts(ConfusionMatrix):
 
     def reset(self) -> None:
         """Forgets all images."""
-        classes, foreground = self.num_classes, self.num_classes - 1
+        classes = self.num_classes
         self.confusion = torch.zeros(0, classes, classes, dtype=torch.int64)
-        self._histograms = None  # created on the device of the first image
-        self.near = torch.zeros(foreground, 4, dtype=torch.int64)
+        self._histograms = self._near = None  # created on the device of the first image
+        self._start_image()
 
     @property
     def mat(self) -> Tensor:
@@ -158,41 +158,87 @@ class SegmentationCounts(ConfusionMatrix):
 
         UserError if a probability is not finite.
         """
+        self.add_strip(target, pred, probs)
+        self.end_image()
+
+    def add_strip(self, target: Tensor, pred: Tensor, probs: Tensor) -> None:
+        """Adds some rows of an image, from top to bottom, with the arguments of update().
+
+        end_image() must follow the last ones.
+        """
         if probs.device.type == "mps":  # it counts in many bins very slowly
             target, pred, probs = target.cpu(), pred.cpu(), probs.cpu()
-        classes, foreground = self.num_classes, range(1, self.num_classes)
-        pairs, wrong = pair_counts(target, pred, classes, self.ignore_index)
-        numbers = [pairs, wrong[None], probs.isfinite().all()[None]]
+        self._image += self._checked_pairs(target, pred, probs)
+        self._add_histograms(target, probs)
         if self.tolerance:
-            numbers += [
-                near_counts(target, pred, index, self.tolerance, self.ignore_index)
-                for index in foreground
-            ]
-        numbers = torch.cat([each.long() for each in numbers]).cpu()  # the only wait for the device
-        pairs, (wrong, finite), near = numbers.split([classes**2, 2, len(numbers) - classes**2 - 2])
+            self._masks.append((target, pred))
+
+    def end_image(self) -> None:
+        """Makes one image of the rows since the last one."""
+        self.confusion = torch.cat([self.confusion, self._image[None]])
+        if self.tolerance:
+            self._add_near(*(torch.cat(parts) for parts in zip(*self._masks, strict=True)))
+        self._start_image()
+
+    def _start_image(self) -> None:
+        self._image = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        self._masks = []
+
+    def _checked_pairs(self, target: Tensor, pred: Tensor, probs: Tensor) -> Tensor:
+        """int64 [K, K] on the CPU: pixels of each pair of true and predicted class."""
+        classes = self.num_classes
+        pairs, wrong = pair_counts(target, pred, classes, self.ignore_index)
+        numbers = [pairs, wrong[None].long(), probs.isfinite().all()[None].long()]
+        numbers = torch.cat(numbers).cpu()  # the only wait for the device
+        pairs, (wrong, finite) = numbers.split([classes**2, 2])
         if not finite:
             raise UserError(NOT_FINITE)
         if wrong:
             check_ids(target, pred, classes, self.ignore_index)
-        self.confusion = torch.cat([self.confusion, pairs.view(1, classes, classes)])
-        if self.tolerance:
-            self.near += near.view(-1, 4)
-        ignored = target == self.ignore_index
+        return pairs.view(classes, classes)
+
+    def _add_histograms(self, target: Tensor, probs: Tensor) -> None:
+        ignored, shape = target == self.ignore_index, self.histograms_shape
         if self._histograms is None:
-            shape = (len(foreground), 2, BINS)
             self._histograms = torch.zeros(shape, dtype=torch.int64, device=probs.device)
         self._histograms = self._histograms.to(probs.device)
-        for index in foreground:
+        for index in range(1, self.num_classes):
             bins = (probs[index] * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
             codes = torch.where(target == index, bins + BINS, bins).masked_fill_(ignored, 2 * BINS)
             counts = count_values(codes, 2 * BINS + 1)[:-1]
             self._histograms[index - 1] += counts.view(2, BINS)
 
+    def _add_near(self, target: Tensor, pred: Tensor) -> None:
+        near = [
+            near_counts(target, pred, index, self.tolerance, self.ignore_index)
+            for index in range(1, self.num_classes)
+        ]
+        total = torch.stack(near)
+        if self._near is not None:
+            total += self._near.to(total.device)
+        self._near = total
+
+    @property
+    def histograms_shape(self) -> tuple[int, int, int]:
+        """(K−1, 2, BINS)."""
+        return self.num_classes - 1, 2, BINS
+
+    @property
+    def near(self) -> Tensor:
+        """int64 [K−1, 4] on the CPU."""
+        if self._near is None:
+            return torch.zeros(self.num_classes - 1, 4, dtype=torch.int64)
+        return self._near.cpu()
+
+    @near.setter
+    def near(self, counts: Tensor) -> None:
+        self._near = counts
+
     @property
     def histograms(self) -> Tensor:
         """int64 [K−1, 2, BINS] on the CPU."""
         if self._histograms is None:
-            return torch.zeros(self.num_classes - 1, 2, BINS, dtype=torch.int64)
+            return torch.zeros(self.histograms_shape, dtype=torch.int64)
         return self._histograms.cpu()
 
     @histograms.setter

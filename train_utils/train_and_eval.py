@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.blocks import centre_crop
 from src.device import memory_format
-from src.inference import decide, predict_probs
+from src.inference import decide, predict_strips
+from src.tiles import Tiling
 from train_utils.dice_coefficient_loss import criterion
 from train_utils.distributed_utils import (
     all_reduce_sum,
@@ -56,6 +57,7 @@ def train_one_epoch(
     clip_grad: float | None = None,
     ignore_index: int = 255,
     after_step: Callable[[], None] | None = None,
+    stage: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> tuple[float, float]:
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
 
@@ -73,6 +75,8 @@ def train_one_epoch(
             the batches that are left.
         clip_grad: largest gradient norm, or None.
         after_step: called after every batch, or None.
+        stage: gives the context in which each stage of a step runs: "copies", "forward", "loss",
+            "backward", "optimizer".
 
     Returns (loss averaged over the images of all ranks, learning rate of the last step).
     NonFiniteLossError at the next log after a loss that is NaN or infinite, and at the end if the
@@ -90,27 +94,32 @@ def train_one_epoch(
         for step, (image, target) in enumerate(data_loader):
             group_start = step - step % accumulate
             group_end = min(group_start + accumulate, steps)
-            image = image.to(device, non_blocking=on_cuda, memory_format=layout)
-            target = target.to(device, non_blocking=on_cuda)
+            with stage("copies"):
+                image = image.to(device, non_blocking=on_cuda, memory_format=layout)
+                target = target.to(device, non_blocking=on_cuda)
             with gradient_sync(model, step + 1 == group_end):
-                with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                autocast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
+                with stage("forward"), autocast:
                     output = model(image)
-                target = centre_crop(target, output["out"].shape[-2:])
-                loss = criterion(
-                    output,
-                    target,
-                    loss_weight,
-                    num_classes,
-                    ignore_index=ignore_index,
-                    batch_dice=batch_dice,
-                )
-                scaler.scale(loss / (group_end - group_start)).backward()
+                with stage("loss"):
+                    target = centre_crop(target, output["out"].shape[-2:])
+                    loss = criterion(
+                        output,
+                        target,
+                        loss_weight,
+                        num_classes,
+                        ignore_index=ignore_index,
+                        batch_dice=batch_dice,
+                    )
+                with stage("backward"):
+                    scaler.scale(loss / (group_end - group_start)).backward()
             losses[step] = loss.detach()
             sizes.append(len(image))
             lr = optimizer.param_groups[0]["lr"]
             if step + 1 == group_end:
-                optimizer_step(model, optimizer, scaler, clip_grad)
-                lr_scheduler.step()
+                with stage("optimizer"):
+                    optimizer_step(model, optimizer, scaler, clip_grad)
+                    lr_scheduler.step()
             text = None
             if (step + 1) % print_freq == 0 or step + 1 == steps:
                 text = f"loss {mean_if_finite(losses, logged, step + 1):.4f}  lr {lr:.6f}"
@@ -181,6 +190,7 @@ def evaluate(
     ignore_index: int = 255,
     tolerance: int = 0,
     callback: Callable[[Tensor], None] | None = None,
+    tiling: Tiling | None = None,
 ) -> tuple[SegmentationCounts, float]:
     """Compares the model's predictions with the loader's targets, image by image.
 
@@ -192,26 +202,27 @@ def evaluate(
         data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]).
         amp_dtype: dtype of autocast, None for full precision.
         tolerance: in px, also count matches within it (see SegmentationCounts).
-        callback: called with the probabilities [K, H, W] of each image of this rank, in order.
+        callback: called with the probabilities [K, H, W] of each image of this rank, in order. It
+            needs the memory for those of a whole image.
+        tiling: how large images are cut into tiles; None: Tiling(), by their memory.
 
     Returns (the confusion matrix with all other counts, over all ranks; foreground Dice as mean
     over the images).
     """
     model.eval()
     device = torch.device(device)
-    on_cuda = device.type == "cuda"
     counts = SegmentationCounts(num_classes, ignore_index, tolerance)
     for images, targets in data_loader:
         for image, target in zip(images, targets, strict=True):
             image, target = remove_padding(image, target, ignore_index)
-            image, target = (
-                image.to(device, non_blocking=on_cuda),
-                target.to(device, non_blocking=on_cuda),
-            )
-            probs = predict_probs(model, image[None], amp_dtype)
-            counts.update(target, decide(probs)[0], probs[0])
+            target = target.to(device, non_blocking=device.type == "cuda")
+            strips = predict_strips(model, image, device, amp_dtype, tiling)
             if callback:
-                callback(probs[0])
+                strips = list(strips)
+                callback(torch.cat([probs for _, probs in strips], dim=1))
+            for rows, probs in strips:
+                counts.add_strip(target[rows], decide(probs[None])[0], probs)
+            counts.end_image()
     counts = all_reduce_counts(counts, data_loader)
     return counts, counts.mean_dice()
 

@@ -1,0 +1,304 @@
+"""Tiles: windows that cover an image, how their results are blended, and the memory they take.
+
+Everything here works in any number of spatial dimensions.
+"""
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .device import memory_format
+from .errors import UserError
+
+ALIGN = 32  # tiles start at its multiples, so their poolings see the grid of the whole image
+MAX_TILE = 1024  # largest default side of a tile
+MIN_TILE = 256  # smallest default side of a tile
+SMALL = 1024**2  # images of up to this many pixels are never cut, unless a tile is asked for
+WHOLE_BYTES = 4 * 2**30  # an image is cut into tiles where the whole of it would need more memory
+TILE_BYTES = 2**30  # so much memory may one default tile need
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """When images are predicted in tiles, and in which.
+
+    The choice depends on the model and the size of the image alone, not on the memory of the
+    machine: the same image gives the same result everywhere.
+
+    Args:
+        size: side of a tile in pixels, the same in each dimension. 0: never tiles. None: only
+            where the activations of the whole image would need more than WHOLE_BYTES; then the
+            largest tile up to MAX_TILE that needs at most TILE_BYTES.
+        overlap: pixels that neighbouring tiles share. None: an eighth of the tile. Models with
+            valid convolutions need more, see context_of().
+    """
+
+    size: int | None = None
+    overlap: int | None = None
+
+    def grid(self, model: nn.Module, shape: Sequence[int]) -> "TileGrid":
+        """The tiles for an image of `shape` [C, *sides].
+
+        UserError for a tile that is too small for the overlap.
+        """
+        sides, context = tuple(shape[1:]), context_of(model)
+        size = self.size
+        if size is None:
+            size = default_tile(model, shape)
+        if size == 0:
+            return TileGrid(sides, sides, 0)
+        overlap = self.overlap
+        if overlap is None:
+            overlap = round_up(size // 8, ALIGN)
+        if context:
+            overlap = max(round_up(overlap, ALIGN), 2 * context)
+        step = (size - overlap) // ALIGN * ALIGN
+        if step < ALIGN:
+            raise UserError(
+                f"--tile {size}: is too small for an overlap of {overlap} px"
+                f"{' that this network needs' if context else ''}; "
+                f"it must be at least {overlap + ALIGN}"
+            )
+        return TileGrid(sides, (step + overlap,) * len(sides), overlap, context)
+
+
+def context_of(model: nn.Module) -> int:
+    """Pixels around its own that a tile needs at each cut to give the exact result; 0: none.
+
+    For networks with valid convolutions it is their margin, rounded up to ALIGN. Others have no
+    `margin`, or 0: their tiles are blended.
+    """
+    return round_up(getattr(model, "margin", 0), ALIGN)
+
+
+def default_tile(model: nn.Module, shape: Sequence[int]) -> int:
+    """Side of the tiles for an image of `shape` [C, *sides]; 0 for an image that stays whole."""
+    pixels = math.prod(shape[1:])
+    if pixels <= SMALL:
+        return 0
+    bytes_per_pixel = activation_bytes(model, shape[0], len(shape) - 1)
+    if bytes_per_pixel * pixels <= WHOLE_BYTES:
+        return 0
+    if context_of(model):  # it cuts its input itself: large tiles waste less on their borders
+        return 2 * MAX_TILE
+    side = int((TILE_BYTES / bytes_per_pixel) ** (1 / (len(shape) - 1)))
+    return min(max(side // ALIGN * ALIGN, MIN_TILE), MAX_TILE)
+
+
+class TileGrid:
+    """Tiles of nearly equal size that cover an image, and the weights of their results.
+
+    Tiles end where the image ends: they are not padded, so at the image's own border the network
+    sees what it sees of the whole image.
+
+    Args:
+        sides: of the image.
+        tile: largest side of a tile in each dimension.
+        overlap: pixels that neighbours share.
+        context: 0: the results are blended with Gaussian weights. Otherwise a result counts only
+            from this many pixels from a cut on, and nothing is blended.
+    """
+
+    def __init__(
+        self, sides: Sequence[int], tile: Sequence[int], overlap: int, context: int = 0
+    ) -> None:
+        self.sides = tuple(sides)
+        self.windows = [
+            cut(side, length, overlap) for side, length in zip(sides, tile, strict=True)
+        ]
+        self.context = context
+
+    def __len__(self) -> int:
+        return math.prod(len(windows) for windows in self.windows)
+
+    @cached_property
+    def weights(self) -> list[list[Tensor]]:
+        """For each dimension and window the float32 weights of its pixels.
+
+        The weight of a pixel of a tile is the product over the dimensions. Over all tiles that
+        cover a pixel these products add up to 1.
+        """
+        return [
+            blend_weights(windows, side, self.context)
+            for windows, side in zip(self.windows, self.sides, strict=True)
+        ]
+
+
+def cut(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, stop) of the fewest windows of at most `tile` pixels that cover `side` pixels.
+
+    Neighbours share `overlap` pixels. Starts are multiples of ALIGN, at equal distances.
+    """
+    if side <= tile:
+        return [(0, side)]
+    number = math.ceil((side - overlap) / (tile - overlap))
+    step = round_up(math.ceil((side - overlap) / number), ALIGN)
+    starts = range(0, side - overlap, step)
+    return [(start, min(start + step + overlap, side)) for start in starts]
+
+
+def blend_weights(windows: list[tuple[int, int]], side: int, context: int = 0) -> list[Tensor]:
+    """The weights of each window's pixels along one dimension; they add up to 1 at each pixel.
+
+    Gaussian with σ = an eighth of the window, around its centre (as in nnU-Net, Isensee et al.
+    2021). With a `context`: 1, and 0 within that many pixels of a cut.
+    """
+    raw = []
+    for start, stop in windows:
+        if context:
+            weight = torch.zeros(stop - start, dtype=torch.float64)
+            first = context if start > 0 else 0
+            last = stop - start - (context if stop < side else 0)
+            weight[first:last] = 1
+        else:
+            length = stop - start
+            position = torch.arange(length, dtype=torch.float64) - (length - 1) / 2
+            weight = torch.exp(-0.5 * (position / (length / 8)) ** 2)
+        raw.append(weight)
+    total = torch.zeros(side, dtype=torch.float64)
+    for (start, stop), weight in zip(windows, raw, strict=True):
+        total[start:stop] += weight
+    return [
+        (weight / total[start:stop]).float()
+        for (start, stop), weight in zip(windows, raw, strict=True)
+    ]
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is at least `value`."""
+    return math.ceil(value / multiple) * multiple
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def activation_bytes(model: nn.Module, channels: int, dims: int = 2) -> float:
+    """Bytes for each pixel that a forward pass in eval mode and float32 needs at its peak.
+
+    Found without computing, by a pass on PyTorch's meta device.
+    """
+    side = 512 if dims == 2 else 64
+    state = {name: value.to("meta") for name, value in full_state(model).items()}
+    image = torch.empty(1, channels, *[side] * dims, device="meta")
+    live = LiveBytes()
+    with torch.no_grad(), live:
+        functional_call(model, state, (image,))
+    return live.peak / side**dims
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that were made since it was entered and still exist.
+
+    Attributes: `now` and `peak`, in bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+# --- valid convolutions ---------------------------------------------------------------------------
+
+
+def overlap_tile(
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    tile: Sequence[int],
+    margin: int,
+    stride: int,
+) -> Tensor:
+    """Logits of a whole image from a network of valid convolutions, computed tile by tile.
+
+    The overlap-tile strategy of Ronneberger et al. 2015, figure 2. The network gets one tile at a
+    time, so its memory does not grow with the image. The image is mirrored beyond its borders.
+
+    Args:
+        network: maps [N, C, *sides] to [N, K, *(sides − 2·margin)].
+        image: [N, C, *sides], any sides ≥ 1.
+        tile: the sides of the network's input in pixels.
+        margin: pixels that the network removes at each border.
+        stride: outputs of tiles start at multiples of this many pixels. With the stride of the
+            network's lowest level the result does not depend on the size of the tiles.
+
+    Returns [N, K, *sides] logits.
+    """
+    sides = image.shape[2:]
+    starts = [
+        tile_starts(side, length - 2 * margin, stride)
+        for side, length in zip(sides, tile, strict=True)
+    ]
+    logits = None
+    for corner in product(*starts):
+        part = image
+        for dim, (start, length, side) in enumerate(zip(corner, tile, sides, strict=True), 2):
+            shown = reflected_indices(start - margin, length, side, image.device)
+            part = part.index_select(dim, shown)
+        part = network(part.contiguous(memory_format=memory_format(part.device)))
+        if logits is None:
+            logits = part.new_empty(*part.shape[:2], *sides)
+        inside = [
+            slice(0, min(length, side - start))
+            for start, length, side in zip(corner, part.shape[2:], sides, strict=True)
+        ]
+        place = [
+            slice(start, start + each.stop) for start, each in zip(corner, inside, strict=True)
+        ]
+        logits[(..., *place)] = part[(..., *inside)]
+    return logits
+
+
+def tile_starts(side: int, output: int, stride: int) -> range:
+    """Where outputs of `output` pixels start to cover `side` pixels, at multiples of `stride`."""
+    step = output // stride * stride
+    return range(0, max(side - output + step, 1), step)
+
+
+def reflected_indices(
+    start: int, length: int, side: int, device: torch.device | None = None
+) -> Tensor:
+    """Indices [length] of the pixels shown at the positions start, start + 1, … of a side.
+
+    Positions outside 0 … side − 1 are reflected at the border pixels as often as necessary: for
+    4 pixels … 2 1 | 0 1 2 3 | 2 1 0 1 …
+    """
+    period = max(2 * (side - 1), 1)
+    position = torch.arange(start, start + length, device=device).remainder(period)
+    return torch.minimum(position, period - position)
