@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from my_dataset import DATASETS, Data, list_samples, open_dataset
 from src import MODELS
 from src.device import (
+    benchmark_convolutions,
     memory_format,
     pick_amp_dtype,
     pick_device,
@@ -22,6 +23,7 @@ from src.device import (
     use_deterministic_algorithms,
 )
 from src.errors import UserError
+from src.tiles import Tiling
 from train_utils import (
     NonFiniteLossError,
     create_lr_scheduler,
@@ -44,7 +46,7 @@ from train_utils.data_loader import (
     EpochBatches,
     StackedImages,
     make_evaluation_loader,
-    make_loader,
+    make_training_loader,
 )
 from train_utils.distributed_utils import (
     all_gather_objects,
@@ -57,7 +59,7 @@ from train_utils.distributed_utils import (
     wrap_in_ddp,
 )
 from train_utils.random_state import random_state
-from train_utils.reporting import provenance, tensorboard, text_files, total_time
+from train_utils.reporting import profile, provenance, tensorboard, text_files, total_time
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
 DEMO_NEXT_STEPS = """
@@ -78,7 +80,8 @@ def main(args: argparse.Namespace) -> None:
     classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
     num_classes = len(classes.names)
     loader_of = partial(make_evaluation_loader, device=device, **values.loading_options(args))
-    evaluator = evaluation.Evaluator(device, amp_dtype, args.tolerance, loader_of, start)
+    tiling = Tiling(args.tile, args.overlap)
+    evaluator = evaluation.Evaluator(device, amp_dtype, args.tolerance, tiling, loader_of, start)
     if args.test_only:
         return test_only(args, classes, evaluator)
 
@@ -97,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
         args.model, model_kwargs, classes, data.mean, data.std, args.resize
     )
     model, checkpoint = make_model(args, description, device)
-    parallel_model = wrap_in_ddp(model, device, args.sync_bn)
+    parallel_model = wrap_in_ddp(model, device, args.dist_timeout, args.sync_bn)
     if args.compile:  # for training alone: evaluation would compile again for every image size
         parallel_model = torch.compile(parallel_model)
 
@@ -106,10 +109,6 @@ def main(args: argparse.Namespace) -> None:
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     steps = math.ceil(len(batches) / args.accumulate)
     state = start_state(args, checkpoint, data.split, steps, optimizer, scaler)
-    if is_main_process():  # not before: a refused resume leaves the run's own split
-        split = data.split | splits.split_names(test=data.test_samples)
-        content = {"dataset": args.dataset, "split_seed": args.split_seed, **split}
-        text_files.write_json(Path(args.output_dir) / "split.json", content)
     lr_scheduler = create_lr_scheduler(
         optimizer,
         steps,
@@ -126,8 +125,8 @@ def main(args: argparse.Namespace) -> None:
         train_one_epoch,
         parallel_model,
         optimizer,
-        train_loader,
-        device,
+        data_loader=train_loader,
+        device=device,
         num_classes=num_classes,
         lr_scheduler=lr_scheduler,
         print_freq=args.print_freq,
@@ -139,6 +138,23 @@ def main(args: argparse.Namespace) -> None:
         clip_grad=args.clip_grad or None,
         after_step=clock.step,
     )
+    validate = None
+    if val_loader is not None:
+        validate = partial(
+            evaluate,
+            model,
+            val_loader,
+            device,
+            num_classes,
+            amp_dtype=amp_dtype,
+            tolerance=args.tolerance,
+            tiling=tiling,
+        )
+    if args.profile:
+        return profile.profile_training(train, train_loader, validate, device, args.output_dir)
+
+    # Files
+    write_split(args, data)
     training = TrainingSettings(args.val, args.folds, args.epochs, args.lr, args.weights)
     build_checkpoint = partial(
         checkpoints.build, model, optimizer, scaler, description, training, state
@@ -153,17 +169,11 @@ def main(args: argparse.Namespace) -> None:
     measure = resume.measure_of(num_classes)
     with resume.history_kept(args.output_dir, state, measure):
         for epoch in range(state.epoch, args.epochs):
-            row = train_epoch(train, epoch, batches, data)
+            with benchmark_convolutions(device):  # not in evaluation: each image has its own size
+                row = train_epoch(train, epoch, batches, data)
             broadcast_buffers(model)
-            if val_loader is not None:
-                counts, _ = evaluate(
-                    model,
-                    val_loader,
-                    device,
-                    num_classes,
-                    amp_dtype=amp_dtype,
-                    tolerance=args.tolerance,
-                )
+            if validate:
+                counts, _ = validate()
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = resume.add_epoch(state, row, measure)
             state.step = lr_scheduler.last_epoch  # optimizer steps so far
@@ -173,7 +183,7 @@ def main(args: argparse.Namespace) -> None:
                 checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
                 text_files.write_history(args.output_dir, state.results_name, state.history)
             state.epoch = epoch + 1
-            mark = "  *best" if is_best and val_loader is not None else ""
+            mark = "  *best" if is_best and validate else ""
             log(text_files.epoch_line(row, args.epochs) + mark)
             logger.scalars(row, epoch)
 
@@ -199,7 +209,7 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     """The splits, each read once, and mean and std of the channels."""
     layout, ordered = list_samples(args.dataset, args.data_path), DATASETS[args.dataset]["ordered"]
     train_samples, val_samples, test_samples = values.choose_splits(args, layout, ordered)
-    log(f"epoch and threshold are chosen on {evaluation.SELECTION[args.val]}")
+    log(f"epoch and threshold are chosen on {provenance.SELECTION[args.val]}")
     options = values.reading_options(args, classes)
     train_set, pixels = open_dataset(train_samples, "training", for_training=True, **options)
     mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
@@ -221,11 +231,11 @@ def make_train_loader(
             "they are read from files"
         )
     load = partial(
-        make_loader,
+        make_training_loader,
         dataset,
         device,
+        batches,
         in_memory=in_memory,
-        batch_sampler=batches,
         **values.loading_options(args),
     )
     crop_options = {
@@ -237,7 +247,8 @@ def make_train_loader(
     if args.augment == "resize":
         dataset.transforms = train_preset(data.mean, data.std, **crop_options)
         # While a GPU trains, the CPU's cores are free for the transforms.
-        return load(in_memory=in_memory and device.type == "cpu")
+        in_memory = in_memory and device.type == "cpu"
+        return load(collate_fn=dataset.collate_fn, in_memory=in_memory)
     crops = RandomAffineCrops(
         data.mean,
         data.std,
@@ -253,6 +264,14 @@ def make_train_loader(
     return CropLoader(source, batches, crops, args.seed, device)
 
 
+def write_split(args: argparse.Namespace, data: Data) -> None:
+    """split.json: the images for training, for validation and for the test."""
+    if is_main_process():
+        split = data.split | splits.split_names(test=data.test_samples)
+        content = {"dataset": args.dataset, "split_seed": args.split_seed, **split}
+        text_files.write_json(Path(args.output_dir) / "split.json", content)
+
+
 def make_model(
     args: argparse.Namespace, description: ModelDescription, device: torch.device
 ) -> model_loading.Member:
@@ -264,7 +283,8 @@ def make_model(
     )
     if args.resume:
         model_loading.check_classes(checkpoint, description.classes.names, args.resume)
-    broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
+    if not args.profile:
+        broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
     model = model.to(device, memory_format=memory_format(device))
     return model, checkpoint
 
@@ -345,7 +365,7 @@ def finish(
     if data.test_samples:
         options = values.reading_options(args, data.train.classes)
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
-        origin = evaluation.describe_origin([best], [checkpoint])
+        origin = provenance.describe_origin([best], [checkpoint])
         evaluation.score_test(
             evaluator, model, drawn, checkpoint["threshold"], origin, args.output_dir
         )
@@ -372,7 +392,7 @@ def test_only(
     """--test-only: scores --weights, one checkpoint or an ensemble, on the test split."""
     paths = args.weights or [args.resume]
     members = load_members(args, paths, classes)
-    origin = evaluation.describe_origin(paths, [each for _, each in members], args.flips)
+    origin = provenance.describe_origin(paths, [each for _, each in members], args.flips)
     layout = list_samples(args.dataset, args.data_path)
     if args.held_out:
         return score_held_out(args, paths, members, classes, layout, evaluator, origin)

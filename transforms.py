@@ -5,6 +5,7 @@ nearest neighbour and padded with IGNORE. All random numbers come from PyTorch's
 whose state a checkpoint saves, or from one that is passed in (RandomAffineCrops).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from src.image_io import IGNORE
 
 Picture = Image.Image | Tensor  # an image or a target
 Pair = tuple[Picture, Picture]
+Window = tuple[int, int, int, int]  # part of an image: top, left, height, width, in pixels
 
 LUMA = (0.2989, 0.587, 0.114)  # of R, G and B, by ITU-R BT.601 as in torchvision
 
@@ -156,8 +158,9 @@ class Normalize:
 
 
 class RandomAffineCrops:
-    """Cuts one square crop from each image of a batch, on the images' device.
+    """Cuts one square crop from each image of a batch.
 
+    Of an image only the window that its crop needs is copied to the device and converted to float.
     Resizes, flips, crops and normalizes like the transforms above, and also rotates and changes
     colours. A single `grid_sample` computes all crops, each with its own random parameters. It
     interpolates between four pixels and, unlike RandomResize, does not smooth before it shrinks:
@@ -202,28 +205,56 @@ class RandomAffineCrops:
         self._constants = {}  # device → mean, std and luma, which are sent there once
 
     def __call__(
-        self, images: Tensor, targets: Tensor, sizes: Tensor, generator: torch.Generator
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        sizes: Tensor,
+        generator: torch.Generator,
+        device: torch.device | None = None,
     ) -> tuple[Tensor, Tensor]:
         """images uint8 [N, C, H, W], targets uint8 [N, H, W] → normalized float32 [N, C, S, S],
         int64 [N, S, S], where S = crop_size.
 
-        sizes: int64 [N, 2], height and width of each image without padding. generator: on the CPU.
+        Both may also be sequences of N tensors. sizes: int64 [N, 2], height and width of each image
+        without padding. generator: on the CPU. device: where the crops are computed; None: where
+        the images are.
         """
-        n, padded_size = len(images), images.shape[-2:]
-        matrices = self.random_matrices(sizes, padded_size, generator)
-        jitter = self.random_jitter(n, generator)
-        # One copy for all parameters; the CPU does not wait for it.
-        spanned = torch.tensor(padded_size).expand(n, 2)
-        parameters = torch.cat([matrices.flatten(1), jitter, sizes, spanned], dim=1)
-        parts = to_device(parameters, images.device).split([6, 3, 2, 2], dim=1)
-        matrices, jitter, sizes, spanned = parts
-        mean, std, luma = self.constants(images.device)
+        windows, parameters = self.random_crops(sizes, images[0].shape[-2:], generator)
+        device = device or images[0].device
+        images = to_device(cut_windows(images, windows), device)
+        targets = to_device(cut_windows(targets, windows), device)
+        return self.resample(images, targets, to_device(parameters, device))
 
-        shape = (n, 1, self.crop_size, self.crop_size)
-        grid = nnF.affine_grid(matrices.view(n, 2, 3), shape, align_corners=False)
+    def random_crops(
+        self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
+    ) -> tuple[list[Window], Tensor]:
+        """(the window of each image that its crop needs, float32 [N, 15] for resample()).
+
+        padded_size: (height, width) of the padded images.
+        """
+        matrices = self.random_matrices(sizes, generator)
+        jitter = self.random_jitter(len(sizes), generator)
+        windows = crop_windows(matrices, padded_size)
+        boxes = torch.tensor(windows)
+        corner, spanned = boxes[:, :2].flip(1), boxes[:, 2:].flip(1)
+        # grid_sample's coordinates: the window spans −1…1
+        linear = 2 * matrices[:, :, :2] / spanned[:, :, None]
+        translation = 2 * (matrices[:, :, 2] - corner) / spanned - 1
+        matrices = torch.cat([linear, translation[:, :, None]], dim=2).flatten(1).float()
+        return windows, torch.cat([matrices, jitter, sizes, boxes], dim=1)
+
+    def resample(
+        self, images: Tensor, targets: Tensor, parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The crops of __call__ from the windows of images uint8 [N, C, h, w] and targets uint8
+        [N, h, w], and from the parameters of random_crops(), all on one device."""
+        matrices, jitter, sizes, boxes = parameters.split([6, 3, 2, 4], dim=1)
+        mean, std, luma = self.constants(images.device)
+        shape = (len(images), 1, self.crop_size, self.crop_size)
+        grid = nnF.affine_grid(matrices.view(-1, 2, 3), shape, align_corners=False)
         image_grid = grid
         if self.margin:
-            image_grid = reflect_grid(grid, sizes, spanned)
+            image_grid = reflect_grid(grid, sizes, boxes)
         image = images.float() / 255
         image = nnF.grid_sample(image, image_grid, mode="bilinear", align_corners=False)
         # grid_sample pads with 0, so IGNORE − target is padded as if the target were IGNORE.
@@ -243,13 +274,8 @@ class RandomAffineCrops:
             self._constants[device] = tuple(tensor.to(device) for tensor in shaped)
         return self._constants[device]
 
-    def random_matrices(
-        self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
-    ) -> Tensor:
-        """float32 [N, 2, 3]: matrices from crops to images, in grid_sample's coordinates (x, y).
-
-        padded_size: (height, width) of the padded images, which the range −1…1 spans.
-        """
+    def random_matrices(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """float64 [N, 2, 3]: matrices from crops, spanning −1…1, to pixels (x, y) of the images."""
         n = len(sizes)
         sizes = sizes.flip(1).double()  # (width, height), in the order of (x, y)
         probs = torch.tensor([0.5, 0.5, *self.flip_probs])
@@ -261,23 +287,20 @@ class RandomAffineCrops:
         factor = torch.where(scaled, factor, 1.0)
 
         shorter = sizes.amin(1)
-        window = self.crop_size / factor * (shorter / (self.base_size or shorter))
-        centre = self.random_centres(sizes, window, generator)
+        side = self.crop_size / factor * (shorter / (self.base_size or shorter))
+        centre = self.random_centres(sizes, side, generator)
         signs = torch.where(torch.stack(flipped, dim=1), -1.0, 1.0)
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1)
-        rotation = rotation.view(n, 2, 2)
-        spanned = torch.tensor([padded_size[1], padded_size[0]], dtype=torch.float64)
-        matrix = rotation * signs[:, None, :] * window[:, None, None] / spanned[None, :, None]
-        translation = 2 * centre / spanned - 1
-        return torch.cat([matrix, translation[:, :, None]], dim=2).float()
+        linear = rotation.view(n, 2, 2) * signs[:, None, :] * side[:, None, None] / 2
+        return torch.cat([linear, centre[:, :, None]], dim=2)
 
-    def random_centres(self, sizes: Tensor, window: Tensor, generator: torch.Generator) -> Tensor:
+    def random_centres(self, sizes: Tensor, side: Tensor, generator: torch.Generator) -> Tensor:
         """float64 [N, 2]: centres (x, y) of the crops in pixels of the images.
 
-        sizes: [N, 2], width and height of the images. window: [N], sides of the crops in pixels of
+        sizes: [N, 2], width and height of the images. side: [N], sides of the crops in pixels of
         the images; all of a crop but its margin lies inside the image, as far as it fits.
         """
-        inner = window[:, None] * (1 - 2 * self.margin / self.crop_size)
+        inner = side[:, None] * (1 - 2 * self.margin / self.crop_size)
         free = sizes - inner
         random = torch.rand(len(sizes), 2, generator=generator, dtype=torch.float64)
         corner = torch.where(free > 0, free * random, free / 2)
@@ -289,16 +312,56 @@ class RandomAffineCrops:
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
 
 
-def reflect_grid(grid: Tensor, sizes: Tensor, padded_sizes: Tensor) -> Tensor:
+def crop_windows(matrices: Tensor, padded_size: Sequence[int]) -> list[Window]:
+    """The window of each image that holds all pixels its crop is interpolated from.
+
+    All have one size, the least that is enough for every image. matrices: those of
+    random_matrices(). padded_size: (height, width) of the padded images.
+    """
+    across, down = [], []  # (first pixel, last pixel + 1) of each image
+    for (a, b, x), (c, d, y) in matrices.tolist():
+        across.append(pixels_between(x - abs(a) - abs(b), x + abs(a) + abs(b), padded_size[1]))
+        down.append(pixels_between(y - abs(c) - abs(d), y + abs(c) + abs(d), padded_size[0]))
+    width = max(stop - start for start, stop in across)
+    height = max(stop - start for start, stop in down)
+    return [
+        (min(top, padded_size[0] - height), min(left, padded_size[1] - width), height, width)
+        for (top, _), (left, _) in zip(down, across, strict=True)
+    ]
+
+
+def pixels_between(low: float, high: float, size: int) -> tuple[int, int]:
+    """(first, last + 1) of the `size` pixels of a row or column that this range is made from.
+
+    One more on each side: interpolation takes the neighbours. Pixels reflected by a margin are
+    among them too, since the centre of every crop is inside its image.
+    """
+    return max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, size)
+
+
+def cut_windows(tensors: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
+    """The windows [N, ..., h, w] of N tensors [..., H, W]; a batch that they cover stays itself."""
+    height, width = windows[0][2:]
+    if isinstance(tensors, Tensor) and tensors.shape[-2:] == (height, width):
+        return tensors
+    pairs = zip(tensors, windows, strict=True)
+    return torch.stack(
+        [each[..., top : top + height, left : left + width] for each, (top, left, _, _) in pairs]
+    )
+
+
+def reflect_grid(grid: Tensor, sizes: Tensor, windows: Tensor) -> Tensor:
     """A grid [N, h, w, 2] for grid_sample with positions outside the images reflected into them.
 
-    They are reflected at the border pixels. sizes: [N, 2], height and width of each image;
-    padded_sizes: [N, 2], the same with padding, which the grid spans. All on one device.
+    They are reflected at the border pixels. sizes: [N, 2], height and width of each image. windows:
+    [N, 4], the part of each image that the grid spans, see Window. All on one device.
     """
-    spanned = padded_sizes.flip(1)[:, None, None]
+    corner = windows[:, None, None, :2].flip(3)
+    spanned = windows[:, None, None, 2:].flip(3)
     last = sizes.flip(1)[:, None, None] - 1
-    position = (((grid + 1) * spanned - 1) / 2).remainder(2 * last)
-    return (2 * torch.minimum(position, 2 * last - position) + 1) / spanned - 1
+    position = (((grid + 1) * spanned - 1) / 2 + corner).remainder(2 * last)
+    position = torch.minimum(position, 2 * last - position) - corner
+    return (2 * position + 1) / spanned - 1
 
 
 def change_colours(

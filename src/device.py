@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -83,6 +85,22 @@ def use_deterministic_algorithms(device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+@contextmanager
+def benchmark_convolutions(device: torch.device) -> Iterator[None]:
+    """Within the block cuDNN times its algorithms for each new shape and keeps the fastest.
+
+    That is worth it for batches of one size, not for images that each have their own. Off after
+    use_deterministic_algorithms(), since another run may find another one the fastest.
+    """
+    before = torch.backends.cudnn.benchmark
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def reuse_freed_memory(device: torch.device) -> None:
     """Makes a process that computes on the CPU keep freed memory.
 
@@ -94,7 +112,8 @@ def reuse_freed_memory(device: torch.device) -> None:
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        m_trim_threshold, m_mmap_max = -1, -4  # names and values of glibc's malloc.h
+        m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # as in glibc's malloc.h
+        libc.mallopt(m_arena_max, 1)  # what a thread has freed is there for the others
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 

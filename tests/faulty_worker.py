@@ -1,12 +1,13 @@
 """train_multi_GPU.py with a planted fault, to be run by torchrun.
 
-FAULT = "kill|raise RANK EPOCH": the fault comes in the second step of the epoch on that rank, once:
-not if FAULT_FILE says that it came before.
+FAULT = "kill|raise|wait RANK EPOCH": the fault comes in the second step of the epoch on that rank,
+once: not if FAULT_FILE says that it came before. wait: outside Python, as for another GPU.
 """
 
 import os
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ def backward(*args, **kwargs):
         done.write_text("done")
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "wait":
+            torch.distributed.HashStore().wait(["never"], timedelta(minutes=10))
         raise RuntimeError(f"planted on rank {rank}")
     return original(*args, **kwargs)
 

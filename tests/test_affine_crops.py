@@ -183,6 +183,62 @@ def test_with_a_margin_the_centres_reach_every_border_and_the_image_is_mirrored(
         assert (found.min(0) <= 1).all() and (found.max(0) >= np.array(size) - 16 - 1).all()
 
 
+def reference(images, targets, sizes, seed, crop_size, margin, crops):
+    """The crops of whole images in float64, each padded far around its own border."""
+    matrices = crops.random_matrices(sizes, torch.Generator().manual_seed(seed))
+    shape, around = (1, 1, crop_size, crop_size), 39
+    found = []
+    for image, target, (height, width), matrix in zip(
+        images, targets, sizes.tolist(), matrices, strict=True
+    ):
+        image = image[None, :, :height, :width].double()
+        image = nnF.pad(image, [around] * 4, mode="reflect" if margin else "constant")
+        target = nnF.pad(target[:height, :width].double(), [around] * 4, value=255)
+        spanned = torch.tensor([width, height]) + 2 * around
+        linear = 2 * matrix[:, :2] / spanned[:, None]
+        translation = 2 * (matrix[:, 2] + around) / spanned - 1
+        theta = torch.cat([linear, translation[:, None]], dim=1)
+        grid = nnF.affine_grid(theta[None], shape, align_corners=False)
+        image = nnF.grid_sample(image, grid, align_corners=False)
+        target = nnF.grid_sample(target[None, None], grid, "nearest", align_corners=False)
+        found.append((image[0], target[0, 0].long()))
+    return tuple(torch.stack(each) for each in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("margin", [0, 8])
+@pytest.mark.parametrize(
+    "sizes", [[(331, 197)] * 3, [(131, 97), (64, 201), (250, 77)], [(61, 401), (402, 62)]]
+)
+@pytest.mark.parametrize(
+    "options", [STILL, {"rotate": 0, "scale": (0.5, 2)}, {"rotate": 180, "scale": (0.8, 1.5)}]
+)
+def test_cutting_a_window_first_changes_no_crop(sizes, margin, options):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, *size), generator=generator) for size in sizes]
+    targets = [torch.randint(3, size, generator=generator) for size in sizes]
+    images, targets = pad_and_stack(images, 0).byte(), pad_and_stack(targets, 255).byte()
+    sizes = torch.tensor(sizes)
+    crops = RandomAffineCrops(**RAW, crop_size=41, margin=margin, **{**options, "jitter": 0})
+    for seed in range(12):
+        image, target = crops(images, targets, sizes, torch.Generator().manual_seed(seed))
+        expected = reference(images, targets, sizes, seed, 41, margin, crops)
+        torch.testing.assert_close(image, expected[0].float(), atol=0.03, rtol=0)  # of 255
+        # Rotated by a right angle or scaled by 2, a pixel may be as near to two others.
+        assert (target != expected[1]).float().mean() < 1e-3
+
+
+def test_of_a_large_image_only_what_its_crop_needs_becomes_float(monkeypatch):
+    converted, original = [], torch.Tensor.float
+
+    def watched(tensor):
+        converted.append(tensor.numel())
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "float", watched)
+    cut(torch.zeros(2, 3, 900, 1000, dtype=torch.uint8), size=30, rotate=45, scale=(0.5, 2))
+    assert converted and max(converted) < 2 * 3 * 100 * 100
+
+
 def test_colours_change_as_torchvision_changes_them():
     image = torch.rand(3, 3, 9, 8)
     factors = torch.tensor([[0.8, 1.2, 0.9], [1.25, 0.75, 1.25], [1, 1, 1]])

@@ -9,10 +9,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from src import MODELS, build_model
 from src.blocks import centre_crop
+from src.device import to_device
 from src.inference import decide, predict_probs
 from train_utils import criterion
 from train_utils.metrics import count_values, near_counts, pair_counts
-from transforms import RandomAffineCrops
+from transforms import RandomAffineCrops, cut_windows
 
 CUDA = torch.device("cuda")
 
@@ -34,14 +35,16 @@ def test_the_mode_sees_what_a_gpu_would_wait_for():
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_crops_forward_and_loss_stay_on_the_device(name):
+    size = (584, 565)
+    crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=MODELS[name].margin)
+    windows, parameters = crops.random_crops(torch.tensor([size] * 2), size, torch.Generator())
     with FakeTensorMode(allow_non_fake_inputs=True):
         with CUDA:
             model = build_model(name, in_channels=3, num_classes=2).train()
-        crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=MODELS[name].margin)
-        images = torch.empty(2, 3, 584, 565, dtype=torch.uint8, device=CUDA)
-        targets = torch.empty(2, 584, 565, dtype=torch.uint8, device=CUDA)
-        sizes = torch.tensor([[584, 565]] * 2)
-        image, target = crops(images, targets, sizes, torch.Generator())
+        images = torch.empty(2, 3, *size, dtype=torch.uint8, device=CUDA)
+        targets = torch.empty(2, *size, dtype=torch.uint8, device=CUDA)
+        cut = cut_windows(images, windows), cut_windows(targets, windows)
+        image, target = crops.resample(*cut, to_device(parameters, CUDA))
         assert image.device.type == target.device.type == "cuda"
         assert image.dtype is torch.float32 and target.dtype is torch.int64
         with torch.autocast("cuda", dtype=torch.bfloat16):

@@ -1,5 +1,8 @@
 """The order of an epoch, whole images for evaluation, and the two ways to the same crops."""
 
+import os
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,8 @@ from train_utils.data_loader import (
     cores,
     make_evaluation_loader,
     make_loader,
+    make_training_loader,
+    pick_memory,
 )
 from transforms import RandomAffineCrops
 
@@ -124,8 +129,8 @@ def loaders(root, workers=0, repeats=2):
         if cache:
             source = StackedImages(*dataset.stack(), batches, CPU)
         else:
-            source = make_loader(
-                dataset, CPU, workers, batch_sampler=batches, collate_fn=dataset.collate_with_sizes
+            source = make_training_loader(
+                dataset, CPU, batches, dataset.collate_with_sizes, workers=workers
             )
         both.append(CropLoader(source, batches, CROPS, 7, CPU))
     return both
@@ -175,12 +180,71 @@ def test_flips_can_be_horizontal_alone(flip_prob, upside_down, expected):
         [0.5], [0.25], 32, rotate=0, flip_prob=flip_prob, upside_down=upside_down
     )
     sizes = torch.tensor([[48, 48]] * 200)
-    matrices = crops.random_matrices(sizes, (48, 48), torch.Generator().manual_seed(0))
+    matrices = crops.random_matrices(sizes, torch.Generator().manual_seed(0))
     signs = zip(matrices[:, 0, 0].sign(), matrices[:, 1, 1].sign(), strict=True)
     assert {(int(x), int(y)) for x, y in signs} == expected
 
 
 # --- loaders -------------------------------------------------------------------------------------
+
+
+class Noise(torch.utils.data.Dataset):
+    """Item i: i, random numbers as transforms take them, and the process that loaded it."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        numbers = [torch.rand(()).item(), random.random(), np.random.rand()]
+        return torch.tensor([index, *numbers, os.getpid()], dtype=torch.float64)
+
+
+def epochs_of_noise(workers, epochs, rank=0):
+    """[items of each epoch], and the processes that loaded each epoch."""
+    batches = EpochBatches(6, 2, seed=3, rank=rank, ranks=2, repeats=2)
+    loader = make_training_loader(Noise(), CPU, batches, torch.stack, workers=workers)
+    items, processes = [], []
+    for epoch in epochs:
+        batches.set_epoch(epoch)
+        items.append(torch.cat(list(loader)))
+        processes.append({int(process) for process in items[-1][:, 4]})
+    return torch.stack(items)[:, :, :4], processes
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_random_transforms_depend_on_seed_epoch_rank_and_place_alone(workers):
+    straight, _ = epochs_of_noise(0, range(4))
+    torch.manual_seed(99)
+    resumed, _ = epochs_of_noise(workers, range(2, 4))
+    assert torch.equal(straight[2:], resumed)
+    other_rank, _ = epochs_of_noise(0, range(4), rank=1)
+    numbers = torch.cat([straight, other_rank])[:, :, 1:].flatten()
+    assert len(numbers.unique()) == len(numbers) == 2 * 4 * 6 * 3
+
+
+def test_loading_leaves_the_processs_own_random_numbers_alone():
+    """Dropout takes them, and a resumed run must not start workers at another point of them."""
+    for workers in (0, 1):
+        torch.manual_seed(1)
+        expected = torch.rand(3)
+        torch.manual_seed(1)
+        epochs_of_noise(workers, range(2))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_are_kept_from_epoch_to_epoch():
+    _, processes = epochs_of_noise(2, range(3))
+    assert processes[0] == processes[1] == processes[2]
+    assert len(processes[0]) == 2 and os.getpid() not in processes[0]
+
+
+@pytest.mark.parametrize("free, kept_on", [(8e9, "cuda"), (7.9e9, "cpu")])
+def test_images_stay_on_the_cpu_if_they_would_fill_the_gpu(free, kept_on, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
+    assert pick_memory(4_000_000_000, torch.device("cuda:0")).type == kept_on
+    message = "the training images take 4.0 GB, more than half of the 7.9 GB that are free on cuda"
+    assert (message in capsys.readouterr().out) == (kept_on == "cpu")
+    assert pick_memory(10**15, CPU) == CPU
 
 
 def test_the_cache_keeps_as_much_as_its_limit_allows(tmp_path):

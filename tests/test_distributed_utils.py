@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from torch import nn
 from train_utils.distributed_utils import (
     all_gather_objects,
     all_reduce_sum,
-    backend_for,
     broadcast_buffers,
     broadcast_from_rank_zero,
     is_distributed,
@@ -20,6 +20,7 @@ from train_utils.distributed_utils import (
     log,
     process_group,
     rank,
+    training_backend,
     world_size,
     wrap_in_ddp,
 )
@@ -52,7 +53,7 @@ def test_in_a_single_process_the_helpers_return_their_argument(capsys):
     assert all_reduce_sum(tensor) is tensor
     assert all_gather_objects("a") == ["a"]
     assert broadcast_from_rank_zero(lambda: "b") == "b"
-    assert wrap_in_ddp(model, CPU, sync_bn=True) is model
+    assert wrap_in_ddp(model, CPU, 60, sync_bn=True) is model
     broadcast_buffers(model)
     log("c")
     assert capsys.readouterr().out == "c\n"
@@ -64,13 +65,13 @@ def test_without_torchrun_there_is_no_process_group(monkeypatch):
         assert not is_distributed()
 
 
-def test_tensors_on_the_cpu_and_objects_always_go_through_gloo(monkeypatch):
+def test_gradients_on_a_gpu_go_through_nccl_where_there_is_one(monkeypatch):
     gpu = torch.device("cuda:0")
-    assert backend_for(CPU) == "gloo"
+    assert training_backend(CPU) == "gloo"
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    assert backend_for(gpu) == "cpu:gloo,cuda:nccl"
+    assert training_backend(gpu) == "nccl"
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
-    assert backend_for(gpu) == "gloo"
+    assert training_backend(gpu) == "gloo"
 
 
 # --- a process group -----------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def exchange(own, ranks, port, folder):
             "gathered": all_gather_objects({"rank": own}),
             "broadcast": broadcast_from_rank_zero(lambda: f"of rank {own}"),
             "buffers": norm.running_mean.tolist(),
-            "model": type(wrap_in_ddp(norm, CPU)).__name__,
+            "model": type(wrap_in_ddp(norm, CPU, 60)).__name__,
         }
         try:
             broadcast_from_rank_zero(fail)
@@ -143,3 +144,31 @@ def test_only_rank_0_prints(two_ranks):
 def test_an_error_on_rank_0_is_raised_there_and_ends_the_others_silently(two_ranks):
     errors = [found["error"] for found, _ in two_ranks]
     assert errors == [repr(ValueError("no such file")), repr(SystemExit(2))]
+
+
+def wait_for_the_other(own, ranks, port, folder):
+    """Rank 1 is late for whatever rank 0 does, by more than the timeout."""
+    os.environ.update(environment(own, ranks, port))
+    (folder / f"{own}.started").touch()
+    while not (folder / f"{1 - own}.started").exists():  # so that neither is late at the start
+        time.sleep(0.01)
+    found = {}
+    with process_group(CPU, 2):
+        time.sleep(3 * own)  # reads data
+        found["broadcast"] = broadcast_from_rank_zero(lambda: "read")
+        time.sleep(1.5 * own)
+        model = wrap_in_ddp(nn.Linear(1, 1), CPU, 1)
+        model(torch.ones(1, 1)).sum().backward()
+        time.sleep(2 * own)
+        try:
+            model(torch.ones(1, 1)).sum().backward()
+        except RuntimeError as error:
+            found["error"] = str(error)
+        torch.save(found, folder / f"{own}.pt")
+
+
+def test_ranks_wait_for_data_as_long_as_it_takes_but_not_for_gradients(tmp_path):
+    multiprocessing.spawn(wait_for_the_other, args=(2, free_port(), tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{own}.pt") for own in (0, 1))
+    assert first["broadcast"] == second["broadcast"] == "read"
+    assert "1000ms" in first["error"]

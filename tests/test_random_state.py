@@ -3,10 +3,11 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from train_utils.checkpoint import load, save
-from train_utils.random_state import random_state, restore_random_state
+from train_utils.random_state import random_state, restore_random_state, seeded
 
 
 def random_numbers():
@@ -38,3 +39,19 @@ def test_reading_the_state_does_not_change_it():
     restore_random_state(first)
     random_state()
     assert random_numbers() == expected
+
+
+def test_seeded_numbers_depend_on_the_seed_alone_and_leave_no_trace():
+    start = random_state()
+    expected = [random_numbers() for _ in range(2)]
+    restore_random_state(start)
+    found = []
+    for seed in (5, 2**63 - 1, 5):
+        with seeded(seed):
+            found.append(random_numbers())
+    assert found[0] == found[2] != found[1]
+    assert random_numbers() == expected[0]
+    with pytest.raises(ValueError), seeded(5):
+        random_numbers()
+        raise ValueError
+    assert random_numbers() == expected[1]

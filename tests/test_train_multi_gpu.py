@@ -23,6 +23,7 @@ from train_utils.distributed_utils import agree_on_start, process_group, wrap_in
 
 ROOT = Path(__file__).parent.parent
 ONE_MACHINE = ("--standalone", "--nproc_per_node=2")
+FAULTY = "tests/faulty_worker.py"
 DRIVERLESS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
@@ -178,7 +179,7 @@ def train_steps(rank, ranks, steps, accumulate=1):
     """Trains `steps` steps on this rank's share of the data; (loss, parameters)."""
     torch.manual_seed(0)
     model = with_frozen_batch_norm(UNet(3, 2, base_c=4))
-    parallel_model = wrap_in_ddp(model, torch.device("cpu"))
+    parallel_model = wrap_in_ddp(model, torch.device("cpu"), 60)
     optimizer = torch.optim.SGD(parallel_model.parameters(), lr=0.1)
     scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
     loss, _ = train_one_epoch(
@@ -263,7 +264,7 @@ def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path)
         1,
         "--resume",
         "auto",
-        script="tests/faulty_worker.py",
+        script=FAULTY,
         FAULT="kill 1 2",
         FAULT_FILE=str(tmp_path / "done"),
     )
@@ -283,12 +284,34 @@ def test_an_error_on_one_rank_ends_all_with_its_message(tiny_root, tmp_path):
         3,
         "--batch-size",
         1,
-        script="tests/faulty_worker.py",
+        script=FAULTY,
         FAULT="raise 1 1",
         FAULT_FILE=str(tmp_path / "done"),
     )
     assert run.returncode != 0 and "planted on rank 1" in run.stderr
     assert time.monotonic() - start < 60
+    assert epochs(tmp_path / "run") == [0]
+
+
+def test_when_torchrun_is_stopped_ranks_that_wait_end_as_well(tiny_root, tmp_path):
+    """Otherwise torchrun kills the waiting ones after 30 seconds."""
+    waiting = tmp_path / "waiting"
+    fault = {"FAULT": "wait 1 1", "FAULT_FILE": str(waiting), "PYTHONPATH": str(ROOT)}
+    options = ("--epochs", 3, "--batch-size", 1)
+    launcher = subprocess.Popen(
+        command(ONE_MACHINE, tiny_root, tmp_path / "run", *options, script=FAULTY),
+        cwd=ROOT,
+        env={**os.environ, **DRIVERLESS, **fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not waiting.exists():
+        assert launcher.poll() is None, launcher.communicate()[0]
+        time.sleep(0.1)
+    launcher.terminate()
+    printed, _ = launcher.communicate(timeout=25)  # its ranks hold the pipe open as well
+    assert launcher.returncode != 0 and "epoch 0/2" in printed
     assert epochs(tmp_path / "run") == [0]
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.device import to_device
-from train_utils.distributed_utils import local_world_size, rank, world_size
+from src.device import free_memory
+from train_utils.distributed_utils import local_world_size, log, rank, world_size
+from train_utils.random_state import SeededSamples
 
 # Distinct pairs (seed, epoch) give distinct seeds for up to a million epochs; so do their ranks.
 SEED_STRIDE = 1_000_003
@@ -25,7 +26,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def crop_seed(seed: int, epoch: int, rank: int) -> int:
-    """The seed of the random crops of a rank in an epoch."""
+    """The seed of the random crops of a rank in an epoch, and of its samples' transforms."""
     return epoch_seed(seed, epoch) * RANK_STRIDE + rank
 
 
@@ -76,15 +77,35 @@ class EpochBatches:
         return math.ceil(self.size * self.repeats / self.ranks)
 
 
+class SeededBatches:
+    """The batches of an EpochBatches with a random seed for each item: lists of (index, seed).
+
+    The seeds depend on the run's seed, the epoch, the rank and the item's place in the epoch alone.
+    """
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        seed = crop_seed(self.batches.seed, self.batches.epoch, self.batches.rank)
+        generator = torch.Generator().manual_seed(seed)
+        for batch in self.batches:
+            seeds = torch.randint(2**63 - 1, (len(batch),), generator=generator)
+            yield list(zip(batch, seeds.tolist(), strict=True))
+
+
 class CropLoader:
     """Iterates over batches (images, targets) of random crops, as train_one_epoch expects them.
 
     Args:
-        source: iterable of batches of whole images: (images uint8 [N, C, H, W], targets uint8
-            [N, H, W], sizes int64 [N, 2]), padded to one size; sizes are those without padding.
+        source: iterable of batches of whole images: (images, N of uint8 [C, H, W], targets, N of
+            uint8 [H, W], sizes int64 [N, 2]), padded to one size; sizes are those without padding.
             A StackedImages or a DataLoader.
         batches: the EpochBatches that the source follows.
-        crops: cuts the crops, called with (images, targets, sizes, generator).
+        crops: cuts the crops, called with (images, targets, sizes, generator, device).
         seed: seed of the crops. They depend on it, the epoch and the rank alone, so a resumed run
             repeats them, whichever the source.
         device: where the crops are cut.
@@ -107,15 +128,16 @@ class CropLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = crop_seed(self.seed, self.batches.epoch, self.batches.rank)
         generator = torch.Generator().manual_seed(seed)
-        non_blocking = self.device.type == "cuda"
         for images, targets, sizes in self.source:
-            images = images.to(self.device, non_blocking=non_blocking)
-            targets = targets.to(self.device, non_blocking=non_blocking)
-            yield self.crops(images, targets, sizes, generator)
+            yield self.crops(images, targets, sizes, generator, self.device)
 
 
 class StackedImages:
-    """All images of a dataset on one device; batches are taken there, without workers or files."""
+    """All images of a dataset in memory; batches are taken there, without workers or files.
+
+    images uint8 [M, C, H, W], targets uint8 [M, H, W] and sizes int64 [M, 2] are those of
+    dataset.stack(). They are kept where pick_memory() says.
+    """
 
     def __init__(
         self,
@@ -125,14 +147,29 @@ class StackedImages:
         batches: EpochBatches,
         device: torch.device,
     ) -> None:
-        self.images, self.targets = images.to(device), targets.to(device)
+        memory = pick_memory(images.nbytes + targets.nbytes, device)
+        self.images, self.targets = images.to(memory), targets.to(memory)
         self.sizes, self.batches = sizes, batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
         for batch in self.batches:
-            chosen = torch.tensor(batch)
-            on_device = to_device(chosen, self.images.device)
-            yield self.images[on_device], self.targets[on_device], self.sizes[chosen]
+            images = [self.images[i] for i in batch]  # views: nothing is copied yet
+            yield images, [self.targets[i] for i in batch], self.sizes[batch]
+
+
+def pick_memory(size: int, device: torch.device) -> torch.device:
+    """Where `size` bytes of images are kept for training on the device: there, or on the CPU.
+
+    On the CPU if they would take more than half of the device's free memory.
+    """
+    free = free_memory(device)
+    if device.type == "cpu" or free is None or 2 * size <= free:
+        return device
+    log(
+        f"the training images take {size / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB "
+        f"that are free on {device}: they stay in the CPU's memory"
+    )
+    return torch.device("cpu")
 
 
 def make_loader(
@@ -144,7 +181,7 @@ def make_loader(
     in_memory: bool = True,
     **options: object,
 ) -> DataLoader:
-    """A DataLoader of `dataset`, with further `options` of DataLoader.
+    """A DataLoader of `dataset`, with its `options`. Its workers stay for the next epochs.
 
     Args:
         workers: processes that load. None: one for each CPU core, up to 8, divided by the processes
@@ -158,32 +195,45 @@ def make_loader(
         workers = 0 if in_memory else min(8, cores() // local_world_size())
     if pin_memory is None:
         pin_memory = device.type == "cuda"
-    options.setdefault("collate_fn", dataset.collate_fn)
     return DataLoader(
         dataset,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        # PyTorch's own would advance whenever workers are started, so differently after resuming.
+        generator=torch.Generator(),
         **options,
     )
 
 
-def make_evaluation_loader(
+def make_training_loader(
     dataset: Dataset,
     device: torch.device,
-    workers: int | None = None,
-    prefetch: int | None = None,
-    pin_memory: bool | None = None,
+    batches: EpochBatches,
+    collate_fn: Callable,
+    **options: object,
 ) -> DataLoader:
-    """One whole image at a time: rank r of R loads the images r, r + R, … of the dataset."""
+    """The batches of this rank, with random transforms that a resumed run repeats exactly.
+
+    They are the same for any number of workers. options: those of make_loader().
+    """
+    samples, seeds = SeededSamples(dataset), SeededBatches(batches)
+    return make_loader(samples, device, batch_sampler=seeds, collate_fn=collate_fn, **options)
+
+
+def make_evaluation_loader(dataset: Dataset, device: torch.device, **options: object) -> DataLoader:
+    """One whole image at a time: rank r of R loads the images r, r + R, … of the dataset.
+
+    options: those of make_loader().
+    """
     return make_loader(
         dataset,
         device,
-        workers,
-        prefetch,
-        pin_memory,
-        dataset.fits_in_memory(),
+        in_memory=dataset.fits_in_memory(),
         sampler=rank_indices(len(dataset)),
+        collate_fn=dataset.collate_fn,
+        **options,
     )
 
 

@@ -21,10 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 T = TypeVar("T")
 
 
-def backend_for(device: torch.device) -> str:
-    """Gloo for what is on the CPU, Python objects included, and NCCL for what is on a GPU."""
+# Longest wait for another rank outside training steps: it may be reading a large dataset. It does
+# not delay the end of a run that fails, for torchrun stops all ranks when one ends.
+PATIENCE = timedelta(days=1)
+
+
+def training_backend(device: torch.device) -> str:
+    """NCCL for gradients on a GPU; gloo on the CPU, and where PyTorch has no NCCL (Windows)."""
     if device.type == "cuda" and dist.is_nccl_available():
-        return "cpu:gloo,cuda:nccl"
+        return "nccl"
     return "gloo"
 
 
@@ -32,9 +37,10 @@ def backend_for(device: torch.device) -> str:
 def process_group(device: torch.device, timeout_seconds: float) -> Iterator[None]:
     """The process group that torchrun describes in the environment; without torchrun, none.
 
-    `device` is this process's own. Ranks that wait for each other longer than the timeout end with
-    an error. At a normal end all ranks meet before the group is destroyed, since gloo aborts if one
-    leaves early. After an error this rank leaves at once, and torchrun stops the others.
+    It is a gloo group, for what is on the CPU; gradients have their own, see wrap_in_ddp().
+    `device` is this process's own. RuntimeError if a rank does not start before the timeout. At a
+    normal end all ranks meet before the group is destroyed, since gloo aborts if one leaves early.
+    After an error this rank leaves at once, and torchrun stops the others.
     """
     if "RANK" not in os.environ:
         yield
@@ -44,14 +50,7 @@ def process_group(device: torch.device, timeout_seconds: float) -> Iterator[None
     timeout = timedelta(seconds=timeout_seconds)
     store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(agree_on_start(store, rank, ranks, timeout_seconds), store)
-    dist.init_process_group(
-        backend_for(device),
-        store=store,
-        rank=rank,
-        world_size=ranks,
-        timeout=timeout,
-        device_id=device if device.type == "cuda" else None,
-    )
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
     yield
     dist.barrier()
     dist.destroy_process_group()
@@ -156,18 +155,25 @@ def all_gather_objects(value: T) -> list[T]:
     return values
 
 
-def wrap_in_ddp(model: nn.Module, device: torch.device, sync_bn: bool = False) -> nn.Module:
+def wrap_in_ddp(
+    model: nn.Module, device: torch.device, timeout_seconds: float, sync_bn: bool = False
+) -> nn.Module:
     """The model to train with: its gradients are averaged over the ranks.
 
+    timeout_seconds: longest time that a rank waits for the others' gradients before it fails.
     sync_bn: BatchNorm computes its statistics over all ranks as well.
     """
     if not is_distributed():
         return model
+    dist.barrier()  # some ranks may take longer than the timeout to read their data
+    timeout = timedelta(seconds=timeout_seconds)
+    group = dist.new_group(backend=training_backend(device), timeout=timeout)
     if sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group)
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
+        process_group=group,
         gradient_as_bucket_view=True,
         broadcast_buffers=False,  # once an epoch is enough, see broadcast_buffers()
     )
@@ -175,6 +181,9 @@ def wrap_in_ddp(model: nn.Module, device: torch.device, sync_bn: bool = False) -
 
 def broadcast_buffers(model: nn.Module) -> None:
     """Copies rank 0's BatchNorm statistics to every rank: each has only seen its own batches."""
-    if is_distributed():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+    if not is_distributed():
+        return
+    buffers = list(model.buffers())
+    values = broadcast_from_rank_zero(lambda: [buffer.cpu() for buffer in buffers])
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)

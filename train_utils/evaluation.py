@@ -4,7 +4,7 @@ The functions are handed values, datasets and loaders; they know no flags.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.device import memory_format
 from src.inference import Flips
+from src.tiles import Tiling
 from train_utils.distributed_utils import is_main_process, log
 from train_utils.metrics import SegmentationCounts, summarize
 from train_utils.reporting import report, text_files
@@ -22,13 +23,6 @@ from train_utils.reporting.pictures import as_rgb, with_default_colours
 from train_utils.reporting.provenance import provenance
 from train_utils.reporting.report_data import ReportData
 from train_utils.train_and_eval import evaluate
-
-# What --val means for the choice of the epoch and of the threshold. It is in every run's output.
-SELECTION = {
-    "holdout": "validation images, which are not trained on",
-    "none": "nothing: the last weights, threshold 0.5",
-    "test": "the TEST images themselves, as the tutorials do: the test scores below are optimistic",
-}
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,7 @@ class Evaluator:
         device: where the model computes.
         amp_dtype: dtype of autocast, None for full precision.
         tolerance: in px, of the tolerant F1; 0: none.
+        tiling: how large images are cut into tiles.
         make_loader: function of a dataset that gives a loader of its whole images.
         start: time.perf_counter() at the start of the script.
     """
@@ -46,6 +41,7 @@ class Evaluator:
     device: torch.device
     amp_dtype: torch.dtype | None
     tolerance: int
+    tiling: Tiling
     make_loader: Callable[[Dataset], DataLoader]
     start: float
 
@@ -61,6 +57,7 @@ class Evaluator:
             amp_dtype=self.amp_dtype,
             tolerance=self.tolerance,
             callback=callback,
+            tiling=self.tiling,
         )
         return counts
 
@@ -89,30 +86,6 @@ class Evaluator:
         return provenance(self.device, time.perf_counter() - self.start)
 
 
-def describe_origin(
-    paths: Sequence[str | Path], checkpoints: Sequence[dict], flips: bool = False
-) -> dict:
-    """What the score files say of the evaluated weights.
-
-    Files, flips, what chose the epoch, and for each file its model, epoch, split and flags.
-    """
-    choices = []
-    for checkpoint in checkpoints:
-        if "training" in checkpoint:
-            choices.append(SELECTION[checkpoint["training"]["val"]])
-        else:
-            choices.append("unknown: weights without metadata")
-    origin = {
-        "weights": [str(path) for path in paths],
-        "flips": flips,
-        "selection": "; ".join(dict.fromkeys(choices)),
-    }
-    for name in ("model_name", "model_kwargs", "epoch", "split", "args"):
-        values = [checkpoint.get(name) for checkpoint in checkpoints]
-        origin[name] = values[0] if len(values) == 1 else values
-    return origin
-
-
 def log_validation(checkpoint: dict) -> None:
     """Logs the validation scores of the checkpoint's epoch, if there are any.
 
@@ -139,7 +112,7 @@ def score_test(
 ) -> None:
     """Evaluates the model on the test dataset, once; writes test_scores.json and prints the scores.
 
-    threshold: the chosen one, scored beside 0.5. origin: see describe_origin(). report_dir: also
+    threshold: the chosen one, scored beside 0.5. origin: of describe_origin(). report_dir: also
     write report.html, with this title, and images.csv there.
     """
     report_data = collect_report_data(dataset) if report_dir else None

@@ -1,9 +1,12 @@
-"""The states of all random generators of a process, for an exact continuation."""
+"""The random generators of a process: their states, for an exact continuation, and their seeds."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 
 def random_state() -> dict:
@@ -29,3 +32,38 @@ def restore_random_state(state: dict) -> None:
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block the CPU's random numbers depend on the seed (from 0 to 2⁶³ − 1) alone.
+
+    After it the generators continue as if nothing had happened. Those of GPUs are left alone.
+    """
+    state = random_state() | {"cuda": None}
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+
+
+class SeededSamples(Dataset):
+    """The samples of `dataset`, for keys (index, seed).
+
+    Random transforms depend on the seed alone, whichever process loads the sample and whatever it
+    has loaded before.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple:
+        index, seed = key
+        with seeded(seed):
+            return self.dataset[index]

@@ -72,6 +72,8 @@ def check_evaluation_flags(parser: Parser, args: argparse.Namespace, given: dict
             parser.error("--split-file: --held-out uses the splits in the checkpoints")
         if args.report and world_size() > 1:
             parser.error("--report needs a single process; run train.py without torchrun")
+        if args.profile:
+            parser.error("--profile is about training; omit --test-only")
         return
     if args.prune:
         parser.error("--prune belongs to --test-only: training always uses the whole network")

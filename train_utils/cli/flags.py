@@ -187,6 +187,24 @@ def evaluation_flags() -> list[Flag]:
             metavar="PX",
         ),
         flag(
+            "--tile",
+            RUN,
+            None,
+            "evaluate whole images in tiles of this side in pixels; 0: never",
+            "only images that need more than 4 GB, in tiles of up to 1024",
+            type=number(int, minimum=0),
+            metavar="SIZE",
+        ),
+        flag(
+            "--overlap",
+            RUN,
+            None,
+            "pixels that neighbouring tiles share",
+            "a sixteenth of the tile",
+            type=number(int, minimum=0),
+            metavar="PX",
+        ),
+        flag(
             "--flips",
             LOCAL,
             False,
@@ -243,6 +261,13 @@ def output_flags() -> list[Flag]:
             metavar="N",
         ),
         flag(
+            "--profile",
+            LOCAL,
+            False,
+            "time the stages of some training steps, write trace.json, and exit",
+            **ON,
+        ),
+        flag(
             "--tensorboard", LOCAL, False, "also log scalars and pictures to TensorBoard", **SWITCH
         ),
         flag(
@@ -270,7 +295,8 @@ def process_flags() -> list[Flag]:
             "--dist-timeout",
             LOCAL,
             600,
-            "longest time in seconds that one process waits for another",
+            "longest time in seconds that a process waits for the others to start, and in a "
+            "training step for their gradients",
             type=number(float, above=0),
             metavar="SECONDS",
         ),

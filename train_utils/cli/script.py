@@ -5,8 +5,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-import torch
-
 from src.errors import UserError
 from train_utils.train_and_eval import NonFiniteLossError
 
@@ -17,25 +15,33 @@ def run_script(main: Callable[[], object], prog: str) -> None:
     UserError, NonFiniteLossError, OSError and a full GPU end the script with one sentence on stderr
     and exit code 2. Ctrl-C ends it with 130, SIGTERM with 143.
     """
-
-    def stop(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt(128 + signum)
-
-    signal.signal(signal.SIGTERM, stop)
-    if os.environ.get("RANK", "0") != "0":
-        prog = f"{prog} (rank {os.environ['RANK']})"
+    own_rank = os.environ.get("RANK", "0")
+    if own_rank == "0":
+        signal.signal(signal.SIGTERM, interrupt)
+    else:
+        prog = f"{prog} (rank {own_rank})"
+        # This rank writes nothing. Python's handlers would not run while it waits for another rank.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         main()
     except (UserError, NonFiniteLossError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(". ")[0]
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
         print(
             f"{prog}: error: the GPU is out of memory ({reason}); lower --batch-size, --crop-size, "
             "--base-c or --cache-limit; --accumulate makes up for a smaller batch",
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        sys.exit(interrupt.args[0] if interrupt.args else 130)
+    except KeyboardInterrupt as error:
+        sys.exit(error.args[0] if error.args else 130)
+
+
+def interrupt(signum: int, frame: object) -> None:
+    """A signal handler: the signal ends the script as Ctrl-C does."""
+    raise KeyboardInterrupt(128 + signum)

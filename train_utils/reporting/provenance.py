@@ -4,11 +4,19 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
+
+# What --val means for the choice of the epoch and of the threshold. It is in every run's output.
+SELECTION = {
+    "holdout": "validation images, which are not trained on",
+    "none": "nothing: the last weights, threshold 0.5",
+    "test": "the TEST images themselves, as the tutorials do: the test scores below are optimistic",
+}
 
 
 def provenance(device: torch.device, seconds: float) -> dict:
@@ -26,6 +34,30 @@ def provenance(device: torch.device, seconds: float) -> dict:
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(device)),
     }
+
+
+def describe_origin(
+    paths: Sequence[str | Path], checkpoints: Sequence[dict], flips: bool = False
+) -> dict:
+    """What the score files say of the evaluated weights.
+
+    Files, flips, what chose the epoch, and for each file its model, epoch, split and flags.
+    """
+    choices = []
+    for checkpoint in checkpoints:
+        if "training" in checkpoint:
+            choices.append(SELECTION[checkpoint["training"]["val"]])
+        else:
+            choices.append("unknown: weights without metadata")
+    origin = {
+        "weights": [str(path) for path in paths],
+        "flips": flips,
+        "selection": "; ".join(dict.fromkeys(choices)),
+    }
+    for name in ("model_name", "model_kwargs", "epoch", "split", "args"):
+        values = [checkpoint.get(name) for checkpoint in checkpoints]
+        origin[name] = values[0] if len(values) == 1 else values
+    return origin
 
 
 def source_commit() -> str | None:

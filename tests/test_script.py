@@ -1,0 +1,78 @@
+"""How a script ends: by a signal, on a full GPU."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from train_utils.cli.script import run_script
+
+ROOT = Path(__file__).parent.parent
+WAITING = """
+from datetime import timedelta
+import torch.distributed as dist
+from train_utils.cli.script import run_script
+def main():
+    print("waiting", flush=True)
+    dist.HashStore().wait(["never"], timedelta(seconds=40))  # outside Python, like NCCL
+run_script(main, "script.py")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_rank_that_waits_for_another_ends_at_once(name):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=ROOT,
+        env={**os.environ, "RANK": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(getattr(signal, name))
+    assert process.wait(timeout=20) == -getattr(signal, name)
+
+
+@pytest.fixture
+def own_handlers():
+    """The signal handlers, restored after the test."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+
+
+CUDA_FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+
+
+@pytest.mark.parametrize(
+    "error, named",
+    [
+        (torch.OutOfMemoryError(CUDA_FULL), "(CUDA out of memory. Tried to allocate 2.00 GiB)"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)."), "MPS allocated: 5 GB"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "error: out of memory)"),
+    ],
+    ids=["CUDA", "MPS", "pinned memory"],
+)
+def test_a_full_gpu_is_one_sentence_with_what_to_lower(error, named, own_handlers, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(main, "train.py")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert message.startswith("train.py: error: the GPU is out of memory (") and named in message
+    assert "--batch-size" in message and "--cache-limit" in message
+
+
+def test_other_errors_keep_their_traceback(own_handlers):
+    def main():
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run_script(main, "train.py")
