@@ -3,19 +3,23 @@
 `python predict.py --weights save_weights/best_model.pth --input IMAGES`
 
 For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a
-palette PNG of class ids, and legend.png with the names of the colours.
+palette PNG of class ids, and legend.png with the names of the colours. predictions.csv has one row
+for each image. Reading, computing and writing overlap.
 """
 
 import argparse
-import glob
+import sys
 import time
-from argparse import BooleanOptionalAction
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from src.device import (
     memory_format,
@@ -24,261 +28,316 @@ from src.device import (
     reuse_freed_memory,
     synchronize,
 )
-from src.errors import UserError
-from src.image_io import IMAGE_SUFFIXES, image_files, read_binary, read_image, resize_image
-from src.inference import Flips, decide, predict_probs
-from train_utils.atomic import prepare_folder, replacing
-from train_utils.cli.parser import Parser, number
+from src.export import export_model
+from src.image_io import read_image
+from src.inference import Flips, decide
+from src.predictor import Predictor
+from src.tiles import Tiling
+from train_utils import checkpoint as checkpoints
+from train_utils.atomic import prepare_folder
+from train_utils.cli import predict_flags
 from train_utils.cli.script import run_script
+from train_utils.data.class_table import ClassTable
+from train_utils.data.reading import (
+    Job,
+    Picture,
+    equal_sizes,
+    find_jobs,
+    read_ahead,
+    read_picture,
+)
 from train_utils.metrics import check_finite
 from train_utils.model_loading import check_threshold, combine, load_members, prune
-from train_utils.reporting.pictures import as_rgb, overlay, save_legend, save_mask
-from transforms import Compose, eval_preset
+from train_utils.prediction_scores import PredictionScores
+from train_utils.reporting.pictures import as_rgb, save_legend
+from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable, Strip
+from train_utils.reporting.provenance import describe_origin, provenance
+from transforms import eval_preset
+
+WORKERS = 4  # threads that read and write files
+MAX_WRITING = 16  # images whose files are being written while others are computed
+NAMES_SHOWN = 8  # of a list of images in a message
+
+
+@dataclass(frozen=True)
+class Written:
+    """A picture whose files are being written. pixels: int64 [K], of each class, when they are."""
+
+    job: Job
+    size: tuple[int, int]
+    seconds: float
+    pixels: Future
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags, checked."""
-    parser = Parser(
-        prog="predict.py",
-        usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB [flags]",
-        description=__doc__.splitlines()[0],
-    )
-    add = parser.add_argument
-    add(
-        "--weights",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="a checkpoint of train.py, which holds its architecture, classes, mean and std; of "
-        "several files the probabilities are averaged",
-    )
-    add(
-        "--input",
-        required=True,
-        help="an image, a folder of images, or a pattern in quotes such as 'a/*.tif'",
-    )
-    add("--output", default="predictions", help="folder to write to (default: predictions)")
-    add(
-        "--roi-mask",
-        default="",
-        metavar="FILE|DIR",
-        help="mask(s) of the region to segment, everything outside is background; in a folder, "
-        "x_mask.* belongs to image x (default: the whole image)",
-    )
-    add(
-        "--save-prob",
-        action="store_true",
-        help="also write x_prob.png, 16-bit, 65535 for probability 1 (with more than two classes "
-        "x_prob.npy, float16 [classes, height, width]) (default: off)",
-    )
-    add(
-        "--overlay",
-        action="store_true",
-        help="also write x_overlay.png, the prediction over the image (default: off)",
-    )
-    add(
-        "--threshold",
-        type=number(float, minimum=0, below=1),
-        help="on the probability of class 1 (default: the checkpoint's)",
-    )
-    add(
-        "--flips",
-        action="store_true",
-        help="average the probabilities over the four flips of each image (default: off)",
-    )
-    add(
-        "--prune",
-        type=number(int, minimum=1, maximum=4),
-        metavar="LEVEL",
-        help="of a unet_plus_plus use only this depth, 1 to 4, which is faster (default: 4, all)",
-    )
-    add(
-        "--max-pixels",
-        type=number(int, minimum=1),
-        help="largest image that is decoded, in pixels (default: Pillow's limit, 89 million)",
-    )
-    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
-    add(
-        "--amp",
-        action=BooleanOptionalAction,
-        default=True,
-        help="mixed precision where the device supports it (default: on)",
-    )
-    args = parser.parse_args(argv)
-    try:
-        pick_device(args.device)
-    except ValueError as error:
-        parser.error(f"--device: {error}")
-    return args
+    return predict_flags.parse_args(argv, __doc__.splitlines()[0])
 
 
 def main(args: argparse.Namespace) -> None:
-    """Checks the checkpoint and all inputs first; then segments and writes every image."""
+    """Model, inputs, predictions, summary; or only a file made of the weights."""
+    start = time.perf_counter()
     device = pick_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
+
+    # Model
     members = load_members(args.weights)
+    if args.strip:
+        return write_stripped(args.strip, args.weights[0], members[0][1])
     for path, (member, _) in zip(args.weights, members, strict=True):
         prune(member, args.prune, path)
     model, checkpoint = combine(args.weights, members)
-    class_names, colours = checkpoint["class_names"], checkpoint["class_colours"]
-    check_threshold(args.threshold, class_names)
-    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
-    images = find_images(args.input)
-    rois = [find_roi(args.roi_mask, path) for path in images]
-    if Path(args.output).resolve() in {path.resolve().parent for path in images}:
-        raise UserError(
-            f"--output {args.output}: is the folder of the inputs, where masks would be taken for "
-            "images; name another"
-        )
-    in_channels = checkpoint["model_kwargs"]["in_channels"]
-    inputs = list(zip(images, rois, strict=True))
-    for path, roi_path in inputs:  # a broken file at the end must not cost the others' time
-        read_inputs(path, roi_path, in_channels, args.max_pixels)
-    prepare_folder(args.output)
     if args.flips:
         model = Flips(model)
-    model = model.to(device, memory_format=memory_format(device))
-    preset = eval_preset(checkpoint["mean"], checkpoint["std"])
-    if len(class_names) > 2:
-        save_legend(Path(args.output) / "legend.png", class_names, colours)
+    if args.export:
+        return write_export(args.export, model, checkpoint)
+    classes = ClassTable.from_dict(checkpoint["class_table"])
+    check_threshold(args.threshold, classes.names)
+    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
+    normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
+    predictor = Predictor(
+        model.to(device, memory_format=memory_format(device)),
+        device,
+        amp_dtype,
+        prepare=lambda images: normalize(images, torch.zeros(0))[0],
+        size=checkpoint["resize"],
+        tiling=Tiling(args.tile, args.overlap),
+    )
 
-    uniform, seconds = [], []
-    for path, roi_path in inputs:
-        image, roi = read_inputs(path, roi_path, in_channels, args.max_pixels)
-        start = time.perf_counter()
-        probs = segment(model, image, roi, preset, device, amp_dtype, checkpoint["resize"])
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-        mask = decide(probs[None], threshold)[0].numpy()
-        stem = Path(args.output) / path.stem
-        save_mask(f"{stem}_mask.png", mask, colours, checkpoint["class_ids"])
-        if args.save_prob:
-            save_probabilities(stem, probs)
-        if args.overlay:
-            save_picture(f"{stem}_overlay.png", overlay(as_rgb(image), mask, colours))
-        if mask.min() == mask.max():
-            uniform.append(f"{path.name} (all {class_names[mask.min()]})")
-        size = f"{mask.shape[1]}x{mask.shape[0]}"
-        print(f"{path} -> {stem}_mask.png  {size}  {seconds[-1]:.3f} s  ", end="")
-        print(describe_shares(mask, class_names), flush=True)
-    if uniform:
-        print(
-            f"warning: only one class was predicted in {len(uniform)} of {len(images)} images: "
-            f"{', '.join(uniform)}; are these images like those of the training, and was the "
-            "training long enough?"
+    # Inputs and outputs
+    jobs = find_jobs(args.input, args.recursive, args.output, args.roi_mask, args.labels)
+    read = partial(
+        read_picture,
+        channels=checkpoint["model_kwargs"]["in_channels"],
+        max_pixels=args.max_pixels,
+        auto_roi=args.auto_roi,
+        classes=classes,
+    )
+    files = PredictionFiles(
+        args.output,
+        classes.names,
+        checkpoint["class_colours"],
+        checkpoint["class_ids"],
+        args.save_prob,
+        args.overlay,
+    )
+    for folder in filter(None, (args.output, args.report)):
+        prepare_folder(folder)
+    table = PredictionTable(args.output, classes.names, keep=args.skip_existing)
+    todo = jobs
+    if args.skip_existing:
+        todo = [job for job in jobs if not is_done(job.item.name, files, table)]
+    if len(classes.names) > 2:
+        save_legend(files.folder / "legend.png", classes.names, files.colours)
+    scores = PredictionScores(classes, bool(args.report)) if args.labels else None
+
+    # Predictions
+    failed = predict_all(predictor, read, todo, threshold, files, table, scores)
+    table.close([job.item.name for job in jobs])
+
+    # Summary
+    done = [table.rows[job.item.name] for job in todo if job.item.name in table.rows]
+    warn_of_one_class(done, classes.names)
+    if len(jobs) > len(todo):
+        print(f"{len(jobs) - len(todo)} images left out: their outputs are there")
+    print(describe(done, classes.names, threshold, time.perf_counter() - start, args.output))
+    if scores and scores.names:
+        origin = describe_origin(args.weights, [each for _, each in members], args.flips)
+        origin |= provenance(device, time.perf_counter() - start)
+        path_of = {job.item.name: job.item.path for job in jobs}
+        scores.save(
+            args.output,
+            threshold,
+            origin,
+            args.report,
+            lambda index: as_rgb(read_image(path_of[scores.names[index]], 3, args.max_pixels)),
         )
-    rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
-    mean_seconds = sum(seconds) / len(seconds)
-    print(f"{len(images)} images, {mean_seconds:.3f} s each, {rule}; written to {args.output}/")
+    if failed:
+        end_with_failures(failed, len(todo))
 
 
-def find_images(pattern: str) -> list[Path]:
-    """The images of --input, sorted; UserError if there are none, or two with the same output."""
-    path = Path(pattern)
-    if path.is_dir():
-        paths = image_files(path)
-    elif path.exists():
-        paths = [path]
-    else:
-        paths = [Path(each) for each in glob.glob(pattern, recursive=True)]
-        paths = [each for each in paths if each.is_file()]
-    if not paths:
-        raise UserError(
-            f"--input {pattern}: no images there (a file, a folder of "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a pattern in quotes)"
-        )
-    by_name = {}
-    for each in sorted(paths):
-        if each.stem in by_name:
-            raise UserError(
-                f"{each} and {by_name[each.stem]} would both be written as {each.stem}_mask.png; "
-                "give them to separate calls with separate --output folders"
-            )
-        by_name[each.stem] = each
-    return list(by_name.values())
+# --- files made of the weights --------------------------------------------------------------------
 
 
-def find_roi(roi_mask: str, image: Path) -> Path | None:
-    """The ROI mask of an image: the file `roi_mask`, or in that folder the file of its name."""
-    if not roi_mask:
-        return None
-    if not Path(roi_mask).is_dir():
-        return Path(roi_mask)
-    names = (image.stem, f"{image.stem}_mask")
-    found = [path for path in sorted(Path(roi_mask).iterdir()) if path.stem in names]
-    if len(found) != 1:
-        raise UserError(
-            f"--roi-mask {roi_mask}: {len(found)} files for {image.name}; "
-            f"one {image.stem}_mask.* is needed"
-        )
-    return found[0]
+def write_stripped(path: str, source: str, checkpoint: dict) -> None:
+    """--strip: the checkpoint, read from `source`, without what only a resumed run needs."""
+    prepare_folder(Path(path).parent)
+    checkpoints.save(path, checkpoints.strip(checkpoint))
+    before, after = (Path(each).stat().st_size / 1e6 for each in (source, path))
+    print(f"{source} ({before:.1f} MB) -> {path} ({after:.1f} MB), for prediction and evaluation")
 
 
-def read_inputs(
-    path: Path, roi_path: Path | None, in_channels: int, max_pixels: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """(image uint8 [C, H, W], ROI bool [H, W] or None); UserError if their sizes differ."""
-    image = read_image(path, in_channels, max_pixels)
-    if roi_path is None:
-        return image, None
-    roi, _ = read_binary(roi_path, "ROI mask", max_pixels)
-    if roi.shape != tuple(image.shape[1:]):
-        raise UserError(
-            f"{roi_path}: is {roi.shape[1]}×{roi.shape[0]} pixels, its image {path} is "
-            f"{image.shape[2]}×{image.shape[1]}"
-        )
-    return image, torch.from_numpy(roi)
+def write_export(path: str, model: nn.Module, checkpoint: dict) -> None:
+    """--export: the network as a file that runs without this repository."""
+    prepare_folder(Path(path).parent)
+    export_model(model, checkpoint, path)
+    print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): agrees with PyTorch")
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+def predict_all(
+    predictor: Predictor,
+    read: Callable[[Job], Picture],
+    jobs: list[Job],
+    threshold: float,
+    files: PredictionFiles,
+    table: PredictionTable,
+    scores: PredictionScores | None,
+) -> dict[str, str]:
+    """Segments and writes all images; returns {path: reason} of those that cannot be read."""
+    failed, writing = {}, deque()
+    pool = ThreadPoolExecutor(WORKERS)
+    bar = tqdm(total=len(jobs), unit="image", leave=False, disable=None)
+    try:
+        for group in equal_sizes(read_ahead(pool, read, jobs, failed)):
+            writing += segment(predictor, group, threshold, files, scores, pool)
+            while len(writing) > MAX_WRITING:
+                finish(writing.popleft(), files, table)
+            bar.update(len(group))
+        while writing:
+            finish(writing.popleft(), files, table)
+    finally:
+        bar.close()
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def is_done(name: str, files: PredictionFiles, table: PredictionTable) -> bool:
+    """Whether the image has all its files and its row."""
+    return name in table.rows and files.are_whole(name)
 
 
 def segment(
-    model: nn.Module,
-    image: Tensor,
-    roi: Tensor | None,
-    preset: Compose,
-    device: torch.device,
-    amp_dtype: torch.dtype | None,
-    size: list[int] | None = None,
-) -> Tensor:
-    """Probabilities float32 [K, H, W] on the CPU; outside the ROI that of the background is 1.
+    predictor: Predictor,
+    group: list[Picture],
+    threshold: float,
+    files: PredictionFiles,
+    scores: PredictionScores | None,
+    pool: ThreadPoolExecutor,
+) -> list[Written]:
+    """Segments images of one size, and has their files written by the pool.
 
-    image: uint8 [C, H, W]. size: (height, width) that the model was trained at and sees the image
-    at; None: the image's own.
+    An image in tiles is written by this thread, strip by strip, as it is computed.
     """
-    resized = resize_image(image, size) if size else image
-    normalized, _ = preset(resized, torch.zeros(resized.shape[1:]))
-    probs = predict_probs(model, normalized[None].to(device), amp_dtype).cpu()
-    check_finite(probs)
-    if size:
-        probs = torch.nn.functional.interpolate(probs, image.shape[1:], mode="bilinear")
-    probs = probs[0]
-    if roi is not None:
-        probs[:, ~roi] = 0
-        probs[0, ~roi] = 1
-    return probs
+    if predictor.is_cut(group[0].image):
+        return [segment_in_tiles(predictor, each, threshold, files, scores) for each in group]
+    start = time.perf_counter()
+    batch = predictor.whole([picture.image for picture in group])
+    synchronize(predictor.device)
+    seconds = (time.perf_counter() - start) / len(group)
+    written = []
+    for picture, probs in zip(group, batch, strict=True):
+        strip = slice(0, len(probs[0])), probs
+        strips = list(finished_strips([strip], picture, threshold, files.save_prob, scores))
+        name, image = picture.job.item.name, picture.image
+        pixels = pool.submit(files.write, name, image, strips)
+        written.append(Written(picture.job, tuple(image.shape[1:]), seconds, pixels))
+    return written
 
 
-def save_probabilities(stem: Path, probs: Tensor) -> None:
-    """stem_prob.png or stem_prob.npy, see --save-prob. probs: [K, H, W]."""
-    if len(probs) == 2:
-        save_picture(f"{stem}_prob.png", (probs[1].numpy() * 65535).round().astype(np.uint16))
-        return
-    with replacing(f"{stem}_prob.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, probs.numpy().astype(np.float16))
+def segment_in_tiles(
+    predictor: Predictor,
+    picture: Picture,
+    threshold: float,
+    files: PredictionFiles,
+    scores: PredictionScores | None,
+) -> Written:
+    """Segments and writes one image, strip by strip."""
+    start, pixels = time.perf_counter(), Future()
+    name, image = picture.job.item.name, picture.image
+    with tqdm(desc=name, unit="tile", leave=False, disable=None) as bar:
+
+        def show(done: int, tiles: int) -> None:
+            bar.total = tiles
+            bar.update(done - bar.n)
+
+        strips = predictor.strips(image, show)
+        strips = finished_strips(strips, picture, threshold, files.save_prob, scores)
+        pixels.set_result(files.write(name, image, strips))
+    return Written(picture.job, tuple(image.shape[1:]), time.perf_counter() - start, pixels)
 
 
-def save_picture(path: str, picture: np.ndarray) -> None:
-    """Writes a PNG of uint8 [H, W, 3] or uint16 [H, W]."""
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+def finished_strips(
+    strips: Iterable[tuple[slice, Tensor]],
+    picture: Picture,
+    threshold: float,
+    save_prob: bool,
+    scores: PredictionScores | None,
+) -> Iterator[Strip]:
+    """Class ids, and probabilities if they are to be saved, with background outside the ROI.
+
+    Scores count what the model predicts inside the ROI. UserError for a probability that is not
+    finite.
+    """
+    for rows, probs in strips:
+        check_finite(probs)
+        if scores:
+            scores.add_strip(picture.target[rows], probs)
+        if picture.roi is not None:
+            outside = ~picture.roi[rows].to(probs.device)
+            probs.masked_fill_(outside, 0)
+            probs[0].masked_fill_(outside, 1)
+        mask = decide(probs[None], threshold)[0].cpu().numpy()
+        yield rows, mask, probs.cpu().numpy() if save_prob else None
+    if scores:
+        scores.end_image(picture.job.item.name, picture.target, picture.label)
 
 
-def describe_shares(mask: np.ndarray, class_names: list[str]) -> str:
-    """The share of each class in a mask [H, W]."""
-    shares = np.bincount(mask.ravel(), minlength=len(class_names)) / mask.size
-    return ", ".join(
-        f"{name} {100 * share:.1f} %" for name, share in zip(class_names, shares, strict=True)
+def finish(written: Written, files: PredictionFiles, table: PredictionTable) -> None:
+    """Waits for the files of an image, adds its row to the table, and prints a line."""
+    name, (height, width) = written.job.item.name, written.size
+    pixels = written.pixels.result()
+    table.add(name, written.size, pixels, written.seconds)
+    shares = 100 * pixels / pixels.sum()
+    text = ", ".join(
+        f"{each} {share:.1f} %" for each, share in zip(files.class_names, shares, strict=True)
     )
+    path = files.mask_path(name)
+    line = f"{written.job.item.path} -> {path}  {width}x{height}  {written.seconds:.3f} s  {text}"
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+# --- summary --------------------------------------------------------------------------------------
+
+
+def warn_of_one_class(rows: list[dict], class_names: list[str]) -> None:
+    """Warns of images that were predicted as one class alone. rows: of the table."""
+    uniform = []
+    for row in rows:
+        for name in class_names:
+            if row[f"share_{name}"] == 1:
+                uniform.append(f"{row['image']} (all {name})")
+    if uniform:
+        more = ", …" if len(uniform) > NAMES_SHOWN else ""
+        print(
+            f"warning: only one class was predicted in {len(uniform)} of {len(rows)} images: "
+            f"{', '.join(uniform[:NAMES_SHOWN])}{more}; are these images like those of the "
+            "training, and was the training long enough?"
+        )
+
+
+def describe(
+    rows: list[dict], class_names: list[str], threshold: float, seconds: float, output: str
+) -> str:
+    """The last line: how many images, how fast, by which rule. rows: of the table."""
+    rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
+    computing = sum(row["seconds"] for row in rows) / max(len(rows), 1)
+    return (
+        f"{len(rows)} images, {computing:.3f} s each, {rule}; {seconds:.1f} s in all; "
+        f"written to {output}/"
+    )
+
+
+def end_with_failures(failed: dict[str, str], images: int) -> None:
+    """Names the files that could not be segmented; ends the script with exit code 1."""
+    print(f"predict.py: {len(failed)} of {images} images failed:", file=sys.stderr)
+    for reason in failed.values():
+        print(f"  {reason}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,12 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv2d(mid_channels, 1, kernel_size=1)
 
     def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        height, width = g.shape[-2:]
-        # At odd sizes the strided x has one row or column more than g; the crop removes it.
-        reduced = self.w_x(x)[..., :height, :width]
+        reduced = self.w_x(x)
+        # At odd sizes the strided x has one row or column more than g; the negative padding
+        # removes it. torch.export cannot prove that a slice has the size of g.
+        below = g.shape[-2] - reduced.shape[-2]
+        right = g.shape[-1] - reduced.shape[-1]
+        reduced = F.pad(reduced, [0, right, 0, below])
         q = self.psi(F.relu(reduced + self.w_g(g)))
         alpha = F.interpolate(q.sigmoid(), x.shape[-2:], mode="bilinear", align_corners=False)
         return x * alpha

@@ -84,15 +84,18 @@ class OutConv(nn.Sequential):
 
 
 def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Pads [N, C, h, w] with zeros on all sides to size (H, W).
+    """Pads [N, C, h, w] with zeros on all sides to size (H, W); crops where it is smaller.
 
     If the padding is odd, the bottom and the right get the extra pixel.
     """
     height = size[0] - features.shape[-2]
     width = size[1] - features.shape[-1]
-    if height == 0 and width == 0:
+    # An exported graph has no such branch: it would be for the sizes of its example alone.
+    if not torch.compiler.is_exporting() and height == 0 and width == 0:
         return features
-    top, left = height // 2, width // 2
+    # (x + 2) // 2 − 1 is x // 2, without a negative quotient, which ONNX rounds towards 0.
+    top = (height + 2) // 2 - 1
+    left = (width + 2) // 2 - 1
     return F.pad(features, [left, width - left, top, height - top])
 
 
@@ -110,9 +113,11 @@ def centre_crop(tensor: Tensor, size: Sequence[int]) -> Tensor:
 def check_image_size(model: nn.Module, image: Tensor) -> None:
     """Raises ValueError if a side of the image [..., H, W] is below model.min_training_side."""
     minimum = model.min_training_side
-    if min(image.shape[-2:]) < minimum:
+    height, width = image.shape[-2:]
+    # Not min(height, width): an exported graph would be for one order of the two alone.
+    if height < minimum or width < minimum:
         mode = "training" if model.training else "eval"
         raise ValueError(
             f"{type(model).__name__} in {mode} mode needs images of at least "
-            f"{minimum}×{minimum} pixels, got {tuple(image.shape[-2:])}"
+            f"{minimum}×{minimum} pixels, got {(height, width)}"
         )

@@ -1,26 +1,25 @@
 """From files to arrays: images, and masks as they are stored."""
 
-import gzip
-import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from .errors import UserError
+from .image_decoding import open_image, undecoded
 
 IGNORE = 255  # target value of ignored pixels: no loss, metric or statistic includes them
 IMAGE_SUFFIXES = set(
     ".bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
 )
 PNM_SUFFIXES = {".pgm", ".pnm", ".ppm"}  # Pillow scales their depths above 8 bits to 16 bits
-MAX_PIXELS = 89_478_485  # Pillow's limit; a small file with more may unpack to gigabytes
+STRIP_PIXELS = 1 << 20  # that are converted at a time; more would be another copy of the image
 EXIF_ORIENTATION = 0x0112
 MANY_CLASSES = (
     "for class ids put a classes.csv beside the data (rows id,name such as 0,background and 1,road)"
@@ -54,26 +53,6 @@ def without_gz(path: Path) -> Path:
     return path.with_suffix("") if path.suffix == ".gz" else path
 
 
-def open_image(path: str | Path, max_pixels: int | None = None) -> Image.Image:
-    """The decoded file as a PIL image, EXIF orientation applied.
-
-    Raises UserError if the file is missing, not an image or truncated, holds several pictures, or
-    has more than `max_pixels` pixels (None: MAX_PIXELS).
-    """
-    try:
-        with undecoded(path) as file:
-            check_header(path, file, max_pixels or MAX_PIXELS)
-            return ImageOps.exif_transpose(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UserError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, zlib.error) as error:
-        raise UserError(
-            f"{path}: cannot be read as an image ({error}); replace or remove it"
-        ) from None
-
-
 def stored_mode(path: str | Path) -> str:
     """Pillow's mode of the file, such as RGB or I;16, and whether EXIF rotates it.
 
@@ -82,37 +61,6 @@ def stored_mode(path: str | Path) -> str:
     with undecoded(path) as file:
         rotated = file.getexif().get(EXIF_ORIENTATION, 1) != 1
         return file.mode + (" turned by EXIF" if rotated else "")
-
-
-@contextmanager
-def undecoded(path: str | Path) -> Iterator[Image.Image]:
-    """The opened file as a PIL image whose pixels are not decoded yet.
-
-    Pillow's own limit on pixels is off meanwhile: check_header() applies ours.
-    """
-    opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rb") as stream:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            with Image.open(stream) as file:
-                yield file
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def check_header(path: str | Path, file: Image.Image, max_pixels: int) -> None:
-    """Raises UserError for a file that should not be decoded: too many pixels, or pictures."""
-    width, height = file.size
-    if width * height > max_pixels:
-        raise UserError(
-            f"{path}: has {width}×{height} = {width * height:,} pixels, the limit is "
-            f"{max_pixels:,}; if the size is right, give --max-pixels {width * height}"
-        )
-    frames = getattr(file, "n_frames", 1)  # few of Pillow's formats have it
-    # Photographs of phones (MPO) hold a preview beside the picture.
-    if frames > 1 and file.format != "MPO":
-        raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -127,34 +75,54 @@ def read_image(path: str | Path, channels: int = 3, max_pixels: int | None = Non
     image = open_image(path, max_pixels)
     if image.mode == "F":
         raise UserError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # Pillow's convert() would clip 16-bit values at 255
-        image = Image.fromarray(to_eight_bits(path, image))
-    if channels == 1:
-        values = np.array(image.convert("L"))
-    elif channels == 3:
-        values = np.array(image.convert("RGB"))
-    else:
-        values = np.array(image)
-        if values.ndim != 3 or values.shape[2] != channels or values.dtype != np.uint8:
-            raise UserError(
-                f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks "
-                f"for {channels}"
-            )
-    values = values.reshape(*values.shape[:2], channels)
-    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
-
-
-def to_eight_bits(path: str | Path, image: Image.Image) -> np.ndarray:
-    """uint8 [H, W] of an image of integers: 0–65535 is scaled to 0–255."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if channels not in (1, 3) and channels != len(image.getbands()):
         raise UserError(
-            f"{path}: holds values {values.min()} to {values.max()}; save it with 8 or 16 bits"
+            f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks "
+            f"for {channels}"
         )
+    divisor = divisor_to_eight_bits(path, image)
+    mode = image.mode
+    if channels == 1:
+        mode = "L"
+    elif channels == 3:
+        mode = "RGB"
+    values = torch.empty(channels, image.height, image.width, dtype=torch.uint8)
+    for rows, strip in strips_of(image):
+        if image.mode.startswith("I"):  # Pillow's convert() would clip 16-bit values at 255
+            strip = Image.fromarray((np.asarray(strip) // divisor).astype(np.uint8))
+        if strip.mode != mode:
+            strip = strip.convert(mode)
+        pixels = np.asarray(strip).reshape(strip.height, strip.width, channels)
+        values.numpy()[:, rows] = pixels.transpose(2, 0, 1)
+    return values
+
+
+def strips_of(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """(rows, these rows of the image) from top to bottom, in strips of STRIP_PIXELS."""
+    step = max(STRIP_PIXELS // image.width, 1)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        strip = image
+        if image.height > step:
+            strip = image.crop((0, top, image.width, bottom))
+        yield slice(top, bottom), strip
+
+
+def divisor_to_eight_bits(path: str | Path, image: Image.Image) -> int:
+    """What scales the values of an image to 0–255: 257 for 16 bits, 1 for 8 bits."""
+    if not image.mode.startswith("I"):
+        return 1
+    extrema = []
+    for _, strip in strips_of(image):
+        numbers = np.asarray(strip)
+        extrema += [int(numbers.min()), int(numbers.max())]
+    lowest, highest = min(extrema), max(extrema)
+    if lowest < 0 or highest > 65535:
+        raise UserError(f"{path}: holds values {lowest} to {highest}; save it with 8 or 16 bits")
     is_pnm = Path(path).suffix.lower() in PNM_SUFFIXES
-    if image.mode == "I" and values.max() <= 255 and not is_pnm:
-        return values.astype(np.uint8)  # 8 bits in a 32-bit file
-    return (values // 257).astype(np.uint8)
+    if image.mode == "I" and highest <= 255 and not is_pnm:
+        return 1  # 8 bits in a 32-bit file
+    return 257
 
 
 def resize_image(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -180,7 +148,7 @@ def read_binary(
     else; `what` says what the mask is ("label", "ROI mask").
     """
     values = read_values(path, max_pixels)
-    found, counts = np.unique(values, return_counts=True)
+    found, counts = count_values(values)
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
         remedy = "redraw or threshold it, and save it as PNG, not as JPEG"
         if what == "label" and len(found) > 2 and found[-1] < 32:  # small numbers are class ids
@@ -190,49 +158,71 @@ def read_binary(
             f"{len(found)}: {list_values(found, counts)}; {remedy}"
         )
     mask = values == found[-1] if len(found) == 2 else values > 0
-    return mask, found.tolist()
+    return mask, found
+
+
+def count_values(values: np.ndarray) -> tuple[list[int], list[int]]:
+    """(different values of an array [H, W], sorted; number of pixels of each)."""
+    counts = Counter()
+    step = max(STRIP_PIXELS // values.shape[1], 1)
+    for top in range(0, len(values), step):
+        found, numbers = np.unique(values[top : top + step], return_counts=True)
+        counts.update(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+    found = sorted(counts)
+    return found, [counts[value] for value in found]
 
 
 def read_values(path: str | Path, max_pixels: int | None = None) -> np.ndarray:
-    """The numbers a mask file stores, int64 [H, W]: 0/1 for mode "1", otherwise palette indices.
+    """The numbers a mask file stores, [H, W]: 0/1 for mode "1", otherwise palette indices.
 
     A palette of black and white in either order gives 0 and 255. Raises UserError for colours.
+    Returns uint8, or int32 for files of more than 8 bits.
     """
     image = open_image(path, max_pixels)
-    values = numbers_of(path, image)
+    dtype = np.int32 if image.mode.startswith("I") else np.uint8
+    values = numbers_of(path, image, dtype)
     if values is None:
         raise UserError(
             f"{path}: is a colour picture; a mask has one channel with two values, 0 and 255 (for "
             "labels in colours give a class table)"
         )
     if image.mode == "P":
-        colours = packed_colours(image)
-        if set(np.unique(colours)) == {0, 0xFFFFFF}:
-            return colours & 255
+        every_index = image.crop((0, 0, 256, 1))
+        every_index.putdata(bytes(range(256)))
+        colours = packed_colours(every_index)[0]
+        if set(colours[count_values(values)[0]]) == {0, 0xFFFFFF}:
+            return (colours & 255).astype(np.uint8)[values]
     return values
 
 
-def numbers_of(path: str | Path, image: Image.Image) -> np.ndarray | None:
-    """The numbers that a PIL image stores, int64 [H, W], or None if its colour channels differ."""
+def numbers_of(path: str | Path, image: Image.Image, dtype: type = np.int32) -> np.ndarray | None:
+    """The numbers that a PIL image stores, [H, W], or None if its colour channels differ."""
     if image.mode == "F":
         raise UserError(
             f"{path}: holds fractions; a mask holds whole numbers, 0 and 255, or class ids"
         )
-    values = np.asarray(image).astype(np.int64)
-    if values.ndim == 2:
-        return values
-    channels = [values[..., i] for i, band in enumerate(image.getbands()) if band not in ("A", "a")]
-    if any((channel != channels[0]).any() for channel in channels[1:]):
-        return None
-    return channels[0]
+    numbers = np.empty((image.height, image.width), dtype)
+    is_colour = [band not in ("A", "a") for band in image.getbands()]
+    for rows, strip in strips_of(image):
+        values = np.asarray(strip)
+        if values.ndim == 3:
+            channels = values[..., is_colour]
+            values = channels[..., 0]
+            if (channels != values[..., None]).any():
+                return None
+        numbers[rows] = values
+    return numbers
 
 
 def packed_colours(image: Image.Image) -> np.ndarray | None:
-    """Colours as r·65536 + g·256 + b, int64 [H, W]; None for mode "1" and 16 bits, without any."""
+    """Colours as r·65536 + g·256 + b, int32 [H, W]; None for mode "1" and 16 bits, without any."""
     if image.mode == "1" or image.mode.startswith("I"):
         return None
-    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int64), 2, 0)
-    return red << 16 | green << 8 | blue
+    colours = np.empty((image.height, image.width), np.int32)
+    for rows, strip in strips_of(image):
+        red, green, blue = np.moveaxis(np.asarray(strip.convert("RGB"), np.int32), 2, 0)
+        colours[rows] = red << 16 | green << 8 | blue
+    return colours
 
 
 def list_values(found: Sequence[int], counts: Sequence[int], shown: int = 8) -> str:

@@ -1,12 +1,16 @@
 """Files become arrays: images of every depth, masks of two values, and what is refused."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from src.image_io import read_binary, read_image
-from tests.pictures import COLOURS, MASK_KINDS, SIZE, TRUTH
+from src.image_io import numbers_of, open_image, packed_colours, read_binary, read_image
+from tests.pictures import COLOURS, MASK_KINDS, SIZE, TRUTH, palette_picture
 from tests.small import error_of
 
 
@@ -73,3 +77,70 @@ def test_a_text_file_and_a_missing_file_are_refused_by_name(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     assert "text.png: cannot be read as an image" in error_of(read_image, tmp_path / "text.png")
     assert "none.png: there is no such file" in error_of(read_image, tmp_path / "none.png")
+
+
+# --- large images --------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+LARGE = RNG.integers(0, 256, (1100, 1000, 3), dtype=np.uint8)  # more than one strip of pixels
+
+
+@pytest.fixture(scope="module")
+def large_path(tmp_path_factory):
+    """A function of a PIL picture that gives the path of its file."""
+    folder = tmp_path_factory.mktemp("large")
+
+    def save(picture):
+        picture.save(folder / "large.png", compress_level=1)
+        return folder / "large.png"
+
+    return save
+
+
+def test_a_large_image_has_the_pixels_of_its_file(large_path):
+    path = large_path(Image.fromarray(LARGE))
+    assert np.array_equal(read_image(path).permute(1, 2, 0), LARGE)
+    luma = np.asarray(Image.fromarray(LARGE).convert("L"))
+    assert np.array_equal(read_image(path, 1)[0], luma)
+    red, green, blue = LARGE.astype(np.int64).transpose(2, 0, 1)
+    assert np.array_equal(packed_colours(open_image(path)), red * 65536 + green * 256 + blue)
+    assert numbers_of(path, open_image(path)) is None  # the channels differ
+
+
+def test_a_large_16_bit_image_is_scaled_by_the_brightest_of_all_pixels(large_path):
+    values = np.zeros((1100, 1000), np.int32)
+    values[-1, -1] = 65535
+    path = large_path(Image.fromarray(values.astype(np.uint16)))
+    assert read_image(path, 1).unique().tolist() == [0, 255]
+
+
+def test_a_large_mask_is_read_with_the_values_of_all_rows(large_path):
+    mask = np.zeros((1100, 1000), bool)
+    mask[-1, 5:] = True
+    for picture, values in (
+        (Image.fromarray(mask.astype(np.uint8) * 200), [0, 200]),
+        (Image.fromarray(mask), [0, 1]),
+        (palette_picture(~mask, ((255, 255, 255), (0, 0, 0))), [0, 255]),
+        (Image.fromarray(mask.astype(np.uint16) * 60000), [0, 60000]),
+    ):
+        read, found = read_binary(large_path(picture), "label")
+        assert np.array_equal(read, mask) and found == values
+
+
+def resident_bytes():
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_reading_takes_little_more_memory_than_the_image_and_its_decoded_file(tmp_path):
+    side = 4000  # Pillow holds 4 bytes for each pixel of RGB, the result 3
+    path = tmp_path / "large.png"
+    Image.new("RGB", (side, side), (9, 99, 199)).save(path, compress_level=1)
+    before, seen = resident_bytes(), []
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(read_image, path)
+        while not future.done():
+            seen.append(resident_bytes())
+    # 4/3 + 1 times the result, and the strip that is converted.
+    assert max(seen) - before < 3.2 * future.result().numel()

@@ -1,6 +1,8 @@
 """predict.py: its files agree with the scores of train.py and have the size of the input."""
 
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -97,15 +99,30 @@ def test_output_has_the_inputs_size(run, tmp_path, size):
 
 def test_a_pattern_selects_the_files_that_match_it(run, images, tmp_path, capsys):
     files = segment([run / "best_model.pth"], images / "*1_test.tif", tmp_path)
-    assert list(files) == ["01_test_mask.png"]
+    assert sorted(files) == ["01_test_mask.png", "predictions.csv"]
     assert "1 images, " in capsys.readouterr().out
 
 
-def test_same_stem_twice_is_refused(run, tmp_path):
-    for name in ("a.png", "a.jpg"):
-        Image.new("RGB", (40, 40)).save(tmp_path / name)
-    with pytest.raises(UserError, match="a.jpg.*a.png|a.png.*a.jpg"):
-        segment([run / "best_model.pth"], tmp_path, tmp_path / "out")
+def test_images_of_one_name_do_not_overwrite_each_other(run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, size in (("a.png", (40, 50)), ("a.jpg", (60, 70)), ("b.png", (32, 33))):
+        Image.new("RGB", size).save(folder / name)
+    files = segment([run / "best_model.pth"], folder, tmp_path / "out")
+    masks = sorted(name for name in files if name.endswith("_mask.png"))
+    sizes = {Image.open(files[name]).size for name in masks}
+    assert len(masks) == 3 and "b_mask.png" in masks
+    assert sizes == {(40, 50), (60, 70), (32, 33)}
+
+
+def test_sub_folders_are_searched_and_kept(run, images, tmp_path):
+    for folder in ("one", "two/three"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        shutil.copy(images / "01_test.tif", tmp_path / "in" / folder / "x.tif")
+    segment([run / "best_model.pth"], tmp_path / "in", tmp_path / "out", "--recursive")
+    found = [str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*_mask.png")]
+    assert sorted(found) == ["one/x_mask.png", "two/three/x_mask.png"]
+    assert [row["image"] for row in table_of(tmp_path / "out")] == ["one/x", "two/three/x"]
 
 
 def test_warns_when_one_class_is_predicted(run, images, tmp_path, capsys):
@@ -113,5 +130,196 @@ def test_warns_when_one_class_is_predicted(run, images, tmp_path, capsys):
     checkpoint["model"]["out_conv.0.bias"] = torch.tensor([100.0, -100.0])
     torch.save(checkpoint, tmp_path / "black.pth")
     segment([tmp_path / "black.pth"], images, tmp_path / "out")
-    warning = "only one class was predicted in 2 of 2 images: 01_test.tif (all background)"
+    warning = "only one class was predicted in 2 of 2 images: 01_test (all background)"
     assert warning in capsys.readouterr().out
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven images of three sizes; the third and the last one are broken."""
+    place = tmp_path / "photos"
+    place.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(7):
+        size = (40 + 8 * (index % 3), 50, 3)
+        values = generator.integers(0, 255, size, dtype=np.uint8)
+        Image.fromarray(values).save(place / f"{index}.png")
+    for index in (2, 6):
+        content = (place / f"{index}.png").read_bytes()
+        (place / f"{index}.png").write_bytes(content[: len(content) // 2])
+    return place
+
+
+def table_of(output):
+    """The rows of predictions.csv."""
+    with open(output / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_broken_files_are_named_at_the_end_and_the_others_are_done(run, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        segment([run / "best_model.pth"], folder, tmp_path / "out")
+    assert stop.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "predict.py: 2 of 7 images failed:"
+    for name, line in zip(("2.png", "6.png"), lines[1:], strict=True):
+        assert str(folder / name) in line
+    masks = sorted(path.name for path in (tmp_path / "out").glob("*_mask.png"))
+    assert masks == [f"{index}_mask.png" for index in (0, 1, 3, 4, 5)]
+    assert [row["image"] for row in table_of(tmp_path / "out")] == ["0", "1", "3", "4", "5"]
+
+
+def test_the_table_has_sizes_and_shares(run, images, tmp_path):
+    files = segment([run / "best_model.pth"], images, tmp_path)
+    for row in table_of(tmp_path):
+        mask = pixels_of(files[f"{row['image']}_mask.png"])
+        assert (int(row["height"]), int(row["width"])) == mask.shape
+        assert float(row["share_vessel"]) == pytest.approx((mask > 0).mean(), abs=1e-6)
+        assert float(row["share_background"]) == pytest.approx((mask == 0).mean(), abs=1e-6)
+        assert float(row["seconds"]) > 0
+
+
+def test_equal_sizes_in_one_batch_give_the_same_as_alone(run, images, tmp_path):
+    together = segment([run / "best_model.pth"], images, tmp_path / "all", "--save-prob")
+    for path in sorted(images.iterdir()):
+        alone = segment([run / "best_model.pth"], path, tmp_path / path.stem, "--save-prob")
+        first, second = (pixels_of(files[f"{path.stem}_prob.png"]) for files in (together, alone))
+        assert np.abs(first.astype(int) - second).max() <= 1
+
+
+def test_skip_existing_does_what_is_missing_or_cut_short(run, folder, tmp_path, capsys):
+    out, options = tmp_path / "out", ("--overlay", "--skip-existing")
+    for name in ("2.png", "6.png"):
+        (folder / name).unlink()
+    segment([run / "best_model.pth"], folder, out, *options)
+    before = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    (out / "0_mask.png").unlink()
+    (out / "1_overlay.png").write_bytes(before["1_overlay.png"][:-5])
+    lines = (out / "predictions.csv").read_text().splitlines(keepends=True)
+    # Image 4 has no row, and the row of image 5 was cut short by a kill.
+    (out / "predictions.csv").write_text("".join(lines[:4]) + lines[5][:6])
+    kept = (out / "3_mask.png").stat().st_mtime_ns
+    capsys.readouterr()
+    segment([run / "best_model.pth"], folder, out, *options)
+    printed = capsys.readouterr().out
+    assert "1 images left out" in printed and "\n4 images, " in printed
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
+    assert (out / "3_mask.png").stat().st_mtime_ns == kept
+    assert [row["image"] for row in table_of(out)] == ["0", "1", "3", "4", "5"]
+
+
+def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):
+    segment([run / "best_model.pth"], images, tmp_path)
+    files = segment([run / "best_model.pth"], images, tmp_path, "--skip-existing", "--overlay")
+    assert "01_test_overlay.png" in files and "02_test_overlay.png" in files
+
+
+# --- tiles, ROI, scores ---------------------------------------------------------------------------
+
+
+def test_tiles_are_written_by_strips(run, images, tmp_path):
+    options = ("--save-prob", "--overlay")
+    whole = segment([run / "best_model.pth"], images, tmp_path / "whole", *options)
+    tiled = segment(
+        [run / "best_model.pth"],
+        images,
+        tmp_path / "tiles",
+        *options,
+        "--tile",
+        64,
+        "--overlap",
+        32,
+    )
+    assert sorted(whole) == sorted(tiled)
+    for name in ("01_test_mask.png", "01_test_overlay.png"):
+        assert pixels_of(whole[name]).shape == pixels_of(tiled[name]).shape
+    first, second = (pixels_of(files["01_test_prob.png"]) / 65535 for files in (whole, tiled))
+    assert np.abs(first - second).mean() < 0.02 and (first != second).any()
+
+
+def test_a_tile_that_is_too_small_is_refused(run, images, tmp_path):
+    with pytest.raises(UserError, match="--tile 32: .*at least 64"):
+        segment([run / "best_model.pth"], images, tmp_path, "--tile", 32)
+
+
+def test_auto_roi_predicts_background_outside_the_field_of_view(run, tmp_path):
+    y, x = np.mgrid[:200, :220]
+    inside = np.hypot(x - 110, y - 100) < 90
+    photo = np.where(inside[..., None], [180, 90, 40], [2, 2, 2]).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "eye.png")
+    options = ("--auto-roi", "--threshold", 0, "--save-prob")
+    files = segment([run / "best_model.pth"], tmp_path / "eye.png", tmp_path / "out", *options)
+    mask = pixels_of(files["eye_mask.png"]) > 0
+    agree = (mask & inside).sum() / (mask | inside).sum()
+    assert agree > 0.97
+
+
+def test_scores_are_those_of_the_run_whole_and_in_tiles(run, tiny_root, images, tmp_path, capsys):
+    test = tiny_root / "DRIVE/test"
+    options = ("--roi-mask", test / "mask", "--labels", test / "1st_manual")
+    saved = json.loads((run / "test_scores.json").read_text())
+    segment([run / "best_model.pth"], images, tmp_path / "whole", *options)
+    found = json.loads((tmp_path / "whole" / "scores.json").read_text())
+    assert found["scores"] == saved["scores"] and found["images"] == saved["images"]
+    assert f"{saved['scores']['f1']:.4f}" in capsys.readouterr().out
+    options += ("--tile", 64, "--report", tmp_path / "report")
+    segment([run / "best_model.pth"], images, tmp_path / "tiles", *options)
+    tiled = json.loads((tmp_path / "tiles" / "scores.json").read_text())["scores"]
+    assert tiled["pixels"] == saved["scores"]["pixels"]
+    assert tiled["f1"] == pytest.approx(saved["scores"]["f1"], abs=0.05)
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_labels_of_another_size_fail_by_name(run, tiny_root, images, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for name in ("01", "02"):
+        Image.new("L", (20, 20)).save(labels / f"{name}_manual1.png")
+    with pytest.raises(SystemExit):
+        segment([run / "best_model.pth"], images, tmp_path / "out", "--labels", labels)
+    assert "01_manual1.png: is 20×20 pixels, its image" in capsys.readouterr().err
+
+
+# --- files made of the weights --------------------------------------------------------------------
+
+
+def make_file(*argv):
+    predict.main(predict.parse_args([str(arg) for arg in argv]))
+
+
+def test_stripped_weights_predict_the_same(run, images, tmp_path, capsys):
+    weights, small = run / "best_model.pth", tmp_path / "new" / "small.pth"
+    make_file("--weights", weights, "--strip", small)
+    assert "MB) -> " in capsys.readouterr().out
+    assert small.stat().st_size < 0.6 * weights.stat().st_size
+    first, second = (
+        segment([path], images / "01_test.tif", tmp_path / path.stem, "--save-prob")
+        for path in (weights, small)
+    )
+    for name in ("01_test_mask.png", "01_test_prob.png"):
+        assert first[name].read_bytes() == second[name].read_bytes()
+
+
+def test_an_exported_network_gives_the_probabilities_of_the_files(run, images, tmp_path):
+    make_file("--weights", run / "best_model.pth", "--export", tmp_path / "model.pt2")
+    assert (tmp_path / "model.pt2").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ((), "name the images to segment"),
+        (("--input", "x", "--strip", "y"), "leave it out with --export and --strip"),
+        (("--strip", "x", "--export", "y"), "one of them at a time"),
+        (("--input", "x", "--report", "y"), "give --labels"),
+        (("--input", "x", "--auto-roi", "--roi-mask", "y"), "leave it out where --roi-mask"),
+        (("--input", "x", "--labels", "y", "--skip-existing"), "all images are scored"),
+        (("--input", "x", "--tile", "0", "--overlap", "32"), "has no meaning with --tile 0"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        predict.parse_args(["--weights", "w.pth", *flags])

@@ -21,6 +21,10 @@ and holds what an exact continuation needs:
     epoch, step                 the last finished epoch, optimizer steps so far
     plan, best_score, history, results_name, split    of TrainingState
     ranks, random_states        number of processes, and the random state of each
+
+strip() leaves those out and adds
+
+    stripped                    True: for prediction, evaluation and --weights alone
 """
 
 import argparse
@@ -37,10 +41,15 @@ from torch import nn
 from src.errors import UserError
 from train_utils.atomic import replacing
 from train_utils.data.class_table import ClassTable
+from train_utils.foreign_weights import describe_foreign, is_foreign
 from train_utils.reporting.pictures import default_colours, with_default_colours
 
 FORMAT = 1
 REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
+# What strip() keeps: weights, description, and where they come from. Of the flags a later
+# train.py --weights takes those of the model.
+KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize")
+KEPT += ("training", "epoch", "args", "source")
 
 
 @dataclass(frozen=True)
@@ -188,14 +197,25 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def strip(checkpoint: dict) -> dict:
+    """The checkpoint without what only an exact continuation needs: a third of the size with AdamW.
+
+    It also leaves out the names of the images, which --held-out needs. What chose the epoch stays,
+    so that scores still say whether they are optimistic.
+    """
+    kept = {name: checkpoint[name] for name in KEPT if name in checkpoint}
+    return {**kept, "stripped": True}
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
 def load(path: str | Path) -> dict:
     """The checkpoint on the CPU, with what files of earlier versions lack.
 
-    A file without description, such as the tutorials', is returned as it is. UserError for a file
-    that is missing, damaged, unsafe or something else.
+    Weights of milesial/Pytorch-UNet come back as a checkpoint. Any other file without description,
+    such as the tutorials', is returned as it is. UserError for a file that is missing, damaged,
+    unsafe or something else.
     """
     try:
         # The tutorials' files hold a Namespace, which is harmless.
@@ -207,6 +227,8 @@ def load(path: str | Path) -> dict:
         raise UserError(f"{path}: cannot be loaded: {reason_of(error)}") from None
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
+    if is_foreign(checkpoint):
+        checkpoint = {"format": FORMAT, **describe_foreign(checkpoint), "stripped": True}
     if describes_itself(checkpoint):
         return fill_in(checkpoint)
     return checkpoint
@@ -254,15 +276,33 @@ def check_described(checkpoint: dict, path: str | Path) -> dict:
     return checkpoint
 
 
+def check_whole(checkpoint: dict, purpose: str, path: str | Path) -> None:
+    """UserError if the checkpoint, read from `path`, lacks what the flag `purpose` needs."""
+    if checkpoint.get("stripped"):
+        raise UserError(
+            f"{path}: holds weights alone, for prediction, evaluation and --weights; {purpose} "
+            "needs last_model.pth or best_model.pth of the run, as train.py wrote it"
+        )
+
+
 def fill_in(checkpoint: dict) -> dict:
     """The checkpoint with the entries that files of earlier versions lack."""
+    names = checkpoint.get("class_names") or []
+    filled = {"resize": None, "class_ids": list(range(len(names))), **checkpoint}
+    if not checkpoint.get("stripped"):  # which has the entries of its run, or came from no run
+        filled = {**entries_of_run(checkpoint), **filled}
+    if len(names) >= 2:
+        filled.setdefault("class_colours", default_colours(len(names)).tolist())
+        filled.setdefault("class_table", table_of(filled).to_dict())
+    return filled
+
+
+def entries_of_run(checkpoint: dict) -> dict:
+    """What a file of an earlier version does not say of its run, by its flags."""
     flags = checkpoint.get("args")
     if not isinstance(flags, dict):
         flags = {}
-    names = checkpoint.get("class_names") or []
-    filled = {
-        "resize": None,
-        "class_ids": list(range(len(names))),
+    return {
         "split": {"train": [], "val": []},
         "training": {
             "val": flags.get("val", "holdout"),
@@ -271,12 +311,7 @@ def fill_in(checkpoint: dict) -> dict:
             "lr": flags.get("lr"),
             "weights": flags.get("weights", []),
         },
-        **checkpoint,
     }
-    if len(names) >= 2:
-        filled.setdefault("class_colours", default_colours(len(names)).tolist())
-        filled.setdefault("class_table", table_of(filled).to_dict())
-    return filled
 
 
 def table_of(checkpoint: dict) -> ClassTable:

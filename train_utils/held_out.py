@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from src.errors import UserError
+from train_utils.checkpoint import check_whole
 from train_utils.data.samples import Sample
 from train_utils.data.splits import samples_by_name
 from train_utils.distributed_utils import is_main_process, log
@@ -65,8 +66,9 @@ def held_out_samples(
     """The validation samples of the run that wrote the checkpoint, read from `path`.
 
     splits: {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out
-    none.
+    none, or the checkpoint is stripped.
     """
+    check_whole(checkpoint, "--held-out", path)
     names = checkpoint.get("split", {}).get("val")
     if not names:
         raise UserError(

@@ -11,7 +11,8 @@ from src import MODELS, build_model, default_options
 from src.errors import UserError
 from src.inference import Ensemble
 from train_utils.checkpoint import ModelDescription, check_described, describes_itself, load
-from train_utils.distributed_utils import broadcast_from_rank_zero
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.foreign_weights import NOTE, SOURCE
 
 Member = tuple[nn.Module, dict]  # a model and its checkpoint
 
@@ -30,6 +31,7 @@ def initial_model(
         checkpoint = broadcast_from_rank_zero(lambda: load(path))
         check_description(checkpoint, description, path)
         load_weights(model, checkpoint, path)
+        log_source(checkpoint, path)
     elif pretrain_backbone:  # only the first machine needs the file of ImageNet weights
         model.load_state_dict(
             broadcast_from_rank_zero(lambda: build(pretrain_backbone=True).state_dict())
@@ -53,6 +55,7 @@ def load_members(
     members = []
     for path in paths:
         checkpoint = broadcast_from_rank_zero(partial(load, path))
+        log_source(checkpoint, path)
         if describes_itself(checkpoint) or plain is None:
             members.append((model_of(checkpoint, path), checkpoint))
         else:
@@ -60,6 +63,12 @@ def load_members(
             load_weights(model, checkpoint, path)
             members.append((model.eval(), {**plain.entries(), "threshold": None}))
     return members
+
+
+def log_source(checkpoint: dict, path: str | Path) -> None:
+    """Logs what to know about weights of another repository, read from `path`."""
+    if checkpoint.get("source") == SOURCE:
+        log(NOTE.format(path=path))
 
 
 def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:

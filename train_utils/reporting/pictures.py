@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.image_io import IGNORE
 from train_utils.atomic import replacing
+from train_utils.reporting.png import PngWriter
 
 Colour = tuple[int, int, int]
 
@@ -95,29 +96,38 @@ def save_legend(path: str | Path, class_names: Sequence[str], colours: np.ndarra
         picture.save(temporary, format="PNG")
 
 
+def mask_style(
+    colours: np.ndarray, ids: Sequence[int] | None = None
+) -> tuple[str, np.ndarray | None, np.ndarray]:
+    """How a mask is written so that a person sees the classes.
+
+    Two classes give a grey PNG of 0 and 255. More give an indexed PNG: its pixels are the `ids` of
+    the classes and its palette holds `colours` [K, 3] uint8 there. Without ids, or if one exceeds
+    255, they are 0..K-1.
+
+    Returns (kind and palette for PngWriter, uint8 [K] pixel value of each class).
+    """
+    if len(colours) == 2:
+        return "grey", None, np.array([0, 255], np.uint8)
+    if ids is None or max(ids) > 255:
+        ids = range(len(colours))
+    values = np.array(ids, np.uint8)
+    palette = np.zeros((max(ids) + 1, 3), np.uint8)
+    palette[values] = colours
+    return "palette", palette, values
+
+
 def save_mask(
     path: str | Path, mask: np.ndarray, colours: np.ndarray, ids: Sequence[int] | None = None
 ) -> None:
-    """Save a mask [H, W] of classes 0..K-1 as a PNG in which a person sees the classes.
+    """Save a mask [H, W] of classes 0..K-1 as a PNG, see mask_style().
 
-    Two classes give a greyscale PNG of 0 and 255. More give an indexed PNG: its pixels are the
-    `ids` of the classes and its palette holds `colours` [K, 3] uint8 there. Without ids, or if one
-    exceeds 255, they are 0..K-1. ValueError for a class outside 0..K-1, OSError if path is not
-    writable.
+    ValueError for a class outside 0..K-1, UserError if path is not writable.
     """
     mask = check_class_ids(mask, len(colours))
-    if len(colours) == 2:
-        picture = Image.fromarray(mask * np.uint8(255))
-    else:
-        if ids is None or max(ids) > 255:
-            ids = range(len(colours))
-        ids = np.asarray(ids)
-        palette = np.zeros((max(ids) + 1, 3), np.uint8)
-        palette[ids] = colours
-        picture = Image.fromarray(ids.astype(np.uint8)[mask])
-        picture.putpalette(palette.tobytes())
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+    kind, palette, values = mask_style(colours, ids)
+    with PngWriter(path, mask.shape[1], mask.shape[0], kind, palette) as writer:
+        writer.write(values[mask])
 
 
 def overlay(
@@ -130,16 +140,19 @@ def overlay(
     """Blend the colours [K, 3] of the foreground classes of mask [H, W] into image [H, W, 3] uint8.
 
     Pixels of class 0 and of ignore_index keep their value. alpha, 0..1, is the share of the class
-    colour. Black and white are shown in OVERLAY_COLOUR. Returns [H, W, 3] uint8. ValueError for
-    other class ids or shapes.
+    colour. Black and white are shown in OVERLAY_COLOUR. Returns [H, W, 3] uint8. Each pixel depends
+    on itself alone, so a large image may be given by strips of rows. ValueError for other class ids
+    or shapes.
     """
     mask = np.where(np.asarray(mask) == ignore_index, 0, mask)
     mask = check_class_ids(mask, len(colours), image)
     if np.array_equal(colours, default_colours(2)):
         colours = [(0, 0, 0), OVERLAY_COLOUR]
-    blend = (1 - alpha) * image + alpha * np.asarray(colours)[mask]
-    blend = np.rint(blend).astype(np.uint8)
-    return np.where(mask[..., None] > 0, blend, image)
+    drawn = image.copy()
+    foreground = mask > 0
+    blend = (1 - alpha) * image[foreground] + alpha * np.asarray(colours)[mask[foreground]]
+    drawn[foreground] = np.rint(blend)
+    return drawn
 
 
 def class_picture(mask: np.ndarray, colours: np.ndarray, ignore_index: int = IGNORE) -> np.ndarray:
@@ -221,7 +234,7 @@ def check_class_ids(
         raise ValueError(f"class ids must be 0..{num_classes - 1}, got {mask.min()}..{mask.max()}")
     if image is not None and (image.shape != (*mask.shape, 3) or image.dtype != np.uint8):
         raise ValueError(f"image must be {(*mask.shape, 3)} uint8, got {image.shape} {image.dtype}")
-    return mask.astype(np.uint8)
+    return mask.astype(np.uint8, copy=False)
 
 
 def as_rgb(image: torch.Tensor) -> np.ndarray:

@@ -1,0 +1,182 @@
+"""The flags of predict.py."""
+
+import argparse
+from argparse import BooleanOptionalAction
+
+from src.device import pick_device
+from src.errors import UserError
+from train_utils.cli.parser import Parser, number
+
+SWITCH = {"action": "store_true"}
+
+
+def parse_args(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """The flags, checked."""
+    parser = Parser(
+        prog="predict.py",
+        usage="%(prog)s --weights FILE... --input FILE|DIR|GLOB|LIST|- [flags]\n"
+        "       %(prog)s --weights FILE... --export FILE | --strip FILE",
+        description=description,
+    )
+    add_model_flags(parser)
+    add_input_flags(parser)
+    add_output_flags(parser)
+    add_prediction_flags(parser)
+    args = parser.parse_args(argv)
+    try:
+        pick_device(args.device)
+    except ValueError as error:
+        parser.error(f"--device: {error}")
+    check(args)
+    return args
+
+
+def add_model_flags(parser: Parser) -> None:
+    """Adds --weights and what makes other files of them."""
+    add = parser.add_argument_group("model").add_argument
+    add(
+        "--weights",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="a checkpoint of train.py, which holds its architecture, classes, mean and std; of "
+        "several files the probabilities are averaged; weights of milesial/Pytorch-UNet load too",
+    )
+    add(
+        "--prune",
+        type=number(int, minimum=1, maximum=4),
+        metavar="LEVEL",
+        help="of a unet_plus_plus use only this depth, 1 to 4, which is faster (default: 4, all)",
+    )
+    add(
+        "--strip",
+        default="",
+        metavar="FILE",
+        help="write the checkpoint without what only --resume needs, a third of its size, and end",
+    )
+    add(
+        "--export",
+        default="",
+        metavar="FILE",
+        help="write the network as FILE.onnx or FILE.pt2 (torch.export): any size and batch, "
+        "normalization inside, probabilities out; check it against PyTorch, and end",
+    )
+
+
+def add_input_flags(parser: Parser) -> None:
+    """Adds what is read: images, ROI masks, labels."""
+    add = parser.add_argument_group("input").add_argument
+    add(
+        "--input",
+        default="",
+        help="an image, a folder of images, a pattern in quotes such as 'a/*.tif', a text file "
+        "(.txt) of paths, or - for paths on standard input, one a line",
+    )
+    add("--recursive", **SWITCH, help="search the sub-folders of --input too (default: off)")
+    add(
+        "--roi-mask",
+        default="",
+        metavar="FILE|DIR",
+        help="mask(s) of the region to segment, everything outside is background; in a folder, "
+        "x_mask.* belongs to image x (default: the whole image)",
+    )
+    add(
+        "--auto-roi",
+        **SWITCH,
+        help="find the round field of view of fundus photographs, and segment that (default: off)",
+    )
+    add(
+        "--labels",
+        default="",
+        metavar="DIR",
+        help="score the predictions against these labels, read as in training; scores.json",
+    )
+    add(
+        "--report",
+        default="",
+        metavar="DIR",
+        help="with --labels, write report.html and images.csv into this folder",
+    )
+    add(
+        "--max-pixels",
+        type=number(int, minimum=1),
+        help="largest image that is decoded, in pixels (default: Pillow's limit, 89 million)",
+    )
+
+
+def add_output_flags(parser: Parser) -> None:
+    """Adds what is written."""
+    add = parser.add_argument_group("output").add_argument
+    add("--output", default="predictions", help="folder to write to (default: predictions)")
+    add(
+        "--save-prob",
+        **SWITCH,
+        help="also write x_prob.png, 16-bit, 65535 for probability 1 (with more than two classes "
+        "x_prob.npy, float16 [classes, height, width]) (default: off)",
+    )
+    add(
+        "--overlay",
+        **SWITCH,
+        help="also write x_overlay.png, the prediction over the image (default: off)",
+    )
+    add(
+        "--skip-existing",
+        **SWITCH,
+        help="leave out images whose outputs are all there, and keep their rows of "
+        "predictions.csv (default: off)",
+    )
+
+
+def add_prediction_flags(parser: Parser) -> None:
+    """Adds how it is computed."""
+    add = parser.add_argument_group("prediction").add_argument
+    add(
+        "--threshold",
+        type=number(float, minimum=0, below=1),
+        help="on the probability of class 1 (default: the checkpoint's)",
+    )
+    add(
+        "--flips",
+        **SWITCH,
+        help="average the probabilities over the four flips of each image (default: off)",
+    )
+    add(
+        "--tile",
+        type=number(int, minimum=0),
+        metavar="SIZE",
+        help="predict in tiles of this side in pixels; 0: never (default: only images that need "
+        "more than 4 GB, in tiles of up to 1024)",
+    )
+    add(
+        "--overlap",
+        type=number(int, minimum=0),
+        metavar="PIXELS",
+        help="that neighbouring tiles share (default: a sixteenth of the tile)",
+    )
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
+    add(
+        "--amp",
+        action=BooleanOptionalAction,
+        default=True,
+        help="mixed precision where the device supports it (default: on)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for flags that do not go together."""
+    if args.strip and args.export:
+        raise UserError("--strip and --export: give one of them at a time")
+    if not (args.input or args.strip or args.export):
+        raise UserError("--input: name the images to segment, or give --export or --strip")
+    if args.input and (args.strip or args.export):
+        raise UserError("--input: leave it out with --export and --strip, which predict nothing")
+    if args.strip and len(args.weights) > 1:
+        raise UserError(f"--strip {args.strip}: takes one file of --weights at a time")
+    if args.auto_roi and args.roi_mask:
+        raise UserError("--auto-roi: leave it out where --roi-mask gives the masks")
+    if args.report and not args.labels:
+        raise UserError("--report: is about scores; give --labels DIR")
+    if args.labels and args.skip_existing:
+        raise UserError("--skip-existing: leave it out with --labels: all images are scored")
+    if args.overlap is not None and args.tile == 0:
+        raise UserError("--overlap: has no meaning with --tile 0")

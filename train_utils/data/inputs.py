@@ -1,0 +1,252 @@
+"""The inputs of predict.py: the images, the names of their outputs, their ROI masks and labels."""
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import UserError
+from src.image_io import IMAGE_SUFFIXES, image_files, stem_of
+from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image to segment.
+
+    name: what its outputs are called, without an ending, relative to the output folder, such as
+    "x" or "sub/x". No two inputs of a call have the same name.
+    """
+
+    path: Path
+    name: str
+
+
+def find_inputs(source: str, recursive: bool, output: str | Path) -> list[Input]:
+    """The images that `source` names, sorted, each once.
+
+    source: an image, a folder, a pattern such as 'a/*.tif', a text file (.txt) with a path on each
+        line, or "-" for such lines on standard input. Paths in a text file are relative to the
+        working directory, or else to the text file.
+    recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
+    output: folder of the outputs. Images inside it are left out where sub-folders are searched,
+        because they are the outputs of an earlier call.
+
+    Sub-folders below the folder that all images have in common become part of the names. Images of
+    the same name, such as x.png and x.jpg, keep their suffix in it.
+
+    UserError if there are no images, if a listed file is missing, or if outputs would be written
+    to a folder of the inputs.
+    """
+    path_of = {os.path.abspath(path): path for path in find_paths(source, recursive, Path(output))}
+    places = sorted(Path(place) for place in path_of)
+    parent = Path(os.path.abspath(source))
+    if not parent.is_dir():
+        parent = os.path.commonpath([place.parent for place in places])
+    names = unique_names([place.relative_to(parent) for place in places])
+    inputs = [Input(path_of[str(place)], name) for place, name in zip(places, names, strict=True)]
+    check_output(inputs, Path(output))
+    return inputs
+
+
+# --- which images --------------------------------------------------------------------------------
+
+
+def find_paths(source: str, recursive: bool, output: Path) -> list[Path]:
+    """The paths that `source` names, see find_inputs(); not empty."""
+    path = Path(source)
+    if source == "-":
+        return listed_files(sys.stdin.read().splitlines(), "standard input", [Path()])
+    if path.is_dir():
+        return files_of_folder(path, recursive, output)
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return listed_files(lines_of(path), str(path), [Path(), path.parent])
+    if path.exists():
+        return [path]
+    return files_of_pattern(source, output)
+
+
+def files_of_folder(folder: Path, recursive: bool, output: Path) -> list[Path]:
+    """The images of a folder, and with `recursive` those below it."""
+    if recursive:
+        paths = outside(image_files_below(folder), output)
+    else:
+        paths = image_files(folder)
+    if paths:
+        return paths
+    remedy = f"it must hold files with one of {', '.join(sorted(IMAGE_SUFFIXES))}"
+    if not recursive and image_files_below(folder):
+        remedy = "there are some in its sub-folders: add --recursive"
+    raise UserError(f"--input {folder}: the folder has no images; {remedy}")
+
+
+def image_files_below(folder: Path) -> list[Path]:
+    """The images of the folder and its sub-folders, without hidden ones."""
+    paths = []
+    for place, below, _ in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")]
+        paths += image_files(Path(place))
+    return paths
+
+
+def files_of_pattern(pattern: str, output: Path) -> list[Path]:
+    """The files that match a pattern; ** stands for any sub-folders."""
+    paths = [Path(each) for each in glob.glob(pattern, recursive=True)]
+    paths = [each for each in paths if each.is_file()]
+    if "**" in pattern:
+        paths = outside(paths, output)
+    if not paths:
+        raise UserError(
+            f"--input {pattern}: no images there; name an image, a folder of images, a pattern in "
+            "quotes, a text file of paths (.txt), or - for paths on standard input"
+        )
+    return paths
+
+
+def outside(paths: list[Path], output: Path) -> list[Path]:
+    """The paths that are not in the folder `output`; all of them if it holds all."""
+    output = output.resolve()
+    return [path for path in paths if output not in path.resolve().parents] or paths
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a text file; UserError if it is not text."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{file}: is not text in UTF-8; save it as UTF-8, with one path on each line"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def listed_files(lines: Iterable[str], place: str, folders: list[Path]) -> list[Path]:
+    """The files named by the lines, each in the first of the folders that has it.
+
+    Blank lines and lines that begin with # are skipped. place: where the lines are from.
+    """
+    paths = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = [folder / text for folder in folders if (folder / text).is_file()]
+        if not found:
+            raise UserError(
+                f"{place}, line {number}: there is no file {text}; correct or remove the line"
+            )
+        paths.append(found[0])
+    if not paths:
+        raise UserError(f"{place}: holds no paths; give the path of an image on each line")
+    return paths
+
+
+# --- names of the outputs ------------------------------------------------------------------------
+
+
+def unique_names(paths: list[Path]) -> list[str]:
+    """A name for each path: its folder and stem, or its folder and file name where they clash."""
+    short = {path: (path.parent / stem_of(path)).as_posix() for path in paths}
+    long = set()  # a long name may clash with another file's short one, so look again
+    while True:
+        names = [path.as_posix() if path in long else short[path] for path in paths]
+        counts = Counter(names)
+        clashing = {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
+        if clashing <= long:
+            return names
+        long |= clashing
+
+
+def check_output(inputs: list[Input], output: Path) -> None:
+    """UserError if an output would be written to a folder that holds an input."""
+    inputs_of = {item.path.resolve().parent: item for item in inputs}
+    written = {output, *((output / item.name).parent for item in inputs)}
+    for folder in sorted(written):
+        if folder.resolve() in inputs_of:
+            raise UserError(
+                f"--output {output}: {folder} is a folder of the inputs, where masks would be "
+                f"taken for images ({inputs_of[folder.resolve()].path} is there); name another"
+            )
+
+
+# --- ROI masks and labels ------------------------------------------------------------------------
+
+
+def find_partners(source: str | Path, inputs: list[Input], flag: str) -> list[Path]:
+    """The ROI mask or label of each input.
+
+    source: one file for all, or a folder. There the file of image x is x.*, x_mask.*, or one with
+        an ending that training accepts, see train_utils/data/samples.py. The file of sub/x is in
+        the sub-folder sub if the folder has it.
+    flag: the flag that gave the source, for messages.
+
+    UserError if the source does not exist, if an input has no file or several, or if two inputs
+    have the same one.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{flag} {source}: there is no such file or folder")
+    if not source.is_dir():
+        return [source] * len(inputs)
+    images_of = {}
+    for item in inputs:
+        folder = (source / item.name).parent
+        if not folder.is_dir():
+            folder = source
+        images_of.setdefault(folder, []).append(item.path)
+    partner_of = {}
+    for folder, images in images_of.items():
+        partner_of |= partners_in(folder, images, f"{flag} {folder}")
+    return [partner_of[item.path] for item in inputs]
+
+
+def partners_in(folder: Path, images: list[Path], place: str) -> dict[Path, Path]:
+    """{image: the one file of the folder that belongs to it}; see find_partners()."""
+    index = files_by_name(folder, {match_key(image) for image in images})
+    image_of = {}
+    for image in images:
+        partner = find_partner(index, image, place)
+        if partner in image_of:
+            raise UserError(
+                f"{place}: {partner.name} would belong to {image_of[partner]} and to {image}; "
+                "rename one of them, or use sub-folders as those of the inputs"
+            )
+        image_of[partner] = image
+    return {image: partner for partner, image in image_of.items()}
+
+
+def files_by_name(folder: Path, names: set[str]) -> dict[str, list[Path]]:
+    """{name of an image: files of the folder that may belong to it}.
+
+    names: those of the images. A file with one of them belongs to that image alone.
+    """
+    index = {}
+    for path in image_files(folder):
+        key = match_key(path)
+        keys = {key}
+        if key not in names:
+            keys |= {key.removesuffix("_mask"), match_key(path, LABEL_ENDINGS)}
+        for each in keys:
+            index.setdefault(each, []).append(path)
+    return index
+
+
+def find_partner(index: dict[str, list[Path]], image: Path, place: str) -> Path:
+    """The one file of files_by_name() that belongs to the image; UserError if there is no one."""
+    found = []
+    for name in (match_key(image), match_key(image, IMAGE_ENDINGS)):
+        if not found:
+            found = [path for path in index.get(name, []) if path.resolve() != image.resolve()]
+    if len(found) != 1:
+        names = ""
+        if found:
+            names = f" ({', '.join(path.name for path in found)})"
+        raise UserError(
+            f"{place}: {len(found)} files for {image.name}{names}; "
+            f"one {stem_of(image)}_mask.* is needed"
+        )
+    return found[0]

@@ -1,0 +1,139 @@
+"""Reads the images of predict.py, with their ROI masks and labels, while others are computed."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.field_of_view import find_field_of_view
+from src.image_io import IGNORE, read_binary, read_image
+from src.inference import BATCH_PIXELS
+from train_utils.data.class_table import ClassTable
+from train_utils.data.inputs import Input, find_inputs, find_partners
+from train_utils.data.labels import read_label
+
+MAX_AHEAD = 16  # images that are read while others are computed
+AHEAD_PIXELS = 32 * 1024**2  # no more pixels than this are read ahead
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to segment, and the files that belong to it."""
+
+    item: Input
+    roi_path: Path | None
+    label_path: Path | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image that was read.
+
+    image: uint8 [C, H, W]. roi: bool [H, W], or None for the whole image. label: class ids and
+    IGNORE, uint8 [H, W], or None.
+    """
+
+    job: Job
+    image: Tensor
+    roi: Tensor | None
+    label: Tensor | None
+
+    @property
+    def target(self) -> Tensor:
+        """The label with pixels outside the ROI ignored."""
+        if self.roi is None:
+            return self.label
+        return self.label.masked_fill(~self.roi, IGNORE)
+
+
+def find_jobs(source: str, recursive: bool, output: str, roi_mask: str, labels: str) -> list[Job]:
+    """The images of --input, each with its ROI mask and label, if there are any."""
+    inputs = find_inputs(source, recursive, output)
+    roi_paths = label_paths = [None] * len(inputs)
+    if roi_mask:
+        roi_paths = find_partners(roi_mask, inputs, "--roi-mask")
+    if labels:
+        label_paths = find_partners(labels, inputs, "--labels")
+    return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
+
+
+def read_picture(
+    job: Job, channels: int, max_pixels: int | None, auto_roi: bool, classes: ClassTable
+) -> Picture:
+    """Reads the files of a job; UserError for a file that is broken or of another size."""
+    image = read_image(job.item.path, channels, max_pixels)
+    roi = label = None
+    if auto_roi:
+        roi = find_field_of_view(image)
+        if roi is None:
+            raise UserError(
+                f"{job.item.path}: shows no round field of view on a dark ground; give --roi-mask, "
+                "or leave out --auto-roi"
+            )
+    elif job.roi_path:
+        values, _ = read_binary(job.roi_path, "ROI mask", max_pixels)
+        roi = checked_size(values, job.roi_path, image, job.item.path)
+    if job.label_path:
+        values, _ = read_label(job.label_path, classes, max_pixels)
+        label = checked_size(values, job.label_path, image, job.item.path)
+    return Picture(job, image, roi, label)
+
+
+def checked_size(values: np.ndarray, path: Path, image: Tensor, image_path: Path) -> Tensor:
+    """The values [H, W] as a tensor; UserError if the image [C, H, W] has another size."""
+    if values.shape != tuple(image.shape[1:]):
+        raise UserError(
+            f"{path}: is {values.shape[1]}×{values.shape[0]} pixels, its image {image_path} is "
+            f"{image.shape[2]}×{image.shape[1]}"
+        )
+    return torch.from_numpy(values)
+
+
+def read_ahead(
+    pool: ThreadPoolExecutor,
+    read: Callable[[Job], Picture],
+    jobs: list[Job],
+    failed: dict[str, str],
+) -> Iterator[Picture]:
+    """The pictures in order, while threads read the next ones.
+
+    Broken files are left out and noted in `failed`, {path: reason}.
+    """
+    waiting, reading = deque(jobs), deque()
+
+    def keep_reading(number: int) -> None:
+        while waiting and len(reading) < number:
+            job = waiting.popleft()
+            reading.append((job, pool.submit(read, job)))
+
+    keep_reading(1)
+    while reading:
+        job, future = reading.popleft()
+        try:
+            picture = future.result()
+        except UserError as error:
+            failed[str(job.item.path)] = str(error)
+            keep_reading(1)
+            continue
+        keep_reading(min(AHEAD_PIXELS // picture.image[0].numel(), MAX_AHEAD))
+        yield picture
+        keep_reading(1)
+
+
+def equal_sizes(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    """Neighbours of one size together, up to BATCH_PIXELS."""
+    group = []
+    for picture in pictures:
+        pixels = (len(group) + 1) * picture.image[0].numel()
+        if group and (picture.image.shape != group[0].image.shape or pixels > BATCH_PIXELS):
+            yield group
+            group = []
+        group.append(picture)
+    if group:
+        yield group
