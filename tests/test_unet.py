@@ -171,6 +171,14 @@ def test_odd_sizes_are_padded_with_zeros_more_at_the_lower_right():
     assert torch.equal(padded[0, 0], expected)
 
 
+def test_what_is_too_large_is_cropped_more_at_the_upper_left():
+    """Upsampled features exceed a skip of odd size, as in MobileNetV3."""
+    features = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(pad_to(features, (2, 3)), features[..., 1:, 1:])
+    assert torch.equal(pad_to(features, (1, 2)), features[..., 1:2, 1:3])
+    assert pad_to(features, (3, 4)) is features  # no copy
+
+
 def test_build_model_builds_the_class_in_the_table():
     model = build_model("unet", in_channels=3, num_classes=4, bilinear=False, base_c=2)
     assert type(model) is MODELS["unet"] is UNet

@@ -1,8 +1,13 @@
-"""A folder of images, the whole process: predict.py against one image after the other."""
+"""A folder of images, the whole process: predict.py against one image after the other.
+
+The ratios are to milesial/Pytorch-UNet's way. ONNX Runtime is measured too where it is installed
+and PyTorch computes on the CPU.
+"""
 
 import argparse
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +16,31 @@ from PIL import Image
 
 from my_dataset import DATASETS
 from src import build_model
+from src.export import ONNX_PACKAGES, export_model
 from tests.benchmarks import drive
 from tests.benchmarks.compare import Task
 from train_utils import checkpoint as checkpoints
 from train_utils.checkpoint import ModelDescription
+from train_utils.model_loading import load_model
 
 ROOT = Path(__file__).parents[2]
 
 
-def make_task(script: list[str], options: argparse.Namespace, device: torch.device) -> Task:
-    """Runs `python SCRIPT --weights --input --output --device`."""
+def make_task(
+    script: list[str], options: argparse.Namespace, device: torch.device, suffix: str = ".pth"
+) -> Task:
+    """Runs `python SCRIPT --weights --input --output --device`.
+
+    suffix: of the file of weights, ".pth" or ".onnx".
+    """
     folder = Path(options.scratch)
     output = folder / script[-1]
     images = drive.image_folder(options)
-    command = [sys.executable, *script, "--weights", save_weights(folder, options)]
+    weights = save_weights(folder, options)
+    if suffix == ".onnx":
+        weights = folder / "model.onnx"
+        export_model(*load_model(folder / "model.pth"), weights)
+    command = [sys.executable, *script, "--weights", weights]
     command += ["--input", images, "--output", output, "--device", device]
     command = [str(each) for each in command]
 
@@ -68,6 +84,11 @@ def child_memory_mb() -> float | None:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def milesial_task(options: argparse.Namespace, device: torch.device) -> Task:
+    """The script of milesial/Pytorch-UNet."""
+    return make_task(["-m", "tests.benchmarks.milesial"], options, device)
+
+
 def tutorial_task(options: argparse.Namespace, device: torch.device) -> Task:
     """The tutorials' script."""
     return make_task(["-m", "tests.benchmarks.tutorial"], options, device)
@@ -78,4 +99,11 @@ def our_task(options: argparse.Namespace, device: torch.device) -> Task:
     return make_task(["predict.py"], options, device)
 
 
-WAYS = {"tutorial": tutorial_task, "ours": our_task}
+def onnx_task(options: argparse.Namespace, device: torch.device) -> Task:
+    """ONNX Runtime on the file of predict.py --export, on the CPU."""
+    return make_task(["-m", "tests.benchmarks.onnx_runtime"], options, device, ".onnx")
+
+
+WAYS = {"milesial": milesial_task, "tutorial": tutorial_task, "ours": our_task}
+if all(find_spec(name) for name in ONNX_PACKAGES) and not torch.cuda.is_available():
+    WAYS["onnxruntime"] = onnx_task
