@@ -194,7 +194,7 @@ def predict_all(
     try:
         for group in equal_sizes(read_ahead(pool, read, jobs, failed)):
             writing += segment(predictor, group, threshold, files, scores, pool)
-            while len(writing) > MAX_WRITING:
+            while writing and (writing[0].pixels.done() or len(writing) > MAX_WRITING):
                 finish(writing.popleft(), files, table)
             bar.update(len(group))
         while writing:

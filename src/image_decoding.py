@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
 
@@ -53,8 +53,11 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Image.Image:
     except UserError:
         raise
     except CANNOT_DECODE as error:
+        reason = str(error)
+        if isinstance(error, UnidentifiedImageError):  # its text names the opened stream
+            reason = "its format is unknown" if Path(path).stat().st_size else "it is empty"
         raise UserError(
-            f"{path}: cannot be read as an image ({error}); replace or remove it"
+            f"{path}: cannot be read as an image ({reason}); replace or remove it"
         ) from None
 
 

@@ -75,7 +75,10 @@ def test_a_truncated_image_is_refused_by_name(tmp_path, suffix, share):
 
 def test_a_text_file_and_a_missing_file_are_refused_by_name(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
-    assert "text.png: cannot be read as an image" in error_of(read_image, tmp_path / "text.png")
+    message = error_of(read_image, tmp_path / "text.png")
+    assert "text.png: cannot be read as an image (its format is unknown)" in message
+    (tmp_path / "empty.png").touch()
+    assert "(it is empty)" in error_of(read_image, tmp_path / "empty.png")
     assert "none.png: there is no such file" in error_of(read_image, tmp_path / "none.png")
 
 
