@@ -1,12 +1,14 @@
 """Datasets: the class that reads samples (image, label, region of interest), the DATASETS table.
 
-An item is (image uint8 [C, H, W], target uint8 [H, W]). A target pixel that is ignored is IGNORE
-from here on, and no later code needs to know why. How files are decoded is in src/image_io.py; how
-labels are read, and which files belong together, is in train_utils/data/.
+An item is (image uint8 [C, H, W], target uint8 [H, W]), of volumes (float32 [C, D, H, W], uint8
+[D, H, W]). A target pixel that is ignored is IGNORE from here on, and no later code needs to know
+why. How files are decoded is in src/image_io.py and src/volume_io.py; how labels are read, and
+which files belong together, is in train_utils/data/.
 
 `python my_dataset.py check --dataset NAME --data-path DIR` checks a dataset and says what it found.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch.utils.data import Dataset
 
 from src.errors import UserError
 from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
-from train_utils.data import layouts, public_datasets
+from train_utils.data import layouts, public_datasets, volume_layouts, volumes
 from train_utils.data.class_table import BINARY, ClassTable, two_classes
 from train_utils.data.labels import conflicting_encodings, read_label
 from train_utils.data.samples import Sample
@@ -31,6 +33,7 @@ __all__ = [
     "DriveDataset",
     "Sample",
     "SegmentationDataset",
+    "VolumeDataset",
     "list_drive",
     "list_samples",
     "open_dataset",
@@ -53,6 +56,9 @@ class SegmentationDataset(Dataset):
         size: (height, width) to which images and targets are resized when read; None: their own.
         max_pixels: largest image that is decoded; None: Pillow's limit.
     """
+
+    nouns = ("images", "pixels")  # in messages
+    channel_bytes = 1  # of a pixel's channel
 
     def __init__(
         self,
@@ -152,7 +158,8 @@ class SegmentationDataset(Dataset):
         names = self.samples[0].name
         if len(self) > 1:
             names += f" to {self.samples[-1].name}"
-        lines = [f"{len(self)} images ({names}), {valid:,} valid pixels: {shares}"]
+        images, pixels_name = self.nouns
+        lines = [f"{len(self)} {images} ({names}), {valid:,} valid {pixels_name}: {shares}"]
         for encoding, (count, path) in self.encodings.items():
             line = f"  {count} labels are read as {encoding}, such as {path}"
             if self.classes.any_pair and "/" in encoding and encoding not in ("0/255", "0/1"):
@@ -170,9 +177,9 @@ class SegmentationDataset(Dataset):
 
         All samples must have been read.
         """
-        height = max(height for height, _ in self.sizes.values())
-        width = max(width for _, width in self.sizes.values())
-        padded = len(self) * (self.channels + 1) * height * width
+        sides = [max(sides) for sides in zip(*self.sizes.values(), strict=True)]
+        pixel_bytes = self.channels * self.channel_bytes + 1
+        padded = len(self) * pixel_bytes * math.prod(sides)
         return len(self._cache) == len(self) and padded <= self.cache_limit
 
     def stack(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,15 +190,15 @@ class SegmentationDataset(Dataset):
     def collate_fn(batch: Sequence[Pair]) -> Pair:
         """[(image [C, h, w], target [h, w])] → images [N, C, H, W], targets [N, H, W].
 
-        H and W are the largest of the batch. Images are padded with 0 at the right and below,
-        targets with IGNORE.
+        H and W, and D of volumes, are the largest of the batch. Images are padded with 0 at the end
+        of each axis, that is at the right and below, targets with IGNORE.
         """
         images, targets = zip(*batch, strict=True)
         return pad_and_stack(images, fill=0), pad_and_stack(targets, fill=IGNORE)
 
     @staticmethod
     def collate_with_sizes(batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-        """collate_fn's images and targets, and int64 [N, 2]: height and width without padding."""
+        """collate_fn's images and targets, and int64 [N, 2] (or 3): their sizes without padding."""
         images, targets = SegmentationDataset.collate_fn(batch)
         return images, targets, torch.tensor([target.shape for _, target in batch])
 
@@ -207,11 +214,11 @@ def check_size(path: Path, mask: np.ndarray, image_path: Path, image: Tensor) ->
 
 
 def pad_and_stack(tensors: Sequence[Tensor], fill: int) -> Tensor:
-    """Stacks tensors [..., h, w] of different h and w, each padded at the right and below."""
-    height, width = max(t.shape[-2] for t in tensors), max(t.shape[-1] for t in tensors)
-    batch = tensors[0].new_full((len(tensors), *tensors[0].shape[:-2], height, width), fill)
+    """Stacks tensors of different sizes, each padded at the end of its axes."""
+    shape = [max(sides) for sides in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    batch = tensors[0].new_full((len(tensors), *shape), fill)
     for row, tensor in zip(batch, tensors, strict=True):
-        row[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
+        row[tuple(slice(side) for side in tensor.shape)] = tensor
     return batch
 
 
@@ -223,7 +230,8 @@ class Data:
     test_samples: the samples that are scored at the end; they are not read before.
     split: {"train": names, "val": names}.
     pixels: int64 [256], training pixels of each class id.
-    mean, std: of each channel, of pixels in 0–1.
+    mean, std: of each channel, of pixels in 0–1; None for volumes.
+    spacing: size (D, H, W) of a voxel; None for images.
     """
 
     train: SegmentationDataset
@@ -231,8 +239,66 @@ class Data:
     test_samples: list[Sample]
     split: dict[str, list[str]]
     pixels: Tensor
-    mean: list[float]
-    std: list[float]
+    mean: list[float] | None
+    std: list[float] | None
+    spacing: list[float] | None = None
+
+
+class VolumeDataset(SegmentationDataset):
+    """The samples of a dataset of volumes. Item: (image float32 [C, D, H, W], target [D, H, W]).
+
+    Each channel of an image has mean 0 and standard deviation 1 inside its ROI.
+
+    Args:
+        samples, classes, transforms, cache: see SegmentationDataset.
+        channels: of the volumes.
+        spacing: size (D, H, W) of a voxel. Volumes with other voxels are resampled to it.
+    """
+
+    nouns = ("volumes", "voxels")
+    channel_bytes = 4
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: ClassTable = BINARY,
+        transforms: Callable | None = None,
+        cache: bool | float = True,
+        channels: int = 1,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__(samples, classes, transforms, cache, channels)
+        self.spacing = spacing
+
+    def with_samples(
+        self, samples: Sequence[Sample], transforms: Callable | None = None
+    ) -> "VolumeDataset":
+        """A dataset of `samples` with the same reading options, other transforms and no cache."""
+        options = self.channels, self.spacing
+        return VolumeDataset(samples, self.classes, transforms, False, *options)
+
+    def _decode(self, index: int) -> Pair:
+        sample = self.samples[index]
+        if sample.label is None:
+            raise UserError(f"{sample.image}: has no label to train or evaluate with")
+        image, target, encoding = volumes.read_sample(
+            sample, self.classes, self.channels, self.spacing
+        )
+        if index not in self.sizes:
+            self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
+        self.sizes[index] = tuple(target.shape)
+        return image, target
+
+    def count_pixels(self) -> Tensor:
+        """As for images; UserError also if 255 is a class in one label, unlabelled in another."""
+        counts = super().count_pixels()
+        if "0/255" in self.encodings and volumes.SPARSE in self.encodings:
+            raise UserError(
+                f"{self.encodings['0/255'][1]} holds 0 and 255, "
+                f"{self.encodings[volumes.SPARSE][1]} holds 255 for unlabelled voxels: a value "
+                "would mean two things; store the class as 1"
+            )
+        return counts
 
 
 class DriveDataset(SegmentationDataset):
@@ -296,12 +362,14 @@ def open_dataset(
     """Reads every sample once, so that files that cannot be used raise UserError here.
 
     Returns (the dataset, the pixels of each class id, int64 [256]), and logs what it found under
-    `title`. options: those of SegmentationDataset. UserError also for no samples, for labels
-    without a valid pixel, and with `for_training` for labels without a foreground pixel.
+    `title`. options: those of SegmentationDataset, or with `spacing` those of VolumeDataset.
+    UserError also for no samples, for labels without a valid pixel, and with `for_training` for
+    labels without a foreground pixel.
     """
     if not samples:
         raise UserError(f"{title}: there are no images; check --data-path and the split")
-    dataset = SegmentationDataset(samples, transforms=transforms, **options)
+    kind = VolumeDataset if "spacing" in options else SegmentationDataset
+    dataset = kind(samples, transforms=transforms, **options)
     pixels = dataset.count_pixels()
     if not pixels[:IGNORE].any():
         raise UserError(
@@ -322,17 +390,20 @@ def open_dataset(
 #   layout: function of --data-path that finds the files, see train_utils/data/layouts.py
 #   classes: the class table; one in a file replaces it
 #   ordered: hold out the last samples instead of random ones, because neighbours are similar
-#   mean, std: of the channels, of pixels in 0–1; None: computed from the training images
+#   mean, std: of the channels, of pixels in 0–1; None: computed from the training images, or for
+#       volumes by each volume's own
+#   dims: 2 for images, 3 for volumes
 # DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
 # averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
 # as well as those of all pixels together.
-COMPUTED = {"mean": None, "std": None}
+COMPUTED = {"dims": 2, "mean": None, "std": None}
 VESSEL = two_classes("vessel")
 DATASETS = {
     "drive": {
         "layout": public_datasets.drive,
         "classes": VESSEL,
         "ordered": True,
+        "dims": 2,
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
@@ -352,6 +423,13 @@ DATASETS = {
     },
     "stare": {"layout": public_datasets.stare, "classes": VESSEL, "ordered": False, **COMPUTED},
     "hrf": {"layout": public_datasets.hrf, "classes": VESSEL, "ordered": True, **COMPUTED},
+    "volumes": {
+        "layout": volume_layouts.volumes,
+        "classes": BINARY,
+        "ordered": False,
+        **COMPUTED,
+        "dims": 3,
+    },
 }
 
 

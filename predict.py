@@ -28,6 +28,7 @@ from src.device import (
     reuse_freed_memory,
     synchronize,
 )
+from src.errors import UserError
 from src.export import export_model
 from src.image_io import read_image
 from src.inference import Flips, decide
@@ -38,6 +39,7 @@ from train_utils.atomic import prepare_folder
 from train_utils.cli import predict_flags
 from train_utils.cli.script import run_script
 from train_utils.data.class_table import ClassTable
+from train_utils.data.inputs import find_inputs, find_partners
 from train_utils.data.reading import (
     Job,
     Picture,
@@ -52,6 +54,12 @@ from train_utils.prediction_scores import PredictionScores
 from train_utils.reporting.pictures import as_rgb, save_legend
 from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable, Strip
 from train_utils.reporting.provenance import describe_origin, provenance
+from train_utils.volume_prediction import (
+    VOLUMES,
+    VolumePredictor,
+    check_are_volumes,
+    refuse_volumes,
+)
 from transforms import eval_preset
 
 WORKERS = 4  # threads that read and write files
@@ -88,25 +96,31 @@ def main(args: argparse.Namespace) -> None:
     for path, (member, _) in zip(args.weights, members, strict=True):
         prune(member, args.prune, path)
     model, checkpoint = combine(args.weights, members)
+    dims = model.dims
     if args.flips:
         model = Flips(model)
     if args.export:
         return write_export(args.export, model, checkpoint)
+    model = model.to(device, memory_format=memory_format(device, dims))
     classes = ClassTable.from_dict(checkpoint["class_table"])
     check_threshold(args.threshold, classes.names)
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
+    tiling = Tiling(args.tile, args.overlap)
+    if dims == 3:
+        return predict_volumes(args, model, checkpoint, threshold, amp_dtype, tiling)
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     predictor = Predictor(
-        model.to(device, memory_format=memory_format(device)),
+        model,
         device,
         amp_dtype,
         prepare=lambda images: normalize(images, torch.zeros(0))[0],
         size=checkpoint["resize"],
-        tiling=Tiling(args.tile, args.overlap),
+        tiling=tiling,
     )
 
     # Inputs and outputs
     jobs = find_jobs(args.input, args.recursive, args.output, args.roi_mask, args.labels)
+    refuse_volumes(job.item.path for job in jobs)
     read = partial(
         read_picture,
         channels=checkpoint["model_kwargs"]["in_channels"],
@@ -173,6 +187,47 @@ def write_export(path: str, model: nn.Module, checkpoint: dict) -> None:
     prepare_folder(Path(path).parent)
     export_model(model, checkpoint, path)
     print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): agrees with PyTorch")
+
+
+# --- volumes --------------------------------------------------------------------------------------
+
+
+def predict_volumes(
+    args: argparse.Namespace,
+    model: nn.Module,
+    checkpoint: dict,
+    threshold: float,
+    amp_dtype: torch.dtype | None,
+    tiling: Tiling,
+) -> None:
+    """Segments and writes every volume."""
+    predict_flags.check_volumes(args)
+    inputs = find_inputs(args.input, args.recursive, args.output, VOLUMES)
+    check_are_volumes(item.path for item in inputs)
+    rois = [None] * len(inputs)
+    if args.roi_mask:
+        rois = find_partners(args.roi_mask, inputs, "--roi-mask", VOLUMES)
+    prepare_folder(args.output)
+    predict = VolumePredictor(
+        model,
+        checkpoint,
+        pick_device(args.device),
+        amp_dtype,
+        threshold,
+        Path(args.output),
+        args.save_prob,
+        args.overlay,
+        tiling,
+    )
+    failed = {}
+    for item, roi in zip(inputs, rois, strict=True):
+        try:
+            predict(item.path, item.name, roi)
+        except UserError as error:
+            failed[str(item.path)] = str(error)
+    print(f"{len(inputs) - len(failed)} volumes; written to {args.output}/")
+    if failed:
+        end_with_failures(failed, len(inputs))
 
 
 # --- predictions ----------------------------------------------------------------------------------

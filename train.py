@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from my_dataset import DATASETS, Data, list_samples, open_dataset
-from src import MODELS
+from src import MODELS, build_model
 from src.device import (
     benchmark_convolutions,
     memory_format,
@@ -39,7 +39,7 @@ from train_utils import checkpoint as checkpoints
 from train_utils.atomic import prepare_folder
 from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
 from train_utils.cli import defaults, list_models, model_flags, presets, script, values
-from train_utils.data import demo, splits, statistics
+from train_utils.data import demo, demo_volumes, splits, statistics, volumes
 from train_utils.data.class_table import ClassTable
 from train_utils.data_loader import (
     CropLoader,
@@ -60,6 +60,7 @@ from train_utils.distributed_utils import (
 )
 from train_utils.random_state import random_state
 from train_utils.reporting import profile, provenance, tensorboard, text_files, total_time
+from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
 DEMO_NEXT_STEPS = """
@@ -67,6 +68,11 @@ next:
   python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
          --roi-mask {data}/DRIVE/test/mask --overlay
   python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
+
+DEMO_NEXT_VOLUMES = """
+next:
+  python predict.py --weights {folder}/best_model.pth --input {data}/images
+  python train.py --model unet_3d --data-path FOLDER       (imagesTr/ and labelsTr/ of NIfTI)"""
 
 
 def main(args: argparse.Namespace) -> None:
@@ -76,7 +82,8 @@ def main(args: argparse.Namespace) -> None:
         return log(list_models.list_models(DATASETS))
     device, amp_dtype = prepare_device(args)
     if args.demo:
-        broadcast_from_rank_zero(lambda: demo.make_demo(args.data_path))
+        make = demo_volumes.make_demo if MODELS[args.model].dims == 3 else demo.make_demo
+        broadcast_from_rank_zero(lambda: make(args.data_path))
     classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
     num_classes = len(classes.names)
     loader_of = partial(make_evaluation_loader, device=device, **values.loading_options(args))
@@ -93,11 +100,11 @@ def main(args: argparse.Namespace) -> None:
     val_loader = loader_of(data.val) if data.val else None
 
     # Model
-    model_kwargs = model_flags.model_kwargs(args, num_classes)
+    model_kwargs = model_flags.model_kwargs(args, num_classes, data.spacing)
     weights_choice = presets.resolve_class_weights(args.class_weights, args.preset, num_classes)
     log(presets.describe_recipe(args, model_kwargs, weights_choice))
     description = ModelDescription(
-        args.model, model_kwargs, classes, data.mean, data.std, args.resize
+        args.model, model_kwargs, classes, data.mean, data.std, args.resize, data.spacing
     )
     model, checkpoint = make_model(args, description, device)
     parallel_model = wrap_in_ddp(model, device, args.dist_timeout, args.sync_bn)
@@ -210,14 +217,19 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     layout, ordered = list_samples(args.dataset, args.data_path), DATASETS[args.dataset]["ordered"]
     train_samples, val_samples, test_samples = values.choose_splits(args, layout, ordered)
     log(f"epoch and threshold are chosen on {provenance.SELECTION[args.val]}")
-    options = values.reading_options(args, classes)
+    mean = std = spacing = None
+    is_volumes = DATASETS[args.dataset]["dims"] == 3
+    if is_volumes:
+        spacing = volumes.choose_spacing(args.spacing, train_samples)
+    options = values.reading_options(args, classes, spacing)
     train_set, pixels = open_dataset(train_samples, "training", for_training=True, **options)
-    mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
+    if not is_volumes:
+        mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
     val_set = None
     if val_samples:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
     split = splits.split_names(train_samples, val_samples)
-    return Data(train_set, val_set, test_samples, split, pixels, mean, std)
+    return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
 
 
 def make_train_loader(
@@ -238,30 +250,58 @@ def make_train_loader(
         in_memory=in_memory,
         **values.loading_options(args),
     )
-    crop_options = {
-        "crop_size": args.crop_size,
-        "base_size": args.base_size,
-        "scale": args.scale,
-        **values.flip_options(args),
-    }
-    if args.augment == "resize":
-        dataset.transforms = train_preset(data.mean, data.std, **crop_options)
+    if data.spacing:
+        crops = make_volume_crops(args, data)
+    elif args.augment == "resize":
+        dataset.transforms = train_preset(data.mean, data.std, **crop_options(args))
         # While a GPU trains, the CPU's cores are free for the transforms.
         in_memory = in_memory and device.type == "cpu"
         return load(collate_fn=dataset.collate_fn, in_memory=in_memory)
-    crops = RandomAffineCrops(
-        data.mean,
-        data.std,
-        rotate=args.rotate,
-        jitter=args.jitter,
-        margin=MODELS[args.model].margin,
-        **crop_options,
-    )
+    else:
+        crops = RandomAffineCrops(
+            data.mean,
+            data.std,
+            rotate=args.rotate,
+            jitter=args.jitter,
+            margin=MODELS[args.model].margin,
+            **crop_options(args),
+        )
     if in_memory:
         source = StackedImages(*dataset.stack(), batches, device)
     else:
         source = load(collate_fn=dataset.collate_with_sizes)
     return CropLoader(source, batches, crops, args.seed, device)
+
+
+def crop_options(args: argparse.Namespace) -> dict:
+    """What both ways of cutting crops from images take."""
+    return {
+        "crop_size": args.crop_size,
+        "base_size": args.base_size,
+        "scale": args.scale,
+        **values.flip_options(args),
+    }
+
+
+def make_volume_crops(args: argparse.Namespace, data: Data) -> RandomVolumeCrops:
+    """The crops of volumes. UserError if the model cannot be trained on crops of that size."""
+    options = model_flags.model_kwargs(args, len(data.train.classes.names), data.spacing)
+    with torch.device("meta"):  # the sizes that the model needs, without its weights
+        model = build_model(args.model, **options)
+    crop_size = volumes.choose_crop(args.crop_size, list(data.train.sizes.values()))
+    try:
+        model.check_sides(crop_size)
+    except ValueError as error:
+        raise UserError(f"--crop-size: {error}") from None
+    return RandomVolumeCrops(
+        crop_size,
+        data.spacing,
+        args.scale,
+        args.rotate,
+        args.jitter,
+        values.volume_flip_probs(args),
+        margins=model.margins,
+    )
 
 
 def write_split(args: argparse.Namespace, data: Data) -> None:
@@ -285,7 +325,7 @@ def make_model(
         model_loading.check_classes(checkpoint, description.classes.names, args.resume)
     if not args.profile:
         broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
-    model = model.to(device, memory_format=memory_format(device))
+    model = model.to(device, memory_format=memory_format(device, model.dims))
     return model, checkpoint
 
 
@@ -363,7 +403,7 @@ def finish(
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     drawn = data.val or data.train.with_samples(data.train.samples, normalize)
     if data.test_samples:
-        options = values.reading_options(args, data.train.classes)
+        options = values.reading_options(args, data.train.classes, data.spacing)
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
         origin = provenance.describe_origin([best], [checkpoint])
         evaluation.score_test(
@@ -383,7 +423,8 @@ def finish(
     seconds = time.perf_counter() - evaluator.start
     log(f"{seconds:.0f} s in all; weights, scores and pictures are in {folder}/")
     if args.demo:
-        log(DEMO_NEXT_STEPS.format(folder=folder, data=args.data_path))
+        steps = DEMO_NEXT_VOLUMES if data.spacing else DEMO_NEXT_STEPS
+        log(steps.format(folder=folder, data=args.data_path))
 
 
 def test_only(
@@ -407,7 +448,8 @@ def test_only(
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
-    normalize, options = eval_preset(args.mean, args.std), values.reading_options(args, classes)
+    options = values.reading_options(args, classes, args.spacing)
+    normalize = eval_preset(args.mean, args.std)
     dataset, _ = open_dataset(samples, "test", normalize, **options)
     report = args.report, f"{args.dataset}: test images"
     evaluation.score_test(evaluator, model, dataset, threshold, origin, args.output_dir, *report)
@@ -420,14 +462,14 @@ def load_members(
     """The models of --weights and their checkpoints. Flags describe weights without metadata."""
     model_kwargs = model_flags.model_kwargs(args, len(classes.names))
     description = ModelDescription(
-        args.model, model_kwargs, classes, args.mean, args.std, args.resize
+        args.model, model_kwargs, classes, args.mean, args.std, args.resize, args.spacing
     )
     members = model_loading.load_members(paths, description)
     model_loading.check_description(members[0][1], description, paths[0])
     for path, (model, checkpoint) in zip(paths, members, strict=True):
         model_loading.check_classes(checkpoint, classes.names, path)
         model_loading.prune(model, args.prune, path)
-    if not (args.mean and args.std):
+    if MODELS[args.model].dims == 2 and not (args.mean and args.std):
         raise UserError(
             f"{paths[0]}: does not say which mean and std it was trained with; "
             "give --mean and --std"
@@ -452,7 +494,7 @@ def score_held_out(
     ]
     held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
     prepare_folder(args.output_dir)
-    options = values.reading_options(args, classes)
+    options = values.reading_options(args, classes, args.spacing)
 
     def parts() -> Iterator[tuple]:
         for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):

@@ -2,7 +2,8 @@
 
 Both may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are resampled by
 nearest neighbour and padded with IGNORE. All random numbers come from PyTorch's global generator,
-whose state a checkpoint saves, or from one that is passed in (RandomAffineCrops).
+whose state a checkpoint saves, or from one that is passed in (RandomAffineCrops). Crops of volumes
+are in train_utils/volume_crops.py.
 """
 
 import math
@@ -409,6 +410,11 @@ def train_preset(
     )
 
 
-def eval_preset(mean: Sequence[float], std: Sequence[float]) -> Compose:
-    """The transforms for evaluation: native size, normalize."""
+def eval_preset(mean: Sequence[float] | None, std: Sequence[float] | None) -> Compose:
+    """The transforms for evaluation: native size, normalize.
+
+    mean and std are None for volumes, which are normalized when they are read.
+    """
+    if mean is None or std is None:
+        return Compose([ToTensor()])
     return Compose([ToTensor(), Normalize(mean, std)])

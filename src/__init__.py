@@ -9,13 +9,15 @@ from .attention_unet import AttentionUNet
 from .mobilenetv3_unet import MobileV3Unet
 from .resunet import ResUNet
 from .unet import UNet
+from .unet_3d import UNet3D
 from .unet_original import UNetOriginal
 from .unet_plus_plus import UNetPlusPlus
 from .vgg16_unet import VGG16UNet
 
 # One row per architecture: the name that --model and checkpoints use, and its class.
-# A class takes in_channels and num_classes, and has three attributes:
+# A class takes in_channels and num_classes, and has four attributes:
 #     paper              the source, as the table of --list-models prints it
+#     dims               2 for images [N, C, H, W], 3 for volumes [N, C, D, H, W]
 #     margin             pixels that valid convolutions remove at each border of a training image;
 #                        0 where all convolutions are padded
 #     min_training_side  the smallest side of a training image in pixels; models with four
@@ -25,6 +27,7 @@ MODELS = {
     "mobilenetv3_unet": MobileV3Unet,
     "resunet": ResUNet,
     "unet": UNet,
+    "unet_3d": UNet3D,
     "unet_original": UNetOriginal,
     "unet_plus_plus": UNetPlusPlus,
     "vgg16_unet": VGG16UNet,
@@ -59,6 +62,7 @@ __all__ = [
     "MobileV3Unet",
     "ResUNet",
     "UNet",
+    "UNet3D",
     "UNetOriginal",
     "UNetPlusPlus",
     "VGG16UNet",

@@ -17,6 +17,7 @@ class DoubleConv(nn.Sequential):
         bias: whether the convolutions have a bias; None: only without BatchNorm, which would
             cancel it.
         padding: 1 keeps the size; 0 removes 2 pixels at each border.
+        dims: 2 for images; 3 for volumes [N, C, D, H, W], with 3×3×3 convolutions.
     """
 
     def __init__(
@@ -27,15 +28,18 @@ class DoubleConv(nn.Sequential):
         norm: bool = True,
         bias: bool | None = None,
         padding: int = 1,
+        dims: int = 2,
     ) -> None:
         mid_channels = mid_channels or out_channels
         if bias is None:
             bias = not norm
-        layers = []
+        layers, convolution, batch_norm = [], nn.Conv2d, nn.BatchNorm2d
+        if dims == 3:
+            convolution, batch_norm = nn.Conv3d, nn.BatchNorm3d
         for inputs, outputs in ((in_channels, mid_channels), (mid_channels, out_channels)):
-            layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=padding, bias=bias))
+            layers.append(convolution(inputs, outputs, kernel_size=3, padding=padding, bias=bias))
             if norm:
-                layers.append(nn.BatchNorm2d(outputs))
+                layers.append(batch_norm(outputs))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
@@ -77,37 +81,41 @@ class Up(nn.Module):
 
 
 class OutConv(nn.Sequential):
-    """1×1 convolution to one logit per class: [N, in, H, W] → [N, num_classes, H, W]."""
+    """1×1 convolution to one logit per class: [N, in, H, W] → [N, num_classes, H, W].
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__(nn.Conv2d(in_channels, num_classes, kernel_size=1))
+    dims: 2 for images; 3 for volumes [N, in, D, H, W].
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dims: int = 2) -> None:
+        convolution = nn.Conv3d if dims == 3 else nn.Conv2d
+        super().__init__(convolution(in_channels, num_classes, kernel_size=1))
 
 
 def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Pads [N, C, h, w] with zeros on all sides to size (H, W); crops where it is smaller.
+    """Pads [N, C, h, w] or [N, C, d, h, w] with zeros on all sides to size ([D,] H, W).
 
-    If the padding is odd, the bottom and the right get the extra pixel.
+    Crops where it is smaller. If the padding is odd, the bottom and the right get the extra pixel.
     """
-    height = size[0] - features.shape[-2]
-    width = size[1] - features.shape[-1]
+    missing = [side - own for side, own in zip(size, features.shape[2:], strict=True)]
     # An exported graph has no such branch: it would be for the sizes of its example alone.
-    if not torch.compiler.is_exporting() and height == 0 and width == 0:
+    if not torch.compiler.is_exporting() and not any(missing):
         return features
-    # (x + 2) // 2 − 1 is x // 2, without a negative quotient, which ONNX rounds towards 0.
-    top = (height + 2) // 2 - 1
-    left = (width + 2) // 2 - 1
-    return F.pad(features, [left, width - left, top, height - top])
+    padding = []
+    for pixels in reversed(missing):  # F.pad begins with the last axis
+        # (x + 2) // 2 − 1 is x // 2, without a negative quotient, which ONNX rounds towards 0.
+        before = (pixels + 2) // 2 - 1
+        padding += [before, pixels - before]
+    return F.pad(features, padding)
 
 
 def centre_crop(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """The central (h, w) pixels of a tensor [..., H, W].
+    """The central pixels ([d,] h, w) of a tensor [..., [D,] H, W].
 
     If the border is odd, the crop is one pixel nearer to the top and the left.
     """
-    height, width = size
-    top = (tensor.shape[-2] - height) // 2
-    left = (tensor.shape[-1] - width) // 2
-    return tensor[..., top : top + height, left : left + width]
+    for axis, side in zip(range(-len(size), 0), size, strict=True):
+        tensor = tensor.narrow(axis, (tensor.shape[axis] - side) // 2, side)
+    return tensor
 
 
 def check_image_size(model: nn.Module, image: Tensor) -> None:

@@ -127,6 +127,8 @@ def check_exportable(model: nn.Module, path: Path) -> None:
                 f"{path}: {', '.join(missing)} missing; to write and check ONNX files run "
                 f"pip install {' '.join(ONNX_PACKAGES)}"
             )
+    if any(getattr(part, "dims", 2) == 3 for part in model.modules()):
+        raise UserError(f"{path}: networks for volumes are not exported yet")
     parts = [part for part in model.modules() if isinstance(part, UNetOriginal)]
     if parts and not isinstance(model, UNetOriginal):
         raise UserError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby, product
+from itertools import combinations, groupby, product
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from .device import memory_format, to_device
 from .tiles import TileGrid, Tiling
 
 MIN_SIDE = 32  # every architecture of MODELS takes images of 32×32 pixels in eval mode
+MIN_VOLUME_SIDE = 8  # and those for volumes 8×8×8 voxels
 BATCH_PIXELS = 1024**2  # tiles, and small images, go through the network in batches of this size
 
 Window = tuple[tuple[int, int], ...]  # (start, stop) in each dimension
@@ -28,13 +29,12 @@ def predict_probs(model: nn.Module, image: Tensor, amp_dtype: torch.dtype | None
 
     Returns [N, K, *sides] float32 probabilities that sum to 1 over K.
     """
-    sides = image.shape[2:]
-    padding = []
+    sides, padding = image.shape[2:], []
+    smallest = MIN_SIDE if len(sides) == 2 else MIN_VOLUME_SIDE
     for side in reversed(sides):  # F.pad begins with the last dimension
-        padding += [0, max(MIN_SIDE - side, 0)]
+        padding += [0, max(smallest - side, 0)]
     padded = F.pad(image, padding, mode="replicate")
-    if image.ndim == 4:
-        padded = padded.contiguous(memory_format=memory_format(image.device))
+    padded = padded.contiguous(memory_format=memory_format(image.device, len(sides)))
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
     inside = [slice(0, side) for side in sides]
@@ -158,6 +158,10 @@ class Ensemble(nn.Module):
         return self.models[0].in_channels
 
     @property
+    def dims(self) -> int:
+        return self.models[0].dims
+
+    @property
     def margin(self) -> int:
         return max(model.margin for model in self.models)
 
@@ -169,8 +173,8 @@ class Ensemble(nn.Module):
 class Flips(nn.Module):
     """A model whose probabilities are the mean over the image and its flipped copies.
 
-    The copies are flipped horizontally, vertically and both; each result is flipped back. Shape:
-    as for Ensemble.
+    The copies are flipped horizontally, vertically and both, volumes along each set of their three
+    axes; each result is flipped back. Shape: as for Ensemble.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -182,12 +186,18 @@ class Flips(nn.Module):
         return self.model.in_channels
 
     @property
+    def dims(self) -> int:
+        return self.model.dims
+
+    @property
     def margin(self) -> int:
         return self.model.margin
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        flips = ((), (-1,), (-2,), (-2, -1))
-        total = sum(probs_of(self.model, image.flip(axes)).flip(axes) for axes in flips)
+        axes = range(-1, 1 - image.ndim, -1)
+        numbers = range(len(axes) + 1)
+        flips = [flip for number in numbers for flip in combinations(axes, number)]
+        total = sum(probs_of(self.model, image.flip(flip)).flip(flip) for flip in flips)
         return {"out": (total / len(flips)).log()}
 
 

@@ -30,6 +30,7 @@ class MobileV3Unet(nn.Module):
     """
 
     paper = "encoder: Howard et al. 2019, arXiv:1905.02244"
+    dims = 2
     margin = 0
     min_training_side = 33
 

@@ -61,6 +61,7 @@ class ResUNet(nn.Module):
     """
 
     paper = "Zhang et al. 2018, arXiv:1711.10684"
+    dims = 2
     margin = 0
     min_training_side = 16
 

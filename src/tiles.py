@@ -20,9 +20,12 @@ from torch.utils._pytree import tree_leaves
 from .device import memory_format
 from .errors import UserError
 
-ALIGN = 32  # tiles start at its multiples, so their poolings see the grid of the whole image
+# Tiles start at multiples of this, so their poolings see the grid of the whole image.
+ALIGN = 32
+VOLUME_ALIGN = 8  # the same for volumes: the 3D U-Net has three poolings
 MAX_TILE = 1024  # largest default side of a tile
 MIN_TILE = 256  # smallest default side of a tile
+MIN_CUBE = 64  # the same of a tile of a volume
 SMALL = 1024**2  # images of up to this many pixels are never cut, unless a tile is asked for
 WHOLE_BYTES = 4 * 2**30  # an image is cut into tiles where the whole of it would need more memory
 TILE_BYTES = 2**30  # so much memory may one default tile need
@@ -52,24 +55,30 @@ class Tiling:
         UserError for a tile that is too small for the overlap.
         """
         sides, context = tuple(shape[1:]), context_of(model)
-        size = self.size
+        size, align = self.size, align_of(len(sides))
         if size is None:
             size = default_tile(model, shape)
         if size == 0:
             return TileGrid(sides, sides, 0)
         overlap = self.overlap
         if overlap is None:
-            overlap = round_up(size // 16, ALIGN)
+            share = 8 if len(sides) == 3 else 16
+            overlap = round_up(size // share, align)
         if context:
-            overlap = max(round_up(overlap, ALIGN), 2 * context)
-        step = (size - overlap) // ALIGN * ALIGN
-        if step < ALIGN:
+            overlap = max(round_up(overlap, align), 2 * context)
+        step = (size - overlap) // align * align
+        if step < align:
             raise UserError(
                 f"--tile {size}: is too small for an overlap of {overlap} px"
                 f"{' that this network needs' if context else ''}; "
-                f"it must be at least {overlap + ALIGN}"
+                f"it must be at least {overlap + align}"
             )
         return TileGrid(sides, (step + overlap,) * len(sides), overlap, context)
+
+
+def align_of(dims: int) -> int:
+    """The multiple that tiles of images or volumes start at."""
+    return VOLUME_ALIGN if dims == 3 else ALIGN
 
 
 def context_of(model: nn.Module) -> int:
@@ -86,13 +95,18 @@ def default_tile(model: nn.Module, shape: Sequence[int]) -> int:
     pixels = math.prod(shape[1:])
     if pixels <= SMALL:
         return 0
-    bytes_per_pixel = activation_bytes(model, shape[0], len(shape) - 1)
+    dims = len(shape) - 1
+    bytes_per_pixel = activation_bytes(model, shape[0], dims)
     if bytes_per_pixel * pixels <= WHOLE_BYTES:
         return 0
-    if context_of(model):  # it cuts its input itself: large tiles waste less on their borders
+    smallest = MIN_TILE
+    if dims == 3:
+        smallest = MIN_CUBE + 2 * context_of(model)
+    elif context_of(model):  # it cuts its input itself: large tiles waste less on their borders
         return 2 * MAX_TILE
-    side = int((TILE_BYTES / bytes_per_pixel) ** (1 / (len(shape) - 1)))
-    return min(max(side // ALIGN * ALIGN, MIN_TILE), MAX_TILE)
+    side = int((TILE_BYTES / bytes_per_pixel) ** (1 / dims))
+    align = align_of(dims)
+    return min(max(side // align * align, smallest), MAX_TILE)
 
 
 class TileGrid:
@@ -114,7 +128,8 @@ class TileGrid:
     ) -> None:
         self.sides = tuple(sides)
         self.windows = [
-            cut(side, length, overlap) for side, length in zip(sides, tile, strict=True)
+            cut(side, length, overlap, align_of(len(sides)))
+            for side, length in zip(sides, tile, strict=True)
         ]
         self.context = context
 
@@ -134,15 +149,15 @@ class TileGrid:
         ]
 
 
-def cut(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+def cut(side: int, tile: int, overlap: int, align: int = ALIGN) -> list[tuple[int, int]]:
     """(start, stop) of the fewest windows of at most `tile` pixels that cover `side` pixels.
 
-    Neighbours share `overlap` pixels. Starts are multiples of ALIGN, at equal distances.
+    Neighbours share `overlap` pixels. Starts are multiples of `align`, at equal distances.
     """
     if side <= tile:
         return [(0, side)]
     number = math.ceil((side - overlap) / (tile - overlap))
-    step = round_up(math.ceil((side - overlap) / number), ALIGN)
+    step = round_up(math.ceil((side - overlap) / number), align)
     starts = range(0, side - overlap, step)
     return [(start, min(start + step + overlap, side)) for start in starts]
 

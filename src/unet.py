@@ -24,6 +24,7 @@ class UNet(nn.Module):
     """
 
     paper = "Ronneberger et al. 2015, arXiv:1505.04597 (padded, with BatchNorm)"
+    dims = 2
     margin = 0
     min_training_side = 16
 

@@ -53,6 +53,7 @@ class UNetOriginal(nn.Module):
     """
 
     paper = "Ronneberger et al. 2015, arXiv:1505.04597"
+    dims = 2
     margin = 92  # (572 − 388) / 2
     min_training_side = 188
 

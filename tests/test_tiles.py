@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import MODELS, UNet, build_model
+from src import UNet, build_model
 from src.errors import UserError
 from src.inference import Ensemble, Flips, predict_probs, predict_strips
 from src.tiles import (
@@ -137,7 +137,7 @@ def test_tiles_agree_with_the_whole_image_far_from_cuts(name):
     assert difference.abs().max() < 0.05
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_no_seams_are_seen(name):
     """Across a cut, probabilities change by no more than 1.1 times what they change there when the
     whole image is predicted at once."""
@@ -164,7 +164,7 @@ def test_tiles_of_valid_convolutions_are_exact():
     torch.testing.assert_close(predict_in_tiles(model, image, tiling), whole, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_every_architecture_predicts_in_tiles(name):
     """Probabilities that add up to 1, also where the result depends on the tile's size."""
     torch.manual_seed(0)

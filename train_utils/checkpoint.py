@@ -9,7 +9,9 @@ It describes itself:
     model_name, model_kwargs    arguments of build_model()
     class_names, class_colours, class_ids   of the classes: names, colours of pictures, ids in masks
     class_table                 ClassTable.to_dict(): how labels are read
-    mean, std                   of each channel, of pixels in 0–1
+    mean, std                   of each channel, of pixels in 0–1; None for volumes: each is
+                                normalized by its own (z-score inside the ROI)
+    spacing                     size (D, H, W) of a voxel, or None for images
     resize                      (height, width) that images are resized to when read, or None
     threshold                   on the probability of class 1, chosen by validation, else 0.5
     training                    TrainingSettings as a dict
@@ -48,7 +50,7 @@ FORMAT = 1
 REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
 # What strip() keeps: weights, description, and where they come from. Of the flags a later
 # train.py --weights takes those of the model.
-KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize")
+KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize", "spacing")
 KEPT += ("training", "epoch", "args", "source")
 
 
@@ -65,6 +67,7 @@ class ModelDescription:
     mean: list[float] | None
     std: list[float] | None
     resize: list[int] | None
+    spacing: list[float] | None = None
 
     def entries(self) -> dict:
         """The description as it stands in a checkpoint."""
@@ -78,6 +81,7 @@ class ModelDescription:
             "mean": self.mean,
             "std": self.std,
             "resize": self.resize,
+            "spacing": self.spacing,
         }
 
 
@@ -288,7 +292,7 @@ def check_whole(checkpoint: dict, purpose: str, path: str | Path) -> None:
 def fill_in(checkpoint: dict) -> dict:
     """The checkpoint with the entries that files of earlier versions lack."""
     names = checkpoint.get("class_names") or []
-    filled = {"resize": None, "class_ids": list(range(len(names))), **checkpoint}
+    filled = {"resize": None, "spacing": None, "class_ids": list(range(len(names))), **checkpoint}
     if not checkpoint.get("stripped"):  # which has the entries of its run, or came from no run
         filled = {**entries_of_run(checkpoint), **filled}
     if len(names) >= 2:

@@ -19,8 +19,10 @@ def criterion(
     """Weighted cross entropy + (1 − Dice) of each output, summed with the outputs' weights.
 
     Args:
-        inputs: {"out": logits [N, num_classes, H, W]}. Others ("aux") are weighted by AUX_WEIGHT.
-        target: class ids int64 [N, H, W]. Pixels equal to `ignore_index` are ignored.
+        inputs: {"out": logits [N, num_classes, H, W], or [N, num_classes, D, H, W] of volumes}.
+            Others ("aux") are weighted by AUX_WEIGHT.
+        target: class ids int64 [N, H, W] or [N, D, H, W]. Pixels equal to `ignore_index` are
+            ignored.
         loss_weight: [num_classes] weights of the cross entropy, or None.
         dice: whether to add the Dice loss, averaged over images and classes (see dice_loss).
         batch_dice: compute Dice over all pixels of the batch and the foreground classes only.
@@ -85,7 +87,7 @@ def negative_log_likelihood(
     # On CUDA nll_loss adds in a random order.
     one_hot = one_hot_targets(log_probs, target, ignore_index)
     if weight is not None:
-        one_hot = one_hot * weight[None, :, None, None]
+        one_hot = one_hot * weight.view(1, -1, *[1] * (one_hot.ndim - 2))
     return -(one_hot * log_probs).sum()
 
 
@@ -128,7 +130,11 @@ def dice_loss(
 def dice_sums(
     probs: Tensor, target: Tensor, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ p·t, Σ p and Σ t over the valid pixels, each [N, K], without a loop over classes."""
+    """Σ p·t, Σ p and Σ t over the valid pixels, each [N, K], without a loop over classes.
+
+    probs [N, K, …] and target [N, …] of any number of spatial dimensions.
+    """
     valid = (target != ignore_index).unsqueeze(1)
     truth = one_hot_targets(probs, target, ignore_index)
-    return (probs * truth).sum((2, 3)), (probs * valid).sum((2, 3)), truth.sum((2, 3))
+    space = tuple(range(2, probs.ndim))
+    return (probs * truth).sum(space), (probs * valid).sum(space), truth.sum(space)

@@ -65,7 +65,7 @@ class Evaluator:
         """The model on the device, averaged over four flips if wanted."""
         if flips:
             model = Flips(model)
-        return model.to(self.device, memory_format=memory_format(self.device))
+        return model.to(self.device, memory_format=memory_format(self.device, model.dims))
 
     def draw(self, model: nn.Module, dataset: Dataset, path: str | Path) -> None:
         """Draws predictions on the first images of the dataset, on rank 0."""

@@ -284,8 +284,9 @@ def near_counts(
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
-    """bool [H, W]: pixels within `radius` px of the mask, in rows, columns and diagonals."""
-    return F.max_pool2d(mask[None].float(), 2 * radius + 1, 1, radius)[0] > 0
+    """bool [H, W] or [D, H, W]: pixels within `radius` px of the mask, along axes and diagonals."""
+    pool = F.max_pool3d if mask.ndim == 3 else F.max_pool2d
+    return pool(mask[None].float(), 2 * radius + 1, 1, radius)[0] > 0
 
 
 def tolerant_scores(near: Tensor, tolerance: int) -> dict:
@@ -316,11 +317,19 @@ def dice_from_confusion(confusion: Tensor) -> Tensor:
     return 2 * hits / (confusion.sum(-1) + confusion.sum(-2))
 
 
+def mean_and_sd(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [K] of scores [images, K] over the images, without NaN."""
+    mean = scores.nanmean(0)
+    return mean, (scores - mean).square().nanmean(0).sqrt()
+
+
 def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dict:
     """All scores of an evaluation: a dict of floats, lists of floats by class, and integers.
 
     With two classes: Dice = F1, sensitivity, specificity and precision of class 1. With more: their
     means over the foreground classes. With two classes and a `threshold`, also `f1_at_threshold`.
+    `dice_per_class` is of all images' pixels together, `image_dice_per_class` the mean over the
+    images in which the class occurs.
     """
     accuracy, recall, iou = counts.compute()
     mat = counts.mat.double()
@@ -328,6 +337,7 @@ def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dic
     true_negatives = mat.sum() - mat.sum(0) - mat.sum(1) + mat.diag()
     specificity = true_negatives / (mat.sum() - mat.sum(1))
     dice, per_image = dice_from_confusion(counts.mat), counts.dice_per_image()
+    class_dice, class_sd = mean_and_sd(dice_from_confusion(counts.confusion))
     scored = per_image[~per_image.isnan()]
     rank_metrics = [rank_scores(*histogram) for histogram in counts.histograms]
     auc, average_precision = torch.tensor(rank_metrics, dtype=torch.float64).unbind(1)
@@ -349,6 +359,8 @@ def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dic
         "precision_per_class": precision,
         "iou_per_class": iou,
         "dice_per_class": dice,
+        "image_dice_per_class": class_dice,
+        "image_dice_sd_per_class": class_sd,
     }
     if counts.tolerance:
         scores |= tolerant_scores(counts.near, counts.tolerance)

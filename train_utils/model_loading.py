@@ -81,11 +81,12 @@ def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
     if len(members) == 1:
         return model, first
     for path, (_, checkpoint) in zip(paths[1:], members[1:], strict=True):
-        for name in ("class_names", "mean", "std", "resize"):
-            if checkpoint[name] != first[name]:
+        for name in ("class_names", "mean", "std", "resize", "spacing"):
+            own, wanted = checkpoint.get(name), first.get(name)
+            if own != wanted:
                 raise UserError(
-                    f"{path}: was trained with {name} {checkpoint[name]}, but {paths[0]} with "
-                    f"{first[name]}; the members of an ensemble see one image and must share it: "
+                    f"{path}: was trained with {name} {own}, but {paths[0]} with "
+                    f"{wanted}; the members of an ensemble see one image and must share it: "
                     "leave one of them out"
                 )
     thresholds = [checkpoint["threshold"] for _, checkpoint in members]

@@ -59,7 +59,7 @@ def train_one_epoch(
     after_step: Callable[[], None] | None = None,
     stage: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> tuple[float, float]:
-    """One pass over the loader's (images [N, C, H, W], targets [N, H, W]).
+    """One pass over the loader's (images [N, C, H, W], targets [N, H, W]), or volumes.
 
     Of the target only the centre that the model's output covers is used: all of it, except with
     valid convolutions.
@@ -88,13 +88,14 @@ def train_one_epoch(
     steps = len(data_loader)
     if steps == 0:
         raise ValueError("the loader has no batches: fewer images than a batch takes, drop_last?")
-    layout, on_cuda = memory_format(device), device.type == "cuda"
+    on_cuda = device.type == "cuda"
     losses, sizes, logged = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
         for step, (image, target) in enumerate(data_loader):
             group_start = step - step % accumulate
             group_end = min(group_start + accumulate, steps)
             with stage("copies"):
+                layout = memory_format(device, image.ndim - 2)
                 image = image.to(device, non_blocking=on_cuda, memory_format=layout)
                 target = target.to(device, non_blocking=on_cuda)
             with gradient_sync(model, step + 1 == group_end):
@@ -102,7 +103,7 @@ def train_one_epoch(
                 with stage("forward"), autocast:
                     output = model(image)
                 with stage("loss"):
-                    target = centre_crop(target, output["out"].shape[-2:])
+                    target = centre_crop(target, output["out"].shape[2:])
                     loss = criterion(
                         output,
                         target,
@@ -199,7 +200,7 @@ def evaluate(
     changes nothing. Rank r of R must be handed the images r, r + R, …
 
     Args:
-        data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]).
+        data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]), or volumes.
         amp_dtype: dtype of autocast, None for full precision.
         tolerance: in px, also count matches within it (see SegmentationCounts).
         callback: called with the probabilities [K, H, W] of each image of this rank, in order. It
@@ -228,13 +229,18 @@ def evaluate(
 
 
 def remove_padding(image: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """image [C, H, W] and target [H, W] without last rows and columns that are 0 and ignored."""
+    """image [C, H, W] and target [H, W] without last rows and columns that are 0 and ignored.
+
+    Of volumes, which have one dimension more, also without such last slices.
+    """
     used = (image != 0).any(0) | (target != ignore_index)
     if not used.any():
         return image, target
-    height = int(used.any(1).nonzero().max()) + 1
-    width = int(used.any(0).nonzero().max()) + 1
-    return image[:, :height, :width], target[:height, :width]
+    inside = []
+    for axis in range(used.ndim):
+        others = [other for other in range(used.ndim) if other != axis]
+        inside.append(slice(int(used.any(others).nonzero().max()) + 1))
+    return image[(slice(None), *inside)], target[tuple(inside)]
 
 
 def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> SegmentationCounts:

@@ -9,6 +9,7 @@ from train_utils.cli.parser import Parser, number
 from train_utils.cli.script import run_script
 from train_utils.data.class_table import find_table
 from train_utils.data.doctor import check
+from train_utils.data.doctor_volumes import check_volumes
 from train_utils.data.splits import read_split, samples_by_name
 from train_utils.reporting.grids import save_contact_sheet
 
@@ -34,8 +35,7 @@ def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
     parser.add_argument(
         "--in-channels",
         type=number(int, minimum=1),
-        default=3,
-        help="1: grey, 3: colours, or the files' own number",
+        help="1: grey, 3: colours, or the files' own number (default: 3, of volumes 1)",
     )
     parser.add_argument(
         "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px"
@@ -64,7 +64,10 @@ def run(args: argparse.Namespace, datasets: dict) -> None:
     if args.split_file:
         parts = samples_by_name(files.splits, read_split(args.split_file))
         files.splits = dict(zip(("train", "val", "test"), parts, strict=True))
-    report = check(files, table, args.in_channels, args.max_pixels)
+    if datasets[args.dataset]["dims"] == 3:
+        report = check_volumes(files, table, args.in_channels or 1)
+    else:
+        report = check(files, table, args.in_channels or 3, args.max_pixels)
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     print(report.text())

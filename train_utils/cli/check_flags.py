@@ -1,9 +1,11 @@
 """Flags that contradict each other or the machine: one sentence before anything starts."""
 
 import argparse
+import math
 
 import torch
 
+from src import MODELS
 from src.device import free_memory, pick_device
 from train_utils.cli.parser import Parser
 from train_utils.data_loader import cores
@@ -29,8 +31,12 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
             parser.error(f"{name} has {len(values)} values for --in-channels {args.in_channels}")
     if args.test_fraction == 1 and not args.test_only:
         parser.error("--test-fraction 1 leaves nothing to train on; it is for --test-only")
-    if (args.fold is None) != (args.folds is None):
+    if args.folds and args.fold is None:
         parser.error("--folds K and --fold k belong together")
+    if not args.folds and args.fold is not None and not (args.split_file or args.test_only):
+        parser.error(
+            "--folds K and --fold k belong together, unless --split-file names a list of folds"
+        )
     if args.folds and given.get("split_file") and not args.test_only:
         parser.error("--split-file and --folds both say how to split; give one of them")
     if args.folds and (args.fold >= args.folds or args.val != "holdout"):
@@ -104,7 +110,8 @@ def check_device(parser: Parser, args: argparse.Namespace) -> torch.device:
 def check_memory(parser: Parser, args: argparse.Namespace, device: torch.device) -> None:
     """A batch of crops must fit into the free memory, before anything is computed from it."""
     free = free_memory(device)
-    needed = crop_batch_bytes(args.batch_size, args.crop_size, args.in_channels)
+    sides = crop_sides(args.crop_size, MODELS[args.model].dims)
+    needed = crop_batch_bytes(args.batch_size, sides, args.in_channels)
     if free is not None and needed > free:
         parser.error(
             f"--batch-size {args.batch_size} of --crop-size {args.crop_size}: the crops alone take "
@@ -113,6 +120,13 @@ def check_memory(parser: Parser, args: argparse.Namespace, device: torch.device)
         )
 
 
-def crop_batch_bytes(batch_size: int, crop_size: int, in_channels: int) -> int:
-    """Least memory of a batch: float32 images, int64 targets, float32 sampling grid (x, y)."""
-    return batch_size * crop_size**2 * (4 * in_channels + 8 + 8)
+def crop_sides(crop_size: int | list[int], dims: int) -> list[int]:
+    """The side of a crop on each of its axes."""
+    if isinstance(crop_size, list):
+        return crop_size
+    return [crop_size] * dims
+
+
+def crop_batch_bytes(batch_size: int, sides: list[int], in_channels: int) -> int:
+    """Least memory of a batch: float32 images, int64 targets, float32 sampling grid (x, y, …)."""
+    return batch_size * math.prod(sides) * (4 * in_channels + 8 + 4 * len(sides))

@@ -3,7 +3,7 @@
 With each flag stands its default, whether a resumed run takes it from the checkpoint, and its help.
 """
 
-from train_utils.cli.parser import LOCAL, MODEL, ON, RUN, SWITCH, Flag, flag, number
+from train_utils.cli.parser import LOCAL, MODEL, ON, RUN, SWITCH, Flag, OneOrThree, flag, number
 from train_utils.cli.presets import PRESET
 
 
@@ -20,7 +20,8 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--dataset",
             RUN,
             "drive",
-            "a row of DATASETS in my_dataset.py; folder: images/ and masks/ of your own",
+            "a row of DATASETS in my_dataset.py; folder: images/ and masks/ of your own; volumes: "
+            "the same of NIfTI files or stacks, or the Decathlon's imagesTr/ and labelsTr/",
             choices=sorted(datasets),
         ),
         flag(
@@ -134,7 +135,7 @@ def split_flags() -> list[Flag]:
             "--split-file",
             LOCAL,
             "",
-            "use the split of this split.json",
+            "use the split of this split.json, or with --fold one of nnU-Net's splits in a file",
             "that of the run that is resumed, or evaluated on the same --data-path",
             metavar="FILE",
         ),
@@ -150,7 +151,8 @@ def split_flags() -> list[Flag]:
             "--fold",
             RUN,
             None,
-            "the fold that validates, from 0; the test split is not scored",
+            "the fold of --folds or --split-file that validates, from 0; the test split is not "
+            "scored",
             type=number(int, minimum=0),
         ),
     ]
@@ -227,8 +229,12 @@ def crop_flags() -> list[Flag]:
             "--crop-size",
             RUN,
             PRESET,
-            "side of the square training crops in px, at least 32, for unet_original 188",
-            type=number(int, minimum=32),
+            "side of the square training crops in px, at least 32, for unet_original 188; of "
+            "volumes in voxels, one number, cut to the volumes' median size, or D H W",
+            type=number(int, minimum=1),
+            nargs="+",
+            action=OneOrThree,
+            metavar="SIDE",
         ),
         flag(
             "--crops", RUN, PRESET, "crops of each image in an epoch", type=number(int, minimum=1)

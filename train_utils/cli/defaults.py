@@ -6,11 +6,12 @@ from pathlib import Path
 from src import MODELS
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from train_utils import checkpoint as checkpoints
+from train_utils.cli.check_dimensions import check_dimensions
 from train_utils.cli.check_flags import check_flags
 from train_utils.cli.flags import train_flags
 from train_utils.cli.model_flags import check_model_flags
 from train_utils.cli.parser import LOCAL, MODEL, Parser
-from train_utils.cli.presets import DEMO, preset_defaults
+from train_utils.cli.presets import DEMO, DEMO_VOLUMES, VOLUMES, preset_defaults
 from train_utils.distributed_utils import broadcast_from_rank_zero
 
 
@@ -61,15 +62,27 @@ class CommandLine:
 
         saved: the settings of the run that is resumed, evaluated or started from.
         """
-        chosen = self.base | saved | given
+        volumes = self.volume_defaults(saved | given)
+        chosen = self.base | volumes | saved | given
         row = self.datasets[chosen["dataset"]]
+        demo = DEMO_VOLUMES if volumes else DEMO
         return (
             self.base
             | preset_defaults(chosen["preset"], chosen["model"])
+            | volumes
             | normalization_defaults(row, chosen["in_channels"], chosen["pretrain_backbone"])
-            | (DEMO if chosen["demo"] else {})
+            | (demo if chosen["demo"] else {})
             | saved
         )
+
+    def volume_defaults(self, chosen: dict) -> dict:
+        """VOLUMES if the model or the dataset that is chosen is of volumes, else {}."""
+        model, dataset = chosen.get("model"), chosen.get("dataset")
+        if model in MODELS and MODELS[model].dims == 3:
+            return VOLUMES
+        if dataset in self.datasets and self.datasets[dataset]["dims"] == 3:
+            return VOLUMES
+        return {}
 
     def resolve(self, given: dict) -> argparse.Namespace:
         """All settings of the run. Exits with code 2 if flags conflict or cannot be met."""
@@ -80,6 +93,7 @@ class CommandLine:
         saved = broadcast_from_rank_zero(lambda: self.saved_settings(given))
         self.check_saved(parser, given, saved)
         args = argparse.Namespace(**self.defaults(given, saved) | given)
+        check_dimensions(parser, args, given, self.datasets[args.dataset]["dims"])
         check_flags(parser, args, given)
         check_model_flags(parser, args, given)
         return args
@@ -122,7 +136,8 @@ class CommandLine:
         args = checkpoint.get("args", {})
         if not isinstance(args, dict):  # the tutorials' files hold a Namespace of other flags
             return {}
-        values = args | {name: checkpoint[name] for name in ("mean", "std") if name in checkpoint}
+        found = ("mean", "std", "spacing")  # in the training images, where no flag gave them
+        values = args | {name: checkpoint[name] for name in found if name in checkpoint}
         saved = {}
         for name, each in self.flags.items():
             wanted = each.inherit != LOCAL if same_run else each.inherit == MODEL

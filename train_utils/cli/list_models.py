@@ -12,6 +12,7 @@ from train_utils.cli.defaults import CommandLine
 from train_utils.cli.model_flags import model_kwargs
 
 SIDE = 480  # px, of the square image that multiply-adds are counted for
+CUBE = 64  # voxels, side of the volume that they are counted for
 
 
 def list_models(datasets: dict) -> str:
@@ -31,7 +32,9 @@ def model_table(descriptions: Iterable[tuple[str, dict]]) -> str:
     for name, kwargs in descriptions:
         parameters, operations, side = cost(name, kwargs)
         note = ""
-        if side != SIDE:
+        if MODELS[name].dims == 3:
+            note = f"; counted at {side}×{side}×{side}"
+        elif side != SIDE:
             output_side = side - 2 * MODELS[name].margin
             note = f"; counted at {side}×{side}, of which {output_side}² come out"
         numbers = f"{parameters:12,}{operations / 1e9:14.2f} G"
@@ -42,15 +45,15 @@ def model_table(descriptions: Iterable[tuple[str, dict]]) -> str:
 def cost(model_name: str, model_kwargs: dict) -> tuple[int, int, int]:
     """(parameters, multiply-adds of a square image, its side in px) of build_model()'s network.
 
-    The side is SIDE. A network of valid convolutions predicts less than it sees: there the image is
-    the next smaller one that it takes.
+    The side is SIDE, or CUBE for a volume. A network of valid convolutions predicts less than it
+    sees: there the image is the next smaller one that it takes.
     """
     with torch.device("meta"):  # shapes without memory
         model = build_model(model_name, **model_kwargs).eval()
-        network, side = model, SIDE
+        network, side = model, SIDE if model.dims == 2 else CUBE
         if model.margin:
             network, side = model.valid, valid_input_side(SIDE)
-        image = torch.empty(1, model.in_channels, side, side)
+        image = torch.empty(1, model.in_channels, *[side] * model.dims)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return parameters, multiply_adds(network, image), side
 

@@ -12,6 +12,8 @@ MODEL_FLAGS = {
     "norm": "--norm",
     "bias": "--bias",
     "deep_supervision": "--deep-supervision",
+    "padded": "--padded",
+    "spacing": "--spacing",
     "pretrain_backbone": "--pretrained",
 }
 PAPER = "the model's own, as in its paper"
@@ -47,7 +49,7 @@ def model_flags() -> list[Flag]:
             "--norm",
             MODEL,
             None,
-            "BatchNorm after each convolution (unet, attention_unet, unet_plus_plus)",
+            "BatchNorm after each convolution (unet, attention_unet, unet_plus_plus, unet_3d)",
             "on",
             **SWITCH,
         ),
@@ -55,7 +57,7 @@ def model_flags() -> list[Flag]:
             "--bias",
             MODEL,
             None,
-            "convolutions with a bias (unet, attention_unet, unet_plus_plus)",
+            "convolutions with a bias (unet, attention_unet, unet_plus_plus, unet_3d)",
             "only without --norm",
             **SWITCH,
         ),
@@ -67,6 +69,26 @@ def model_flags() -> list[Flag]:
             "shallower one",
             "on",
             **SWITCH,
+        ),
+        flag(
+            "--padded",
+            MODEL,
+            None,
+            "padded convolutions; --no-padded: valid ones, as published (unet_3d)",
+            "on",
+            **SWITCH,
+        ),
+        flag(
+            "--spacing",
+            MODEL,
+            None,
+            "size of a voxel (D H W, that is between slices, rows and columns) in mm or any unit: "
+            "volumes are resampled to it, files that store none are taken to have it, and axes "
+            "with long voxels are pooled later (unet_3d)",
+            "the median of the training volumes",
+            type=number(float, above=0),
+            nargs=3,
+            metavar=("D", "H", "W"),
         ),
         flag(
             "--pretrained",
@@ -101,18 +123,27 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
                 f"not --in-channels {args.in_channels}"
             )
     smallest = MODELS[args.model].min_training_side
+    if MODELS[args.model].dims == 3:  # it depends on the voxels, see train.choose_crop()
+        return
     if args.crop_size < smallest and not args.test_only:
         parser.error(
             f"--crop-size {args.crop_size}: {args.model} trains on crops of at least {smallest} px"
         )
 
 
-def model_kwargs(args: argparse.Namespace, num_classes: int) -> dict:
-    """The keyword arguments of build_model(): the flags', else the model's own defaults."""
+def model_kwargs(
+    args: argparse.Namespace, num_classes: int, spacing: list[float] | None = None
+) -> dict:
+    """The keyword arguments of build_model(): the flags', else the model's own defaults.
+
+    spacing: size of a voxel of the training volumes; None: that of the flag, and for images.
+    """
     kwargs = default_options(args.model)
     kwargs |= {"in_channels": args.in_channels, "num_classes": num_classes}
     for option in MODEL_FLAGS:
         if option in kwargs and getattr(args, option) is not None:
             kwargs[option] = getattr(args, option)
+    if spacing:
+        kwargs["spacing"] = spacing
     kwargs.pop("pretrain_backbone", None)  # it says where weights came from, not what the model is
     return kwargs

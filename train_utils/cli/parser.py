@@ -82,6 +82,17 @@ class Parser(argparse.ArgumentParser):
             )
 
 
+class OneOrThree(argparse.Action):
+    """With nargs="+": a single value, or a list of three."""
+
+    def __call__(
+        self, parser: Parser, namespace: argparse.Namespace, values: list, option: str | None = None
+    ) -> None:
+        if len(values) not in (1, 3):
+            parser.error(f"{option} takes one number, or three: {len(values)} are given")
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
 def number(
     kind: type,
     minimum: float | None = None,

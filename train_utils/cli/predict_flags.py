@@ -180,3 +180,11 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--skip-existing: leave it out with --labels: all images are scored")
     if args.overlap is not None and args.tile == 0:
         raise UserError("--overlap: has no meaning with --tile 0")
+
+
+def check_volumes(args: argparse.Namespace) -> None:
+    """UserError for flags that predictions of volumes do not have."""
+    for name in ("labels", "auto_roi", "skip_existing"):
+        if getattr(args, name):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag}: is for images; leave it out with a model for volumes")

@@ -46,6 +46,20 @@ BEST = {
     "batch_dice": True,
 }
 FAST = {**BEST, "crop_size": 96, "crops": 124, "lr": 2e-3, "epochs": 4, "warmup_epochs": 0.4}
+# What unet_3d and volumes change; the other recipes are for images.
+VOLUMES = {
+    "dataset": "volumes",
+    "model": "unet_3d",
+    "in_channels": 1,
+    "scale": [0.8, 1.25],
+    "crop_size": 64,
+    "crops": 1,
+    "rotate": 30.0,
+    "jitter": 0.25,
+    "base_c": 16,
+    "lr": 2e-3,
+    "warmup_epochs": 1.0,
+}
 PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST}
 
 # What `--class-weights preset` means for two classes. With more classes it means no weights.
@@ -60,6 +74,16 @@ DEMO = {
     "batch_size": 4,
     "lr": 3e-3,
     "warmup_epochs": 1.0,
+}
+
+# The same for volumes.
+DEMO_VOLUMES = {
+    "data_path": "demo_volumes",
+    "epochs": 6,
+    "crops": 4,
+    "crop_size": 32,
+    "base_c": 8,
+    "lr": 4e-3,
 }
 
 MODEL_OPTIONS_OF_PRESETS = ("base_c", "bilinear")  # those of the plain U-Net, no other model's

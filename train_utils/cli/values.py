@@ -47,7 +47,7 @@ def choose_splits(args: argparse.Namespace, layout: Splits, ordered: bool) -> tu
             test_fraction=args.test_fraction,
             seed=args.split_seed,
         )
-    names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
+    names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file, args.fold))
     train, val, test = splits.samples_by_name(layout, names)
     test = splits.labelled(test)
     if args.val == "test":
@@ -63,20 +63,23 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
     """The test samples with labels of a finished run."""
     names = None
     if args.split_file:
-        names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file))
+        names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file, args.fold))
         log(f"the test images are those of {args.split_file}")
     return splits.test_samples(layout, names, args.val, args.test_fraction, args.split_seed)
 
 
-def reading_options(args: argparse.Namespace, classes: ClassTable) -> dict:
-    """How SegmentationDataset reads the files: its keyword arguments."""
-    return {
+def reading_options(
+    args: argparse.Namespace, classes: ClassTable, spacing: list[float] | None = None
+) -> dict:
+    """How SegmentationDataset reads the files, or with `spacing` VolumeDataset: its arguments."""
+    options = {
         "classes": classes,
         "cache": args.cache_limit * 1e9 * args.cache,
         "channels": args.in_channels,
-        "size": args.resize,
-        "max_pixels": args.max_pixels,
     }
+    if spacing:
+        return options | {"spacing": spacing}
+    return options | {"size": args.resize, "max_pixels": args.max_pixels}
 
 
 def loading_options(args: argparse.Namespace) -> dict:
@@ -94,3 +97,12 @@ def flip_options(args: argparse.Namespace) -> dict:
         "flip_prob": 0.0 if args.mirror == "none" else 0.5,
         "upside_down": args.mirror == "both",
     }
+
+
+def volume_flip_probs(args: argparse.Namespace) -> list[float]:
+    """--mirror as the probability of a flip of each axis (D, H, W) of a volume."""
+    if args.mirror == "both":
+        return [0.5, 0.5, 0.5]
+    if args.mirror == "horizontal":
+        return [0.0, 0.0, 0.5]
+    return [0.0, 0.0, 0.0]

@@ -109,9 +109,11 @@ BINARY = two_classes("foreground")
 
 
 def find_table(root: str | Path, file: str | Path, default: ClassTable | None) -> ClassTable | None:
-    """The table in `file`; without one, in classes.csv or classes.json beside the data.
+    """The table in `file`; without one, in classes.csv, classes.json or dataset.json in the data.
 
-    Returns `default` if there is neither. UserError if both files are there, or for a bad table.
+    dataset.json is the description of a dataset in the Medical Segmentation Decathlon's or
+    nnU-Net's format. Returns `default` if there is none. UserError if there are both classes.csv
+    and classes.json, or for a bad table.
     """
     if file:
         return read_table(Path(file))
@@ -123,7 +125,30 @@ def find_table(root: str | Path, file: str | Path, default: ClassTable | None) -
         raise UserError(f"{found[0]} and {found[1]} both exist; keep one, or choose with --classes")
     if found:
         return read_table(found[0])
-    return default
+    return read_described_labels(folder / "dataset.json") or default
+
+
+def read_described_labels(path: Path) -> ClassTable | None:
+    """The table of the "labels" in a dataset.json; None without such a file or labels in it.
+
+    The Decathlon writes {"0": "background", "1": "cancer"}, nnU-Net {"background": 0, "cancer": 1}.
+    Labels called "ignore" are ignored. UserError for anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        labels = content["labels"]
+        rows = []
+        for key, value in labels.items():
+            number, name = (key, value) if str(key).isdigit() else (value, key)
+            rows.append((int(number), str(name), None, name == "ignore"))
+    except (FileNotFoundError, KeyError):
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its labels cannot be read ({error}); write them like "
+            '{"labels": {"0": "background", "1": "cancer"}}, or add a classes.csv'
+        ) from None
+    return build_table(rows, path)
 
 
 def read_table(path: Path) -> ClassTable:

@@ -4,13 +4,36 @@ import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
 from src.image_io import IMAGE_SUFFIXES, image_files, stem_of
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a model takes.
+
+    noun: in messages, in the plural. suffixes: of its files. files_of: lists those of a folder.
+    """
+
+    noun: str
+    suffixes: tuple[str, ...]
+    files_of: Callable[[Path], list[Path]]
+
+    def below(self, folder: Path) -> list[Path]:
+        """The files of the folder and its sub-folders, without hidden ones."""
+        paths = []
+        for place, below, _ in os.walk(folder):
+            below[:] = [name for name in below if not name.startswith(".")]
+            paths += self.files_of(Path(place))
+        return paths
+
+
+IMAGES = FileKind("images", tuple(sorted(IMAGE_SUFFIXES)), image_files)
 
 
 @dataclass(frozen=True)
@@ -25,13 +48,16 @@ class Input:
     name: str
 
 
-def find_inputs(source: str, recursive: bool, output: str | Path) -> list[Input]:
+def find_inputs(
+    source: str, recursive: bool, output: str | Path, kind: FileKind = IMAGES
+) -> list[Input]:
     """The images that `source` names, sorted, each once.
 
     source: an image, a folder, a pattern such as 'a/*.tif', a text file (.txt) with a path on each
         line, or "-" for such lines on standard input. Paths in a text file are relative to the
         working directory, or else to the text file.
     recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
+    kind: images or volumes.
     output: folder of the outputs. Images inside it are left out where sub-folders are searched,
         because they are the outputs of an earlier call.
 
@@ -41,7 +67,8 @@ def find_inputs(source: str, recursive: bool, output: str | Path) -> list[Input]
     UserError if there are no images, if a listed file is missing, or if outputs would be written
     to a folder of the inputs.
     """
-    path_of = {os.path.abspath(path): path for path in find_paths(source, recursive, Path(output))}
+    paths = find_paths(source, recursive, Path(output), kind)
+    path_of = {os.path.abspath(path): path for path in paths}
     places = sorted(Path(place) for place in path_of)
     parent = Path(os.path.abspath(source))
     if not parent.is_dir():
@@ -55,44 +82,35 @@ def find_inputs(source: str, recursive: bool, output: str | Path) -> list[Input]
 # --- which images --------------------------------------------------------------------------------
 
 
-def find_paths(source: str, recursive: bool, output: Path) -> list[Path]:
+def find_paths(source: str, recursive: bool, output: Path, kind: FileKind) -> list[Path]:
     """The paths that `source` names, see find_inputs(); not empty."""
     path = Path(source)
     if source == "-":
         return listed_files(sys.stdin.read().splitlines(), "standard input", [Path()])
     if path.is_dir():
-        return files_of_folder(path, recursive, output)
+        return files_of_folder(path, recursive, output, kind)
     if path.suffix.lower() == ".txt" and path.is_file():
         return listed_files(lines_of(path), str(path), [Path(), path.parent])
     if path.exists():
         return [path]
-    return files_of_pattern(source, output)
+    return files_of_pattern(source, output, kind)
 
 
-def files_of_folder(folder: Path, recursive: bool, output: Path) -> list[Path]:
-    """The images of a folder, and with `recursive` those below it."""
+def files_of_folder(folder: Path, recursive: bool, output: Path, kind: FileKind) -> list[Path]:
+    """The files of a folder, and with `recursive` those below it."""
     if recursive:
-        paths = outside(image_files_below(folder), output)
+        paths = outside(kind.below(folder), output)
     else:
-        paths = image_files(folder)
+        paths = kind.files_of(folder)
     if paths:
         return paths
-    remedy = f"it must hold files with one of {', '.join(sorted(IMAGE_SUFFIXES))}"
-    if not recursive and image_files_below(folder):
+    remedy = f"it must hold files with one of {', '.join(kind.suffixes)}"
+    if not recursive and kind.below(folder):
         remedy = "there are some in its sub-folders: add --recursive"
-    raise UserError(f"--input {folder}: the folder has no images; {remedy}")
+    raise UserError(f"--input {folder}: the folder has no {kind.noun}; {remedy}")
 
 
-def image_files_below(folder: Path) -> list[Path]:
-    """The images of the folder and its sub-folders, without hidden ones."""
-    paths = []
-    for place, below, _ in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith(".")]
-        paths += image_files(Path(place))
-    return paths
-
-
-def files_of_pattern(pattern: str, output: Path) -> list[Path]:
+def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
     """The files that match a pattern; ** stands for any sub-folders."""
     paths = [Path(each) for each in glob.glob(pattern, recursive=True)]
     paths = [each for each in paths if each.is_file()]
@@ -100,8 +118,8 @@ def files_of_pattern(pattern: str, output: Path) -> list[Path]:
         paths = outside(paths, output)
     if not paths:
         raise UserError(
-            f"--input {pattern}: no images there; name an image, a folder of images, a pattern in "
-            "quotes, a text file of paths (.txt), or - for paths on standard input"
+            f"--input {pattern}: no {kind.noun} there; name a file, a folder of {kind.noun}, a "
+            "pattern in quotes, a text file of paths (.txt), or - for paths on standard input"
         )
     return paths
 
@@ -176,7 +194,9 @@ def check_output(inputs: list[Input], output: Path) -> None:
 # --- ROI masks and labels ------------------------------------------------------------------------
 
 
-def find_partners(source: str | Path, inputs: list[Input], flag: str) -> list[Path]:
+def find_partners(
+    source: str | Path, inputs: list[Input], flag: str, kind: FileKind = IMAGES
+) -> list[Path]:
     """The ROI mask or label of each input.
 
     source: one file for all, or a folder. There the file of image x is x.*, x_mask.*, or one with
@@ -200,13 +220,13 @@ def find_partners(source: str | Path, inputs: list[Input], flag: str) -> list[Pa
         images_of.setdefault(folder, []).append(item.path)
     partner_of = {}
     for folder, images in images_of.items():
-        partner_of |= partners_in(folder, images, f"{flag} {folder}")
+        partner_of |= partners_in(kind.files_of(folder), images, f"{flag} {folder}")
     return [partner_of[item.path] for item in inputs]
 
 
-def partners_in(folder: Path, images: list[Path], place: str) -> dict[Path, Path]:
-    """{image: the one file of the folder that belongs to it}; see find_partners()."""
-    index = files_by_name(folder, {match_key(image) for image in images})
+def partners_in(files: list[Path], images: list[Path], place: str) -> dict[Path, Path]:
+    """{image: the one of the files that belongs to it}; see find_partners()."""
+    index = files_by_name(files, {match_key(image) for image in images})
     image_of = {}
     for image in images:
         partner = find_partner(index, image, place)
@@ -219,13 +239,13 @@ def partners_in(folder: Path, images: list[Path], place: str) -> dict[Path, Path
     return {image: partner for partner, image in image_of.items()}
 
 
-def files_by_name(folder: Path, names: set[str]) -> dict[str, list[Path]]:
-    """{name of an image: files of the folder that may belong to it}.
+def files_by_name(files: list[Path], names: set[str]) -> dict[str, list[Path]]:
+    """{name of an image: files that may belong to it}.
 
     names: those of the images. A file with one of them belongs to that image alone.
     """
     index = {}
-    for path in image_files(folder):
+    for path in files:
         key = match_key(path)
         keys = {key}
         if key not in names:

@@ -1,12 +1,13 @@
 """Layouts: which files of a folder are the images and labels of each split.
 
 A layout is a function of the data's path that returns a DatasetFiles. This file holds the two that
-serve any data, `folder` and `from_list`; public_datasets.py holds those of published datasets.
+serve any images, `folder` and `from_list`; public_datasets.py holds those of published datasets and
+volume_layouts.py that of volumes.
 Files that do not match are collected as problems, so that the label doctor can report all of them.
 Training refuses a dataset with problems.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from src.errors import UserError
@@ -32,30 +33,34 @@ def first_folder(root: Path, names: Iterable[str]) -> Path | None:
     return found[0] if found else None
 
 
-def optional_files(folder: Path | None) -> list[Path]:
-    """The image files of a folder; [] for None."""
-    return image_files(folder) if folder else []
+def optional_files(
+    folder: Path | None, list_files: Callable[[Path], list[Path]] = image_files
+) -> list[Path]:
+    """The image files of a folder; [] for None. list_files: the files that are read."""
+    return list_files(folder) if folder else []
 
 
 # --- images/ and masks/ --------------------------------------------------------------------------
 
 
-def folder(root: str | Path) -> DatasetFiles:
+def folder(
+    root: str | Path, list_files: Callable[[Path], list[Path]] = image_files
+) -> DatasetFiles:
     """Any images/ + masks/ (+ roi/): without splits, or with train/, val/, test/ above or below.
 
     masks/ may also be called labels/ or annotations/. Files are paired by name, see pair(). A test
-    split may have no masks. UserError if there are no training images.
+    split may have no masks. list_files: the files of a folder that are read. UserError if there are
+    no training images.
     """
     dataset = DatasetFiles()
     for split, (images, labels, rois) in find_folders(Path(root)).items():
-        files = optional_files(images)
+        files = optional_files(images, list_files)
         if not files:
             continue
         labels_required = split != "test" or labels is not None
         labels = labels or images.with_name("masks")
-        found = pair(
-            files, image_files(labels), optional_files(rois), labels, rois, labels_required
-        )
+        roi_files = optional_files(rois, list_files)
+        found = pair(files, list_files(labels), roi_files, labels, rois, labels_required)
         dataset.add(split, *found)
     if "all" in dataset.splits and len(dataset.splits) > 1:
         # Beside val/ or test/, the images without a split are for training.

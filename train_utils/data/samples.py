@@ -8,8 +8,8 @@ from pathlib import Path
 from src.image_io import stem_of
 
 # What file names have beside the sample's name: x.jpg belongs to x_mask.png, 21_training.tif to
-# 21_manual1.gif.
-IMAGE_ENDINGS = r"(_training|_test|_image|_img|_sat)$"
+# 21_manual1.gif, x_0000.nii.gz (the first channel in nnU-Net's names) to x.nii.gz.
+IMAGE_ENDINGS = r"(_training|_test|_image|_img|_sat|_0000)$"
 LABEL_ENDINGS = (
     r"(_training_mask|_test_mask|_mask|_masks|_label|_labels|_labelids|_manual1|_1stho|_gt|_seg"
     r"|_segmentation|_annotation|_l|_p|_roi|_fov)$"

@@ -183,16 +183,35 @@ def samples_by_name(
     return tuple(found)
 
 
-def read_split(path: str | Path) -> dict[str, list[str]]:
-    """The lists of names in a split.json; UserError for anything else."""
+def read_split(path: str | Path, fold: int | None = None) -> dict[str, list[str]]:
+    """The lists of names in a split.json, or of a fold in a list of folds.
+
+    A list of folds is nnU-Net's [{"train": [names], "val": [names]}, …]. UserError for anything
+    else, and for a fold that is not in the list.
+    """
     try:
-        split = json.loads(Path(path).read_text(encoding="utf-8"))
-        if all(isinstance(split[name], list) for name in SPLIT_NAMES):
-            return split
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content and isinstance(content, list):
+            content = fold_of(content, fold, path)
+        if all(isinstance(content[name], list) for name in SPLIT_NAMES):
+            return content
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(
         f'{path}: is no split; it must hold {{"train": [names], "val": [names], "test": [names]}}'
     )
+
+
+def fold_of(folds: list[dict], fold: int | None, path: str | Path) -> dict[str, list[str]]:
+    """The split of a fold, without test samples; UserError if `path` has no such fold."""
+    if fold is None or fold >= len(folds):
+        chosen = "no --fold" if fold is None else f"--fold {fold}"
+        raise UserError(
+            f"{path}: holds {len(folds)} folds, and {chosen} chooses one; "
+            f"give --fold 0 to {len(folds) - 1}"
+        )
+    return {"test": [], **folds[fold]}

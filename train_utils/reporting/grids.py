@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from src.image_io import IGNORE
-from src.inference import decide, predict_probs
+from src.inference import decide, predict_strips
 from train_utils.atomic import replacing
 from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor_sample import Finding
@@ -31,6 +31,7 @@ from train_utils.reporting.pictures import (
     resized_for_display,
     with_default_colours,
 )
+from train_utils.reporting.slices import slices_of
 
 DPI = 200
 MAX_SIDE = 600  # px, to which larger pictures are reduced before they are shown
@@ -63,15 +64,20 @@ def draw_predictions(
     """Predict the first `count` images of the dataset and save them with save_prediction_grid().
 
     dataset: a SegmentationDataset; read(i) gives the raw image and target, [i] the model's input,
-    samples[i].name the title. Ignored pixels are shown as background in the prediction.
+    samples[i].name the title. Ignored pixels are shown as background in the prediction. Of a volume
+    three slices are shown.
     """
     rows = []
     for i, sample in enumerate(dataset.samples[:count]):
         image, target = dataset.read(i)
-        probs = predict_probs(model, dataset[i][0][None].to(device), amp_dtype)
-        prediction = decide(probs)[0].cpu().masked_fill(target == ignore_index, 0)
-        counts = SegmentationCounts(len(class_names))
-        counts.update(target, prediction, probs[0].cpu())
+        prediction, counts = torch.empty_like(target), SegmentationCounts(len(class_names))
+        for part, probs in predict_strips(model, dataset[i][0], device, amp_dtype):
+            prediction[part] = decide(probs[None])[0].cpu()
+            prediction[part].masked_fill_(target[part] == ignore_index, 0)
+            counts.add_strip(target[part], prediction[part], probs.cpu())
+        counts.end_image()
+        if target.ndim == 3:
+            image, target, prediction = slices_of(image, target, prediction, dataset.spacing)
         rows.append(
             {
                 "name": sample.name,

@@ -61,6 +61,8 @@ def score_table(scores: dict, class_names: list[str], threshold: float | None) -
     if "f1_tolerant" in scores:
         lines.append(_tolerance_line(scores))
     lines += _class_lines(scores, class_names)
+    if len(class_names) > 2:
+        lines.append(_class_dice_line(scores, class_names))
     lines.append(f"mean IoU {scores['mean_iou']:.4f}, over the classes that occur")
     return "\n".join(lines)
 
@@ -72,6 +74,14 @@ def _dice_line(scores: dict) -> str:
     if without:
         line += f"   ({without} images without foreground left out)"
     return line
+
+
+def _class_dice_line(scores: dict, class_names: list[str]) -> str:
+    """Dice of each foreground class as mean over the images, where the class occurs."""
+    means, deviations = scores["image_dice_per_class"], scores["image_dice_sd_per_class"]
+    rows = zip(class_names, means, deviations, strict=True)
+    parts = [f"{name} {mean:.4f} ± {sd:.4f}" for name, mean, sd in list(rows)[1:]]
+    return f"Dice, mean of images   {'   '.join(parts)}"
 
 
 def _named_scores(scores: dict, *keys: str) -> str:

@@ -1,0 +1,48 @@
+"""Three slices of a volume as one picture."""
+
+import torch
+
+from src.image_io import IGNORE
+from train_utils.reporting.slices import as_grey, densest_point, orthogonal_slices, slices_of
+
+
+def coded():
+    """[3, 4, 5]: each voxel holds 100·d + 10·h + w."""
+    d, h, w = torch.meshgrid(torch.arange(3), torch.arange(4), torch.arange(5), indexing="ij")
+    return 100 * d + 10 * h + w
+
+
+def test_slices_are_side_by_side_with_the_ends_of_the_axes_at_the_top():
+    picture = orthogonal_slices(coded(), (1, 2, 3), (1, 1, 1), fill=-1)
+    assert picture.shape == (4, 5 + 1 + 5 + 1 + 4)
+    assert picture[0, :5].tolist() == [130, 131, 132, 133, 134]  # d = 1, h = 3 … 0 downwards
+    assert picture[3, :5].tolist() == [100, 101, 102, 103, 104]
+    assert picture[:, 6].tolist() == [220, 120, 20, -1]  # h = 2, d = 2 … 0 downwards
+    assert picture[0, 12:].tolist() == [203, 213, 223, 233]  # w = 3
+    assert (picture[:, 5] == -1).all()
+
+
+def test_long_voxels_are_repeated():
+    picture = orthogonal_slices(coded(), (1, 2, 3), (2, 1, 1), fill=-1)
+    assert picture[:, 6].tolist() == [220, 220, 120, 120, 20, 20]
+    assert picture[0, :5].tolist() == [130, 131, 132, 133, 134]
+
+
+def test_slices_go_through_the_structure():
+    target = torch.zeros(6, 7, 8, dtype=torch.uint8)
+    target[1:4, 2:3, 5:7] = 2
+    target[0] = IGNORE
+    assert densest_point(target) == [1, 2, 5]
+    assert densest_point(torch.zeros(2, 2, 2)) is None
+    image = torch.randn(2, 6, 7, 8, generator=torch.Generator().manual_seed(0))
+    prediction = torch.ones_like(target)
+    grey, truth, predicted = slices_of(image, target, prediction, (1.0, 1.0, 3.1))
+    assert grey.dtype == torch.uint8 and grey.shape[1:] == truth.shape == predicted.shape
+    assert (truth == 2).any() and grey.max() == 255
+    slices_of(image, target * 0, prediction * 0, (1.0, 1.0, 1.0))
+
+
+def test_grey_values_span_the_percentiles():
+    grey = as_grey(torch.linspace(-3, 5, 1001))
+    assert grey[0] == grey[10] == 0 and grey[990] == grey[-1] == 255 and 120 < grey[500] < 135
+    assert (as_grey(torch.full((4, 4), 7.0)) == 0).all()
