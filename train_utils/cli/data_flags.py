@@ -166,8 +166,9 @@ def loading_flags() -> list[Flag]:
             "--cache-limit",
             LOCAL,
             4.0,
-            "memory for the decoded images of each split; beyond it images are read from files, "
-            "each one --crops times in an epoch: lower --crops for a large dataset",
+            "memory for the decoded images of each split, at most half of what is free on a GPU; "
+            "beyond it images are read from files, each one --crops times in an epoch: lower "
+            "--crops for a large dataset",
             type=number(float, minimum=0),
             metavar="GB",
         ),
@@ -176,7 +177,7 @@ def loading_flags() -> list[Flag]:
             LOCAL,
             None,
             "processes that load images",
-            "up to 8 for a GPU or for images read from files, else 0",
+            "up to 8 for images read from files, or resized for a GPU; else 0",
             type=number(int, minimum=0),
         ),
         flag(
