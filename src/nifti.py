@@ -38,6 +38,11 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
         values = values.squeeze(3)
     if values.ndim not in (3, 4) or 0 in values.shape:
         raise UserError(f"{path}: has the shape {image.shape}; a volume has three axes, or four")
+    if values.dtype.kind not in "buif":
+        raise UserError(
+            f"{path}: holds {image.get_data_dtype()}; a volume holds real numbers, with channels "
+            "on a fourth axis"
+        )
     orientation, affine = canonical_axes(path, image)
     values = nibabel.apply_orientation(values, orientation)
     if values.ndim == 3:

@@ -24,7 +24,7 @@ FORMATS = "save it as .nii.gz, as a .tif stack or as .npy"
 
 # What truncated or wrong files raise in nibabel, Pillow, numpy and gzip.
 UNREADABLE = (OSError, EOFError, MemoryError, ValueError, TypeError, KeyError, SyntaxError)
-UNREADABLE += (struct.error, zlib.error)
+UNREADABLE += (struct.error, zlib.error, Image.DecompressionBombError)
 
 
 # --- files ----------------------------------------------------------------------------------------

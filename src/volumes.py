@@ -39,16 +39,22 @@ def check_same_space(
 ) -> None:
     """UserError if a label or an ROI volume does not lie where its image lies.
 
-    Corners may be SAME_PLACE voxels apart: headers are often rounded. Files that say nothing of
-    their place need the same size only.
+    Corners may be SAME_PLACE voxels apart: headers are often rounded. Two files that say nothing
+    of their place need the same size only. One alone is refused: a NIfTI file is turned to one
+    orientation when it is read, and how the other one lies is unknown.
     """
     if geometry.shape != image_geometry.shape:
         raise UserError(
             f"{path}: is {size_text(geometry.shape)} voxels, but its image {image_path} is "
             f"{size_text(image_geometry.shape)}; they must be equal"
         )
-    if geometry.affine is None or image_geometry.affine is None:
+    if geometry.affine is None and image_geometry.affine is None:
         return
+    if geometry.affine is None or image_geometry.affine is None:
+        raise UserError(
+            f"{path}: only one of it and its image {image_path} stores its orientation; "
+            "save both as NIfTI, or both as stacks"
+        )
     apart = np.linalg.norm(corners(geometry) - corners(image_geometry), axis=1).max()
     if not apart <= SAME_PLACE * min(image_geometry.spacing):
         raise UserError(

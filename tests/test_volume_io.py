@@ -218,6 +218,11 @@ def test_channels_axes_and_affines_that_do_not_fit_are_refused(tmp_path):
     assert "has 1 channels, --in-channels asks for 2" in error_of(read_volume, path, 2)
     save(path, random_values(4, 5))
     assert "a volume has three axes" in error_of(read_volume, path)
+    colours = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for values in (colours, random_values(4, 5, 6).astype(np.complex64)):
+        save(path, values)
+        assert "a volume holds real numbers" in error_of(read_volume, path)
+        assert "a volume holds real numbers" in error_of(read_label_volume, path)
     np.save(tmp_path / "x.npy", random_values(4, 5))
     assert "float32 of shape (4, 5)" in error_of(read_volume, tmp_path / "x.npy")
     image = nibabel.Nifti1Image(random_values(4, 5, 6), AFFINE)
@@ -241,7 +246,9 @@ def test_image_and_label_must_lie_in_one_place(tmp_path):
     moved_path = save(tmp_path / "moved.nii.gz", random_values(4, 5, 6), moved)
     image = geometries["image"]
     check_same_space("rounded", geometries["rounded"], "image", image)
-    check_same_space("stack", Geometry(image.shape), "image", image)
+    check_same_space("stack", Geometry(image.shape), "image", Geometry(image.shape))
+    message = error_of(check_same_space, "stack", Geometry(image.shape), "image", image)
+    assert "stack: only one of it and its image image stores its orientation" in message
     message = error_of(check_same_space, "moved", read_volume(moved_path)[1], "image", image)
     assert "up to 3 mm away from those of its image image" in message
     message = error_of(check_same_space, "other", geometries["other"], "image", image)
