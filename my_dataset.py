@@ -296,7 +296,7 @@ class VolumeDataset(SegmentationDataset):
             raise UserError(
                 f"{self.encodings['0/255'][1]} holds 0 and 255, "
                 f"{self.encodings[volumes.SPARSE][1]} holds 255 for unlabelled voxels: a value "
-                "would mean two things; store the class as 1"
+                "would mean two things; store the class as 1, or ignore 255 in a classes.csv"
             )
         return counts
 

@@ -109,6 +109,15 @@ def test_a_table_beside_the_data_is_found_unless_a_flag_names_another(tmp_path, 
         find_table(tmp_path, "nowhere.csv", BINARY)
 
 
+def test_dataset_json_is_read_beside_volumes_alone(tmp_path):
+    """Other tools write files of that name too."""
+    (tmp_path / "dataset.json").write_text('{"labels": ["cat", "dog"]}')
+    assert find_table(tmp_path, "", BINARY) is BINARY
+    (tmp_path / "imagesTr").mkdir()
+    with pytest.raises(UserError, match="its labels cannot be read"):
+        find_table(tmp_path, "", BINARY)
+
+
 @pytest.mark.parametrize("kind", ["file", "binary", "camvid"])
 def test_a_table_survives_a_checkpoint_and_json(tmp_path, table, kind):
     table = {"file": table, "binary": BINARY, "camvid": CAMVID}[kind]

@@ -12,7 +12,7 @@ from tests.small import error_of
 from train_utils.data.class_table import BINARY, find_table
 from train_utils.data.samples import Sample
 from train_utils.data.splits import read_split
-from train_utils.data.volumes import choose_crop, choose_spacing
+from train_utils.data.volumes import SPARSE, choose_crop, choose_spacing
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -66,10 +66,9 @@ def test_nnunets_dataset_json_lists_no_files(tmp_path):
         path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
     labels = {"background": 0, "left": 1, "right": 2, "ignore": 3}
     (root / "dataset.json").write_text(json.dumps({"labels": labels, "numTraining": 2}))
-    assert [sample.label.name for sample in samples_of(root)["train"]] == [
-        "v00.nii.gz",
-        "v01.nii.gz",
-    ]
+    found = samples_of(root)["train"]
+    assert [sample.label.name for sample in found] == ["v00.nii.gz", "v01.nii.gz"]
+    assert [sample.name for sample in found] == ["v00", "v01"]  # as in nnU-Net's splits
     assert table_of(root).names == ("background", "left", "right")
     assert table_of(root).numbers[3] == IGNORE
 
@@ -140,6 +139,14 @@ def test_other_voxels_are_resampled_to_the_median(tmp_path):
     assert choose_spacing([2.0, 1.0, 1.0], samples) == [2.0, 1.0, 1.0]
 
 
+def test_voxels_of_a_few_nanometres_keep_their_size(tmp_path):
+    """A NIfTI of an electron microscope, in mm."""
+    root = write_decathlon(tmp_path, count=2, spacings={n: (4e-6, 4e-6, 3e-5) for n in (0, 1)})
+    spacing = choose_spacing(None, samples_of(root)["train"])
+    assert spacing == pytest.approx([3e-5, 4e-6, 4e-6], rel=1e-4)
+    assert dataset_of(root, spacing=spacing).read(0)[1].shape == (16, 20, 14)
+
+
 def test_files_without_voxel_size_are_taken_as_equal(tmp_path):
     (tmp_path / "x.npy").touch()
     assert choose_spacing(None, [Sample("x", tmp_path / "x.npy")]) == [1.0, 1.0, 1.0]
@@ -160,6 +167,14 @@ def test_unlabelled_voxels_are_255_and_ignored(tmp_path):
     root = write_decathlon(tmp_path / "table", count=1)
     save(root / "labelsTr" / "v00.nii.gz", sparse(draw(0)[1]))
     assert dataset_of(root).count_pixels()[IGNORE] == 14 * 20 * 8
+
+
+def test_a_label_of_foreground_and_unlabelled_voxels_is_not_read_upside_down(tmp_path):
+    root = write_folder(tmp_path, change=lambda label: np.where(label, label, np.uint8(255)))
+    dataset = dataset_of(root)
+    pixels = dataset.count_pixels()
+    assert pixels[1] == 3 * 7**3 and pixels[0] == 0 and pixels[IGNORE] == 3 * (14 * 20 * 16 - 7**3)
+    assert list(dataset.encodings) == [SPARSE]
 
 
 def test_0_and_255_are_two_classes_but_not_beside_sparse_labels(tmp_path):
@@ -220,3 +235,4 @@ def test_crops_are_cut_to_the_volumes_and_three_numbers_are_kept():
     sizes = [(35, 51, 20), (36, 49, 90), (30, 50, 70)]
     assert choose_crop(64, sizes) == [40, 56, 64]
     assert choose_crop([8, 64, 64], sizes) == [8, 64, 64]
+    assert choose_crop(132, sizes, margins=(44, 44, 44)) == [128, 132, 132]

@@ -111,9 +111,9 @@ BINARY = two_classes("foreground")
 def find_table(root: str | Path, file: str | Path, default: ClassTable | None) -> ClassTable | None:
     """The table in `file`; without one, in classes.csv, classes.json or dataset.json in the data.
 
-    dataset.json is the description of a dataset in the Medical Segmentation Decathlon's or
-    nnU-Net's format. Returns `default` if there is none. UserError if there are both classes.csv
-    and classes.json, or for a bad table.
+    dataset.json is read beside imagesTr/: it then describes a dataset in the format of the Medical
+    Segmentation Decathlon or nnU-Net. Returns `default` if there is none. UserError if there are
+    both classes.csv and classes.json, or for a bad table.
     """
     if file:
         return read_table(Path(file))
@@ -125,7 +125,9 @@ def find_table(root: str | Path, file: str | Path, default: ClassTable | None) -
         raise UserError(f"{found[0]} and {found[1]} both exist; keep one, or choose with --classes")
     if found:
         return read_table(found[0])
-    return read_described_labels(folder / "dataset.json") or default
+    if (folder / "imagesTr").is_dir():  # elsewhere a file of that name may describe anything
+        return read_described_labels(folder / "dataset.json") or default
+    return default
 
 
 def read_described_labels(path: Path) -> ClassTable | None:

@@ -1,6 +1,7 @@
 """The layout of volumes: which files of a folder are images, labels and ROI volumes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from src.errors import UserError
@@ -23,8 +24,10 @@ def volumes(root: str | Path) -> DatasetFiles:
     listed = listed_files(root / "dataset.json")
     if listed is None:
         images, labels = root / "imagesTr", root / "labelsTr"
-        dataset.add("train", *pair(volume_files(images), volume_files(labels), [], labels))
+        train, problems = pair(volume_files(images), volume_files(labels), [], labels)
+        dataset.add("train", without_channel(train), problems)
         test = [Sample(stem_of(path), path) for path in volume_files(root / "imagesTs")]
+        test = without_channel(test)
     else:
         train, test = listed
         dataset.add("train", train, missing_files(root / "dataset.json", [*train, *test]))
@@ -57,6 +60,11 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
         ) from None
     test = [Sample(stem_of(image), image) for image in images]
     return sorted(samples, key=sample_name), sorted(test, key=sample_name)
+
+
+def without_channel(samples: list[Sample]) -> list[Sample]:
+    """The samples without nnU-Net's _0000 (first channel) in their names, as in its splits."""
+    return [replace(sample, name=sample.name.removesuffix("_0000")) for sample in samples]
 
 
 def sample_name(sample: Sample) -> str:

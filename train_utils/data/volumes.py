@@ -82,12 +82,15 @@ def read_target(
 
 
 def read_pair(path: Path, numbers: np.ndarray) -> tuple[np.ndarray, str]:
-    """read_target() of a label of two values and, if there are three, 255 for unlabelled."""
+    """read_target() of a label of two values.
+
+    255 means unlabelled beside two others, or beside 1 alone.
+    """
     found = np.unique(numbers).tolist()
     target, encoding = np.zeros(numbers.shape, np.uint8), pair_name(found)
-    if len(found) == 3 and found[-1] == 255:
+    if found == [1, 255] or (len(found) == 3 and found[-1] == 255):
         target[numbers == 255] = IGNORE
-        found, encoding = found[:2], SPARSE
+        found, encoding = found[:-1], SPARSE
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1)):
         listed = list_values(*values_by_count(numbers))
         raise UserError(
@@ -122,7 +125,7 @@ def choose_spacing(wanted: Sequence[float] | None, samples: Sequence[Sample]) ->
     if not known:
         log("the volumes do not say their voxels' size: taken as equal on all axes (--spacing)")
         return [1.0, 1.0, 1.0]
-    spacing = [round(float(value), 4) for value in np.median(known, axis=0)]
+    spacing = [float(f"{value:.5g}") for value in np.median(known, axis=0)]
     others = sum(resampled_shape((1, 1, 1), each, spacing) is not None for each in known)
     text = f"voxels of {size_text(spacing)}, the median of the training volumes"
     if others:
@@ -131,17 +134,21 @@ def choose_spacing(wanted: Sequence[float] | None, samples: Sequence[Sample]) ->
     return spacing
 
 
-def choose_crop(crop_size: int | Sequence[int], sizes: Sequence[Sequence[int]]) -> list[int]:
+def choose_crop(
+    crop_size: int | Sequence[int],
+    sizes: Sequence[Sequence[int]],
+    margins: Sequence[int] = (0, 0, 0),
+) -> list[int]:
     """The sides (D, H, W) of the crops.
 
     Three numbers are taken as they are. A single one is cut on each axis to the median size of the
     volumes, rounded up to a multiple of 8: three poolings then lose nothing.
 
-    sizes: of the training volumes.
+    sizes: of the training volumes. margins: how far crops reach beyond them at each border.
     """
     if not isinstance(crop_size, int):
         return list(crop_size)
-    median = np.median(np.array(sizes), axis=0)
+    median = np.median(np.array(sizes), axis=0) + 2 * np.array(margins)
     crop = [min(crop_size, 8 * math.ceil(side / 8)) for side in median]
     log(f"crops of {size_text(crop)} voxels")
     return crop
