@@ -1,5 +1,7 @@
 """The label doctor on volumes: what it reports, and what it finds wrong."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,12 @@ def test_the_command_line_checks_volumes(tmp_path, capsys):
     options = ["--data-path", str(root), "--output-dir", str(tmp_path / "out")]
     main(DATASETS, ["check", "--dataset", "volumes", *options])
     assert "train: 3 samples" in capsys.readouterr().out
+    folds = [{"train": ["v00"], "val": ["v01"]}, {"train": ["v01", "v02"], "val": ["v00"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    fold = ["--split-file", str(tmp_path / "folds.json"), "--fold", "1"]
+    main(DATASETS, ["check", "--dataset", "volumes", *options, *fold])
+    text = capsys.readouterr().out
+    assert "train: 2 samples" in text and "val: 1 samples" in text
     (root / "labelsTr" / "v01.nii.gz").unlink()
     with pytest.raises(SystemExit):
         main(DATASETS, ["check", "--dataset", "volumes", *options])

@@ -33,6 +33,9 @@ def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
         "--split-file", default="", metavar="FILE", help="split.json of a run: check its splits"
     )
     parser.add_argument(
+        "--fold", type=number(int, minimum=0), help="the one to check of a --split-file of folds"
+    )
+    parser.add_argument(
         "--in-channels",
         type=number(int, minimum=1),
         help="1: grey, 3: colours, or the files' own number (default: 3, of volumes 1)",
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace, datasets: dict) -> None:
     files = datasets[args.dataset]["layout"](args.data_path)
     table = find_table(args.data_path, args.classes, datasets[args.dataset]["classes"])
     if args.split_file:
-        parts = samples_by_name(files.splits, read_split(args.split_file))
+        parts = samples_by_name(files.splits, read_split(args.split_file, args.fold))
         files.splits = dict(zip(("train", "val", "test"), parts, strict=True))
     if datasets[args.dataset]["dims"] == 3:
         report = check_volumes(files, table, args.in_channels or 1)

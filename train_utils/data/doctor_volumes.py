@@ -30,7 +30,7 @@ class VolumeFinding:
     label_header: str = ""
     intensities: tuple[float, float] | None = None  # 1st and 99th percentile
     digest: str = ""  # of the image
-    target: np.ndarray | None = None  # uint8 [D, H, W]
+    counts: np.ndarray | None = None  # int64 [256]: voxels of each class, and ignored ones
     encoding: str = ""
     errors: list[str] = field(default_factory=list)
 
@@ -64,7 +64,8 @@ def check_sample(split: str, sample: Sample, table: ClassTable, channels: int) -
             target, finding.encoding = read_target(sample.label, table, sample.image, geometry)
             if sample.roi:
                 target[~read_roi(sample.roi, sample.image, geometry)] = IGNORE
-            finding.target, finding.label_header = target, describe_header(sample.label)
+            finding.counts = np.bincount(target.ravel(), minlength=256)
+            finding.label_header = describe_header(sample.label)
     except UserError as error:
         finding.errors.append(str(error))
     return finding
@@ -76,7 +77,7 @@ def check_sample(split: str, sample: Sample, table: ClassTable, channels: int) -
 def describe_split(split: str, findings: list[VolumeFinding], table: ClassTable) -> list[str]:
     """The lines about one split."""
     read = [finding for finding in findings if finding.geometry]
-    labels = [finding for finding in read if finding.target is not None]
+    labels = [finding for finding in read if finding.counts is not None]
     sizes = Counter(size_text(finding.geometry.shape) for finding in read)
     spacings = Counter(spacing_text(finding.geometry.spacing) for finding in read)
     lines = [
@@ -109,9 +110,8 @@ def describe_classes(labels: list[VolumeFinding], table: ClassTable) -> list[str
     """The lines about the shares of the classes."""
     voxels, volumes = new_counts(), new_counts()
     for finding in labels:
-        counts = np.bincount(finding.target.ravel(), minlength=256)
-        voxels += counts
-        volumes += counts > 0
+        voxels += finding.counts
+        volumes += finding.counts > 0
     valid, lines = max(1, voxels[:IGNORE].sum()), []
     for index, name in enumerate(table.names):
         share = 100 * voxels[index] / valid
@@ -125,7 +125,7 @@ def describe_classes(labels: list[VolumeFinding], table: ClassTable) -> list[str
 
 
 def check_spacings(findings: list[VolumeFinding]) -> list[str]:
-    """Warnings about volumes that will be resampled, and about orientations."""
+    """Warnings about volumes that will be resampled."""
     known = [each for each in findings if each.geometry and each.geometry.spacing]
     if not known:
         return []
@@ -169,7 +169,7 @@ def check_intensities(findings: list[VolumeFinding]) -> list[str]:
 
 def check_encodings(findings: list[VolumeFinding]) -> list[str]:
     """An error if 255 means two things."""
-    encodings = Counter(each.encoding for each in findings if each.target is not None)
+    encodings = Counter(each.encoding for each in findings if each.counts is not None)
     if "0/255" in encodings and SPARSE in encodings:
         return ["some labels store a class as 255, others mark unlabelled voxels with it"]
     return []
@@ -188,10 +188,8 @@ def check_classes(findings: list[VolumeFinding], table: ClassTable) -> list[str]
     """Warnings about labels without foreground."""
     empty = []
     for finding in findings:
-        if finding.target is not None:
-            counts = np.bincount(finding.target.ravel(), minlength=256)
-            if not counts[1 : len(table.names)].any():
-                empty.append(finding.sample.label)
+        if finding.counts is not None and not finding.counts[1 : len(table.names)].any():
+            empty.append(finding.sample.label)
     if not empty:
         return []
     return [f"{len(empty)} labels hold no foreground: {list_paths(empty)}"]
