@@ -18,7 +18,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--dataset",
         default="drive",
-        choices=sorted(DATASETS),
+        choices=sorted(name for name, row in DATASETS.items() if row["dims"] == 2),
         help="a row of DATASETS in my_dataset.py (default: drive)",
     )
     add(

@@ -288,7 +288,8 @@ def make_volume_crops(args: argparse.Namespace, data: Data) -> RandomVolumeCrops
     options = model_flags.model_kwargs(args, len(data.train.classes.names), data.spacing)
     with torch.device("meta"):  # the sizes that the model needs, without its weights
         model = build_model(args.model, **options)
-    crop_size = volumes.choose_crop(args.crop_size, list(data.train.sizes.values()))
+    sizes = list(data.train.sizes.values())
+    crop_size = volumes.choose_crop(args.crop_size, sizes, model.margins)
     try:
         model.check_sides(crop_size)
     except ValueError as error:
@@ -474,6 +475,10 @@ def load_members(
             f"{paths[0]}: does not say which mean and std it was trained with; "
             "give --mean and --std"
         )
+    if MODELS[args.model].dims == 3 and not args.spacing:
+        raise UserError(
+            f"{paths[0]}: does not say which voxels it was trained with; give --spacing D H W"
+        )
     model_loading.check_threshold(args.threshold, classes.names)
     return members
 
@@ -494,11 +499,11 @@ def score_held_out(
     ]
     held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
     prepare_folder(args.output_dir)
-    options = values.reading_options(args, classes, args.spacing)
 
     def parts() -> Iterator[tuple]:
         for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
             normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
+            options = values.reading_options(args, classes, checkpoint["spacing"])
             dataset, _ = open_dataset(chosen, f"held out by {path}", normalize, **options)
             yield path, evaluator.prepare(model, args.flips), dataset
 

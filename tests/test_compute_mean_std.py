@@ -86,3 +86,9 @@ def test_drive_gives_the_tutorials_constants(drive_root):
     mean, std = channel_statistics(dataset)["per image"]
     assert [round(v, 3) for v in mean.tolist()] == [0.709, 0.381, 0.224]
     assert [round(v, 3) for v in std.tolist()] == [0.127, 0.079, 0.043]
+
+
+def test_volumes_have_no_mean_in_common(capsys):
+    with pytest.raises(SystemExit):
+        compute_mean_std.parse_args(["--dataset", "volumes"])
+    assert "--dataset" in capsys.readouterr().err

@@ -173,6 +173,8 @@ def test_inputs_that_cannot_be_used_are_named(weights, tmp_path):
     (tmp_path / "x.png").touch()
     message = error_of(run, weights, tmp_path / "x.png", tmp_path / "out")
     assert "x.png: is no volume that can be read, and the weights are of a model for vol" in message
+    (tmp_path / "x.dcm").touch()
+    assert "x.dcm: is DICOM" in error_of(run, weights, tmp_path / "x.dcm", tmp_path / "out")
     path = save(tmp_path / "in" / "x.nii.gz", draw(3)[0])
     images = tmp_path / "images.pth"
     checkpoints.save(images, described(make_model()))

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 import train
+from src.errors import UserError
 from tests.made_volumes import draw, save, write_decathlon
 from tests.tiny import EXACT, parse, run_train
 from tests.watch import stop_after
 from train_utils.checkpoint import load
+from train_utils.checkpoint import save as save_checkpoint
 
 SETTINGS = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", *EXACT)
 
@@ -83,6 +85,28 @@ def test_held_out_volumes_are_scored_with_the_dice_of_each_class(root, finished,
     assert "Dice, mean of images   left " in capsys.readouterr().out
 
 
+def test_each_held_out_model_reads_volumes_at_its_own_voxels(root, finished, tmp_path):
+    first = finished / "last_model.pth"
+    checkpoint = load(first)
+    checkpoint["split"]["train"], checkpoint["split"]["val"] = (
+        checkpoint["split"][name] for name in ("val", "train")
+    )
+    checkpoint["spacing"] = checkpoint["model_kwargs"]["spacing"] = [1.5, 1.0, 1.0]
+    save_checkpoint(tmp_path / "second.pth", checkpoint)
+    options = ("--test-only", "--held-out", "--weights", first, tmp_path / "second.pth")
+    run_train(root, tmp_path, *options, settings=("--device", "cpu", "--no-amp"))
+    rows = json.loads((tmp_path / "held_out_scores.json").read_text())["images"]
+    voxels = {row["name"]: sum(row[cell][0] for cell in ("tp", "fp", "fn", "tn")) for row in rows}
+    assert voxels["v00"] == 14 * 20 * 16 and voxels["v01"] == 14 * 20 * 11
+
+
+def test_weights_that_do_not_say_their_voxels(root, finished, tmp_path):
+    torch.save(weights(finished), tmp_path / "bare.pth")
+    options = ("--test-only", "--test-fraction", 1, "--weights", tmp_path / "bare.pth")
+    with pytest.raises(UserError, match="bare.pth: does not say which voxels.*give --spacing"):
+        run_train(root, tmp_path, *options, settings=SETTINGS)
+
+
 def test_it_learns_boxes(root, tmp_path):
     """Bright boxes on noise: few steps are enough to find them."""
     options = ("--epochs", 2, "--crops", 10, "--val", "none", "--lr", 0.01, "--mirror", "none")
@@ -105,12 +129,11 @@ def test_long_voxels_give_in_plane_poolings_and_images_and_masks_two_classes(tmp
 
 def test_the_unpadded_network_trains_on_what_it_predicts(root, tmp_path):
     """Crops have the margin that its valid convolutions remove; the target is their centre."""
-    options = ("--epochs", 1, "--val", "none", "--no-padded", "--crop-size", 96)
+    options = ("--epochs", 1, "--val", "none", "--no-padded")
     with pytest.raises(ValueError, match="--crop-size: UNet3D needs volumes of at least 92×92×92"):
-        run_train(root, tmp_path, *options, settings=SETTINGS)
-    sides = ("--crop-size", 92, 92, 92)
+        run_train(root, tmp_path, *options, "--crop-size", 88, settings=SETTINGS)
     few = ("--split-file", write_split(tmp_path, train=["v00", "v01"]))
-    run_train(root, tmp_path / "out", *options, *sides, *few, settings=SETTINGS)
+    run_train(root, tmp_path / "out", *options, "--crop-size", 92, *few, settings=SETTINGS)
     assert load(tmp_path / "out" / "last_model.pth")["model_kwargs"]["padded"] is False
 
 

@@ -17,6 +17,7 @@ from src.volume_io import (
     FORMATS,
     VOLUME_SUFFIXES,
     read_volume,
+    refuse_dicom,
     volume_files,
     volume_suffix,
     write_volume,
@@ -192,6 +193,7 @@ def check_are_volumes(paths: Iterable[Path]) -> None:
     """UserError if one of the inputs of a model for volumes is something else."""
     for path in paths:
         if not volume_suffix(path):
+            refuse_dicom(path)
             raise UserError(
                 f"{path}: is no volume that can be read, and the weights are of a model for "
                 f"volumes; {FORMATS}"
