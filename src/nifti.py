@@ -57,12 +57,24 @@ def canonical_axes(path: Path, image: object) -> tuple[np.ndarray, np.ndarray]:
     UserError if the affine of the nibabel image is not invertible.
     """
     nibabel = import_nibabel()
-    orientation = nibabel.io_orientation(image.affine)
-    spacing = nibabel.affines.voxel_sizes(image.affine)
-    if np.isnan(orientation).any() or not (np.isfinite(spacing).all() and spacing.min() > 0):
+    spacing, orientation = nibabel.affines.voxel_sizes(image.affine), None
+    if np.isfinite(image.affine).all() and spacing.min() > 0:
+        orientation = nearest_axes(image.affine)
+    if orientation is None or np.isnan(orientation).any():
         raise UserError(f"{path}: its affine has an axis without length; correct the header")
     turn = nibabel.orientations.inv_ornt_aff(orientation, image.shape[:3])
     return orientation, image.affine @ turn
+
+
+def nearest_axes(affine: np.ndarray) -> np.ndarray:
+    """nibabel's orientation [3, 2] of an affine whose axes have lengths.
+
+    Directions are rounded: at 45° between two axes the image and its label, whose headers differ in
+    the last digit, must be turned alike.
+    """
+    nibabel, rounded = import_nibabel(), np.eye(4)
+    rounded[:3, :3] = np.round(affine[:3, :3] / nibabel.affines.voxel_sizes(affine), 4)
+    return nibabel.io_orientation(rounded)
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
@@ -113,7 +125,7 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Geometry, suffix: st
     nibabel, header = import_nibabel(), like.header.copy()
     affine = header.get_best_affine()
     canonical = np.stack([np.arange(3), np.ones(3)], axis=1)
-    back = nibabel.orientations.ornt_transform(canonical, nibabel.io_orientation(affine))
+    back = nibabel.orientations.ornt_transform(canonical, nearest_axes(affine))
     values = nibabel.apply_orientation(values.transpose(2, 1, 0), back)
     header.set_data_dtype(values.dtype)
     header["cal_min"] = header["cal_max"] = 0  # the range in which the image is displayed

@@ -75,6 +75,20 @@ def test_every_orientation_reads_the_same_and_is_written_back(tmp_path, codes, a
     np.testing.assert_array_equal(np.asarray(stored.dataobj), np.asarray(source.dataobj) > 0)
 
 
+def test_45_degrees_and_a_rounded_header_are_turned_alike(tmp_path):
+    turn, values = np.eye(4), random_values(5, 6, 7)
+    turn[:2, :2] = np.array([[1, -1], [1, 1]]) / np.sqrt(2)
+    first, geometry = read_volume(save(tmp_path / "x.nii.gz", values, turn))
+    for seed in range(8):
+        rounded = turn + np.pad(random_values(3, 3, seed=seed) * 1e-7, [(0, 1), (0, 1)])
+        path = save(tmp_path / "y.nii.gz", values, rounded)
+        second, own = read_volume(path)
+        check_same_space("y", own, "x", geometry)
+        np.testing.assert_array_equal(first, second)
+        write_volume(tmp_path / "out.nii.gz", second[0], own)
+        np.testing.assert_array_equal(nibabel.load(tmp_path / "out.nii.gz").get_fdata(), values)
+
+
 def test_the_header_is_the_images(tmp_path):
     path = save(tmp_path / "x.nii", random_values(4, 5, 6), descrip=b"T1 of a phantom", cal_max=9)
     image = nibabel.load(path)
