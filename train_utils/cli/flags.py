@@ -208,7 +208,8 @@ def evaluation_flags() -> list[Flag]:
             "--flips",
             LOCAL,
             False,
-            "with --test-only: average the probabilities over the four flips of each image",
+            "with --test-only: average the probabilities over the four flips of each image, the "
+            "eight of a volume",
             **ON,
         ),
         flag(

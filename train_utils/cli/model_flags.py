@@ -82,9 +82,10 @@ def model_flags() -> list[Flag]:
             "--spacing",
             MODEL,
             None,
-            "size of a voxel (D H W, that is between slices, rows and columns) in mm or any unit: "
-            "volumes are resampled to it, files that store none are taken to have it, and axes "
-            "with long voxels are pooled later (unet_3d)",
+            "size of a voxel in mm or any unit, D H W: of a stack between slices, rows and "
+            "columns, of NIfTI along inferior-superior, posterior-anterior and left-right; volumes "
+            "are resampled to it, files that store none are taken to have it, and axes with long "
+            "voxels are pooled later (unet_3d)",
             "the median of the training volumes",
             type=number(float, above=0),
             nargs=3,
@@ -123,7 +124,7 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
                 f"not --in-channels {args.in_channels}"
             )
     smallest = MODELS[args.model].min_training_side
-    if MODELS[args.model].dims == 3:  # it depends on the voxels, see train.choose_crop()
+    if MODELS[args.model].dims == 3:  # it depends on the voxels, see train.make_volume_crops()
         return
     if args.crop_size < smallest and not args.test_only:
         parser.error(

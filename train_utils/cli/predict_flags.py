@@ -138,7 +138,8 @@ def add_prediction_flags(parser: Parser) -> None:
     add(
         "--flips",
         **SWITCH,
-        help="average the probabilities over the four flips of each image (default: off)",
+        help="average the probabilities over the four flips of each image, the eight of a volume "
+        "(default: off)",
     )
     add(
         "--tile",
