@@ -93,7 +93,10 @@ def read_volume(path: str | Path, channels: int | None = None) -> tuple[np.ndarr
             "nothing was measured"
         )
     if channels not in (None, len(values)):
-        raise UserError(f"{path}: has {len(values)} channels, --in-channels asks for {channels}")
+        raise UserError(
+            f"{path}: has {len(values)} channels, the model takes {channels} (--in-channels of its "
+            "training); leave it out or convert it"
+        )
     return values, geometry
 
 

@@ -229,7 +229,7 @@ def test_labels_with_four_dimensions_fractions_or_wrong_ids_are_refused(tmp_path
 
 def test_channels_axes_and_affines_that_do_not_fit_are_refused(tmp_path):
     path = save(tmp_path / "x.nii.gz", random_values(4, 5, 6))
-    assert "has 1 channels, --in-channels asks for 2" in error_of(read_volume, path, 2)
+    assert "has 1 channels, the model takes 2" in error_of(read_volume, path, 2)
     save(path, random_values(4, 5))
     assert "a volume has three axes" in error_of(read_volume, path)
     colours = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])

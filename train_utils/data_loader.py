@@ -107,7 +107,7 @@ class CropLoader:
         batches: the EpochBatches that the source follows.
         crops: cuts the crops, called with (images, targets, sizes, generator, device).
         seed: seed of the crops. They depend on it, the epoch and the rank alone, so a resumed run
-            repeats them, whichever the source.
+            repeats them.
         device: where the crops are cut.
     """
 

@@ -23,7 +23,6 @@ OTHER_SCALE = 10  # times the median range: intensities on another scale
 class VolumeFinding:
     """What the files of one sample hold; None for what cannot be read."""
 
-    split: str
     sample: Sample
     geometry: Geometry | None = None
     header: str = ""  # dtype and orientation of the image
@@ -41,7 +40,7 @@ def check_volumes(files: DatasetFiles, table: ClassTable, channels: int = 1) -> 
     report.lines += ["class table:", *(f"  {line}" for line in table.describe())]
     findings = []
     for split, samples in files.splits.items():
-        found = [check_sample(split, sample, table, channels) for sample in samples]
+        found = [check_sample(sample, table, channels) for sample in samples]
         report.lines += describe_split(split, found, table)
         findings += found
     for finding in findings:
@@ -52,9 +51,9 @@ def check_volumes(files: DatasetFiles, table: ClassTable, channels: int = 1) -> 
     return report
 
 
-def check_sample(split: str, sample: Sample, table: ClassTable, channels: int) -> VolumeFinding:
+def check_sample(sample: Sample, table: ClassTable, channels: int) -> VolumeFinding:
     """Reads image, label and ROI of one sample; one error hides those that follow from it."""
-    finding = VolumeFinding(split, sample)
+    finding = VolumeFinding(sample)
     try:
         image, geometry = read_volume(sample.image, channels)
         finding.geometry, finding.digest = geometry, digest(image)
