@@ -1,6 +1,7 @@
 """Opens image files with Pillow, and refuses those that are broken or too large."""
 
 import gzip
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import UserError
 
 MAX_PIXELS = 89_478_485  # Pillow's limit; a small file with more may unpack to gigabytes
-CANNOT_DECODE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, zlib.error)
+# What Pillow's formats raise for broken files. A TIFF without a width: TypeError.
+CANNOT_DECODE = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError)
+CANNOT_DECODE += (EOFError, MemoryError, OverflowError, struct.error, zlib.error)
 
 
 class PillowsLimitOff:
@@ -59,6 +62,15 @@ def open_image(path: str | Path, max_pixels: int | None = None) -> Image.Image:
         raise UserError(
             f"{path}: cannot be read as an image ({reason}); replace or remove it"
         ) from None
+
+
+def count_pixels(path: str | Path) -> int:
+    """The pixels of a file by its header; 0 for a file that cannot be read."""
+    try:
+        with undecoded(path) as file:
+            return file.width * file.height
+    except CANNOT_DECODE:
+        return 0
 
 
 @contextmanager

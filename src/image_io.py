@@ -77,8 +77,8 @@ def read_image(path: str | Path, channels: int = 3, max_pixels: int | None = Non
         raise UserError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
     if channels not in (1, 3) and channels != len(image.getbands()):
         raise UserError(
-            f"{path}: has {len(image.getbands())} channels ({image.mode}), --in-channels asks "
-            f"for {channels}"
+            f"{path}: has {len(image.getbands())} channels ({image.mode}), the model takes "
+            f"{channels} (--in-channels of its training); leave it out or convert it"
         )
     divisor = divisor_to_eight_bits(path, image)
     mode = image.mode

@@ -120,7 +120,7 @@ IMAGES = {
     "three bands of four": (
         save(Image.fromarray(RGB)),
         4,
-        "has 3 channels (RGB), --in-channels asks for 4",
+        "has 3 channels (RGB), the model takes 4 (--in-channels of its training)",
     ),
     "16 bits, PNG": (save(Image.fromarray(DEEP)), 1, (DEEP // 257)[..., None]),
     "16 bits, TIFF, three channels": (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.image_decoding import open_image
+from src.image_decoding import count_pixels, open_image
 from tests.pictures import COLOURS
 from tests.small import error_of
 
@@ -36,3 +36,23 @@ def test_the_image_lives_longer_than_its_file(tmp_path):
     image = open_image(path)
     path.unlink()
     assert np.array_equal(image.crop((0, 0, 8, 3)), COLOURS[:3])
+
+
+def test_a_tiff_without_a_width_is_refused_by_name(tmp_path):
+    """Pillow raises a TypeError for it."""
+    path = tmp_path / "image.tif"
+    Image.fromarray(COLOURS).save(path)
+    content = path.read_bytes()
+    width = np.array([256, 4], "<u2").tobytes() + np.array([1], "<u4").tobytes()  # tag, type, count
+    assert content.count(width) == 1
+    path.write_bytes(content.replace(width, b"\xff\xff" + width[2:]))
+    assert f"{path}: cannot be read as an image" in error_of(open_image, path)
+
+
+def test_pixels_are_counted_by_the_header(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "image.png")
+    (tmp_path / "large.ppm").write_bytes(b"P6 20000 10000 255\n")
+    (tmp_path / "text.png").write_text("not a picture")
+    assert count_pixels(tmp_path / "image.png") == COLOURS[..., 0].size
+    assert count_pixels(tmp_path / "large.ppm") == 200_000_000
+    assert count_pixels(tmp_path / "text.png") == count_pixels(tmp_path / "none.png") == 0

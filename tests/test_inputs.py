@@ -137,6 +137,13 @@ def test_what_has_no_images_is_refused(tmp_path, monkeypatch):
         assert words in error_of(find_inputs, str(source), False, tmp_path / "out")
 
 
+def test_standard_input_that_is_not_text_is_refused(tmp_path, monkeypatch):
+    content = io.TextIOWrapper(io.BytesIO(b"caf\xe9.png\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", content)
+    message = error_of(find_inputs, "-", False, tmp_path / "out")
+    assert message.startswith("standard input: is not text in UTF-8")
+
+
 def test_a_missing_path_of_a_list_is_named_with_its_line(tmp_path, monkeypatch):
     touch(tmp_path, "a.png")
     (tmp_path / "all.txt").write_text("a.png\nno.png\n")

@@ -86,7 +86,7 @@ def find_paths(source: str, recursive: bool, output: Path, kind: FileKind) -> li
     """The paths that `source` names, see find_inputs(); not empty."""
     path = Path(source)
     if source == "-":
-        return listed_files(sys.stdin.read().splitlines(), "standard input", [Path()])
+        return listed_files(lines_of_standard_input(), "standard input", [Path()])
     if path.is_dir():
         return files_of_folder(path, recursive, output, kind)
     if path.suffix.lower() == ".txt" and path.is_file():
@@ -140,6 +140,16 @@ def lines_of(file: Path) -> list[str]:
         ) from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def lines_of_standard_input() -> list[str]:
+    """The lines of standard input; UserError if it is not text."""
+    try:
+        return sys.stdin.read().splitlines()
+    except UnicodeDecodeError:
+        raise UserError(
+            "standard input: is not text in UTF-8; give one path on each line"
+        ) from None
 
 
 def listed_files(lines: Iterable[str], place: str, folders: list[Path]) -> list[Path]:
