@@ -24,6 +24,7 @@ so the network of valid convolutions is written, for tiles of 572 × 572 px (fig
 It gives the middle 388 × 388 px, those of predict.py where they start at multiples of 16 px.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -143,9 +144,10 @@ def describe(model: nn.Module, checkpoint: dict) -> dict:
     fixed_side: the only side of unet_original. margin: pixels that the output lacks at each border.
     """
     tiled = isinstance(model, UNetOriginal)
+    channels = kind_of(len(checkpoint["mean"]))
     return {
         "format": FORMAT,
-        "input": "image: float32 [batch, channels, height, width], RGB",
+        "input": f"image: float32 [batch, channels, height, width], {channels}",
         "input_range": [0, 1],
         "output": "probabilities: float32 [batch, classes, height, width]",
         "minimum_side": TILE if tiled else MIN_SIDE,
@@ -153,6 +155,15 @@ def describe(model: nn.Module, checkpoint: dict) -> dict:
         "margin": UNetOriginal.margin if tiled else 0,
         **{name: checkpoint[name] for name in ENTRIES},
     }
+
+
+def kind_of(channels: int) -> str:
+    """What an image of so many channels is, for the metadata."""
+    if channels == 1:
+        return "grey"
+    if channels == 3:
+        return "RGB"
+    return f"{channels} channels as in the files"
 
 
 # --- formats --------------------------------------------------------------------------------------
@@ -200,8 +211,11 @@ def trace_pt2(network: ExportedNetwork) -> torch.export.ExportedProgram:
 
 def save_pt2(program: torch.export.ExportedProgram, description: dict, path: Path) -> None:
     """Writes one file, with the description as its extra file description.json."""
-    with open(path, "wb") as file:  # by a path, PyTorch warns of a suffix other than .pt2
-        torch.export.save(program, file, extra_files={"description.json": json.dumps(description)})
+    # In memory first: on a full disk torch's zip writer may abort the process. By a path, PyTorch
+    # warns of a suffix other than .pt2.
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={"description.json": json.dumps(description)})
+    path.write_bytes(file.getbuffer())
 
 
 def load_pt2(path: Path) -> Run:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from src import build_model
-from src.export import ENTRIES, MIN_SIDE, export_model
+from src.export import ENTRIES, MIN_SIDE, describe, export_model
 from src.inference import Ensemble, Flips, predict_probs
 from tests.small import error_of
 from tests.test_models import SMALL
@@ -207,6 +207,25 @@ def test_unet_original_is_refused_as_a_part(tmp_path, wrap):
     model = wrap(make("unet_original")).eval()
     message = error_of(export_model, model, CHECKPOINT, tmp_path / "model.pt2")
     assert "model.pt2: unet_original works tile by tile" in message
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+    """PyTorch's zip writer would abort the process."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        message = error_of(export_model, Custom(torch.sin), CHECKPOINT, tmp_path / "model.pt2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "model.pt2: cannot be written" in message and list(tmp_path.iterdir()) == []
+
+
+def test_the_metadata_says_what_the_channels_are():
+    one = CHECKPOINT | {"mean": [0.5], "std": [0.2]}
+    four = CHECKPOINT | {"mean": [0.5] * 4, "std": [0.2] * 4}
+    for checkpoint, words in ((one, "grey"), (CHECKPOINT, "RGB"), (four, "4 channels")):
+        assert words in describe(make("unet"), checkpoint)["input"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("zip")])
