@@ -70,6 +70,24 @@ def test_a_full_gpu_is_one_sentence_with_what_to_lower(error, named, own_handler
     assert "--batch-size" in message and "--cache-limit" in message
 
 
+def test_a_script_names_its_own_remedy_for_a_full_gpu(own_handlers, capsys):
+    def main():
+        raise torch.OutOfMemoryError(CUDA_FULL)
+
+    with pytest.raises(SystemExit):
+        run_script(main, "predict.py", "give --tile 512")
+    message = capsys.readouterr().err
+    assert message.endswith("; give --tile 512\n") and "--batch-size" not in message
+
+
+def test_names_that_the_output_cannot_encode_are_printed():
+    program = "from train_utils.cli.script import run_script\n"
+    program += "run_script(lambda: print('caf\\udce9.png'), 'script.py')"
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True)
+    assert done.returncode == 0 and done.stdout == b"caf\\udce9.png\n"
+
+
 def test_other_errors_keep_their_traceback(own_handlers):
     def main():
         raise RuntimeError("a mistake")

@@ -167,7 +167,7 @@ def save(path: str | Path, checkpoint: dict) -> None:
 def cannot_write(path: str | Path, error: Exception) -> UserError:
     """The error of a checkpoint that could not be written."""
     return UserError(
-        f"{path}: cannot be written ({error}); free some space or choose another --output-dir. "
+        f"{path}: cannot be written ({error}); free some space or choose another folder. "
         "An earlier file of that name is untouched"
     )
 

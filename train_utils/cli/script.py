@@ -4,17 +4,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from src.errors import UserError
 from train_utils.train_and_eval import NonFiniteLossError
 
+LOWER_WHEN_TRAINING = (
+    "lower --batch-size, --crop-size, --base-c or --cache-limit; --accumulate makes up for a "
+    "smaller batch"
+)
 
-def run_script(main: Callable[[], object], prog: str) -> None:
+
+def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_TRAINING) -> None:
     """Calls main().
 
     UserError, NonFiniteLossError, OSError and a full GPU end the script with one sentence on stderr
-    and exit code 2. Ctrl-C ends it with 130, SIGTERM with 143.
+    and exit code 2. Ctrl-C ends it with 130, SIGTERM with 143. remedy: what to do about a full GPU.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
     own_rank = os.environ.get("RANK", "0")
     if own_rank == "0":
         signal.signal(signal.SIGTERM, interrupt)
@@ -33,8 +41,7 @@ def run_script(main: Callable[[], object], prog: str) -> None:
             raise
         reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
         print(
-            f"{prog}: error: the GPU is out of memory ({reason}); lower --batch-size, --crop-size, "
-            "--base-c or --cache-limit; --accumulate makes up for a smaller batch",
+            f"{prog}: error: the GPU is out of memory ({reason}); {remedy}",
             file=sys.stderr,
         )
         sys.exit(2)
