@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -199,6 +199,7 @@ def round_up(value: int, multiple: int) -> int:
 # --- memory ---------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)  # it takes as long as a small image, and is asked for each image
 def activation_bytes(model: nn.Module, channels: int, dims: int = 2) -> float:
     """Bytes for each pixel that a forward pass in eval mode and float32 needs at its peak.
 
