@@ -64,6 +64,8 @@ from transforms import eval_preset
 
 WORKERS = 4  # threads that read and write files
 MAX_WRITING = 16  # images whose files are being written while others are computed
+MAX_WRITING_PIXELS = 32 * 1024**2  # and no more pixels than this, unless it is one image
+REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
 NAMES_SHOWN = 8  # of a list of images in a message
 
 
@@ -96,15 +98,15 @@ def main(args: argparse.Namespace) -> None:
     for path, (member, _) in zip(args.weights, members, strict=True):
         prune(member, args.prune, path)
     model, checkpoint = combine(args.weights, members)
+    classes = ClassTable.from_dict(checkpoint["class_table"])
+    check_threshold(args.threshold, classes.names)
+    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     dims = model.dims
     if args.flips:
         model = Flips(model)
     if args.export:
-        return write_export(args.export, model, checkpoint)
+        return write_export(args.export, model, {**checkpoint, "threshold": threshold})
     model = model.to(device, memory_format=memory_format(device, dims))
-    classes = ClassTable.from_dict(checkpoint["class_table"])
-    check_threshold(args.threshold, classes.names)
-    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     tiling = Tiling(args.tile, args.overlap)
     if dims == 3:
         return predict_volumes(args, model, checkpoint, threshold, amp_dtype, tiling)
@@ -142,6 +144,7 @@ def main(args: argparse.Namespace) -> None:
     todo = jobs
     if args.skip_existing:
         todo = [job for job in jobs if not is_done(job.item.name, files, table)]
+        table.drop(job.item.name for job in todo)
     if len(classes.names) > 2:
         save_legend(files.folder / "legend.png", classes.names, files.colours)
     scores = PredictionScores(classes, bool(args.report)) if args.labels else None
@@ -177,6 +180,11 @@ def main(args: argparse.Namespace) -> None:
 def write_stripped(path: str, source: str, checkpoint: dict) -> None:
     """--strip: the checkpoint, read from `source`, without what only a resumed run needs."""
     prepare_folder(Path(path).parent)
+    if Path(path).exists() and Path(path).samefile(source):
+        raise UserError(
+            f"--strip {path}: is the file of --weights, which --resume could not use any more; "
+            "name another file"
+        )
     checkpoints.save(path, checkpoints.strip(checkpoint))
     before, after = (Path(each).stat().st_size / 1e6 for each in (source, path))
     print(f"{source} ({before:.1f} MB) -> {path} ({after:.1f} MB), for prediction and evaluation")
@@ -249,15 +257,23 @@ def predict_all(
     try:
         for group in equal_sizes(read_ahead(pool, read, jobs, failed)):
             writing += segment(predictor, group, threshold, files, scores, pool)
-            while writing and (writing[0].pixels.done() or len(writing) > MAX_WRITING):
+            while writing and (writing[0].pixels.done() or is_too_much(writing)):
                 finish(writing.popleft(), files, table)
             bar.update(len(group))
+            del group  # or its images would be in memory while the next ones are read
         while writing:
             finish(writing.popleft(), files, table)
     finally:
         bar.close()
         pool.shutdown(cancel_futures=True)
     return failed
+
+
+def is_too_much(writing: Iterable[Written]) -> bool:
+    """Whether to wait for files before the next images are computed: all stay in memory."""
+    pixels = [height * width for height, width in (each.size for each in writing)]
+    too_large = len(pixels) > 1 and sum(pixels) > MAX_WRITING_PIXELS
+    return too_large or len(pixels) > MAX_WRITING
 
 
 def is_done(name: str, files: PredictionFiles, table: PredictionTable) -> bool:
@@ -396,4 +412,4 @@ def end_with_failures(failed: dict[str, str], images: int) -> None:
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args()), "predict.py")
+    run_script(lambda: main(parse_args()), "predict.py", REMEDY)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from src.image_io import read_image
 from src.inference import predict_probs
 from tests.tiny import EXACT, run_train
 from train_utils.checkpoint import load
+from train_utils.data.inputs import Input
+from train_utils.data.reading import Job
 from train_utils.model_loading import load_model
 from transforms import eval_preset
 
@@ -211,6 +214,40 @@ def test_skip_existing_does_what_is_missing_or_cut_short(run, folder, tmp_path, 
     assert [row["image"] for row in table_of(out)] == ["0", "1", "3", "4", "5"]
 
 
+def test_skip_existing_forgets_the_row_of_a_file_that_is_broken_now(run, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        segment([run / "best_model.pth"], folder, out)
+    (out / "0_mask.png").unlink()
+    (folder / "0.png").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        segment([run / "best_model.pth"], folder, out, "--skip-existing")
+    assert "3 of 3 images failed" in capsys.readouterr().err
+    assert [row["image"] for row in table_of(out)] == ["1", "3", "4", "5"]
+
+
+def test_a_name_that_is_not_utf_8_is_done_like_others(run, images, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    try:
+        shutil.copy(images / "01_test.tif", folder / "caf\udce9.tif")
+    except OSError:
+        pytest.skip("the file system has no such names")
+    for _ in range(2):
+        segment([run / "best_model.pth"], folder, out, "--skip-existing")
+    assert (out / "caf\udce9_mask.png").is_file()
+    assert b"\ncaf\xe9," in (out / "predictions.csv").read_bytes()
+
+
+def test_images_being_written_are_few_where_they_are_large(tmp_path):
+    def written(count, side):
+        job = Job(Input(tmp_path / "x.png", "x"), None, None)
+        return [predict.Written(job, (side, side), 0.1, Future()) for _ in range(count)]
+
+    assert not predict.is_too_much(written(16, 500)) and predict.is_too_much(written(17, 500))
+    assert not predict.is_too_much(written(2, 4000)) and predict.is_too_much(written(3, 4000))
+
+
 def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):
     segment([run / "best_model.pth"], images, tmp_path)
     files = segment([run / "best_model.pth"], images, tmp_path, "--skip-existing", "--overlay")
@@ -301,6 +338,25 @@ def test_stripped_weights_predict_the_same(run, images, tmp_path, capsys):
     )
     for name in ("01_test_mask.png", "01_test_prob.png"):
         assert first[name].read_bytes() == second[name].read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_strip_does_not_overwrite_what_it_strips(run, tmp_path, link):
+    weights = small = shutil.copy(run / "best_model.pth", tmp_path / "best_model.pth")
+    if link:
+        small = tmp_path / "last_model.pth"
+        small.hardlink_to(weights)
+    with pytest.raises(UserError, match=f"--strip {small}: is the file of --weights"):
+        make_file("--weights", weights, "--strip", small)
+    assert "optimizer" in load(weights)
+
+
+def test_an_export_has_the_threshold_of_the_flag(run, tmp_path):
+    path = tmp_path / "model.pt2"
+    make_file("--weights", run / "best_model.pth", "--export", path, "--threshold", 0.3)
+    files = {"description.json": ""}
+    torch.export.load(path, extra_files=files)
+    assert json.loads(files["description.json"])["threshold"] == 0.3
 
 
 def test_an_exported_network_gives_the_probabilities_of_the_files(run, images, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.small import error_of
 from train_utils.reporting.pictures import default_colours, overlay, save_mask
 from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable
 
@@ -102,6 +103,21 @@ def test_the_closed_table_has_the_order_of_the_inputs(tmp_path):
     table.close(["a", "broken", "b", "c"])
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert [line[0] for line in lines[1:]] == ["a", "b", "c"]
+
+
+def test_a_dropped_row_is_not_written(tmp_path):
+    table = new_table(tmp_path, keep=False)
+    add(table, "a", "b")
+    table = new_table(tmp_path, keep=True)
+    table.drop(["a", "never there"])
+    table.close([])
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert [line[0] for line in lines[1:]] == ["b"]
+
+
+def test_a_table_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "predictions.csv").mkdir()
+    assert "predictions.csv: cannot be written" in error_of(new_table, tmp_path, keep=False)
 
 
 def test_a_kept_table_drops_a_line_that_was_cut_short(tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,23 +69,42 @@ def test_the_next_pictures_are_read_while_one_is_used():
             assert started.acquire(timeout=10)
 
 
-def test_large_pictures_are_not_read_ahead():
-    """Two of them would not fit where one does."""
-    begun = []
+def test_large_pictures_are_not_read_ahead(tmp_path):
+    """Two of them would not fit where one does, whatever came before them."""
+    begun, jobs = [], []
+    for index, side in enumerate((10, 10, 10_000, 10_000, 10)):
+        path = tmp_path / f"{index}.ppm"
+        path.write_bytes(f"P6 {side} {side} 255\n".encode())  # the header alone
+        jobs.append(Job(Input(path, str(index)), None, None))
 
     def read(job):
         begun.append(job.item.name)
-        image = torch.zeros(1, dtype=torch.uint8).expand(3, 10_000, 10_000)
-        return Picture(job, image, None, None)
+        return picture(job)
 
-    with ThreadPoolExecutor(4) as pool:
-        pictures = read_ahead(pool, read, make_jobs(3), {})
-        next(pictures)
-        time.sleep(0.05)
-        assert begun == ["0"]
-        next(pictures)
-        time.sleep(0.05)
-        assert begun == ["0", "1"]
+    with ThreadPoolExecutor(1) as pool:
+        pictures = read_ahead(pool, read, jobs, {})
+        for count in (2, 2, 3, 5, 5):
+            next(pictures)
+            time.sleep(0.05)
+            assert begun == ["0", "1", "2", "3", "4"][:count]
+
+
+def test_a_large_picture_is_used_before_the_next_one_is_read():
+    """And it is not in memory any more then."""
+    alive = []
+
+    def pictures():
+        for job in make_jobs(3):
+            assert not any(reference() for reference in alive)
+            item = picture(job, (1000, 1000))
+            alive.append(weakref.ref(item.image))
+            yield item
+            del item
+
+    for group in equal_sizes(pictures()):
+        assert len(group) == 1
+        del group
+    assert len(alive) == 3
 
 
 def test_neighbours_of_one_size_form_a_batch():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.field_of_view import find_field_of_view
+from src.image_decoding import count_pixels
 from src.image_io import IGNORE, read_binary, read_image
 from src.inference import BATCH_PIXELS
 from train_utils.data.class_table import ClassTable
@@ -103,37 +104,46 @@ def read_ahead(
 ) -> Iterator[Picture]:
     """The pictures in order, while threads read the next ones.
 
-    Broken files are left out and noted in `failed`, {path: reason}.
+    Broken files are left out and noted in `failed`, {path: reason}. Pictures that are read ahead
+    have at most AHEAD_PIXELS together. A larger one is read when it is needed.
     """
     waiting, reading = deque(jobs), deque()
 
-    def keep_reading(number: int) -> None:
-        while waiting and len(reading) < number:
+    def keep_reading(one_in_use: bool) -> None:
+        pixels = sum(size for _, size, _ in reading)
+        while waiting and len(reading) < MAX_AHEAD:
+            size = count_pixels(waiting[0].item.path)
+            if pixels + size > AHEAD_PIXELS and (reading or one_in_use):
+                return
+            pixels += size
             job = waiting.popleft()
-            reading.append((job, pool.submit(read, job)))
+            reading.append((job, size, pool.submit(read, job)))
 
-    keep_reading(1)
+    keep_reading(one_in_use=False)
     while reading:
-        job, future = reading.popleft()
+        job, _, future = reading.popleft()
         try:
             picture = future.result()
         except UserError as error:
             failed[str(job.item.path)] = str(error)
-            keep_reading(1)
-            continue
-        keep_reading(min(AHEAD_PIXELS // picture.image[0].numel(), MAX_AHEAD))
-        yield picture
-        keep_reading(1)
+        else:
+            keep_reading(one_in_use=True)
+            yield picture
+            del picture, future  # or it would be in memory while the next one is read
+        keep_reading(one_in_use=False)
 
 
 def equal_sizes(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
     """Neighbours of one size together, up to BATCH_PIXELS."""
     group = []
     for picture in pictures:
-        pixels = (len(group) + 1) * picture.image[0].numel()
-        if group and (picture.image.shape != group[0].image.shape or pixels > BATCH_PIXELS):
+        if group and picture.image.shape != group[0].image.shape:
             yield group
             group = []
         group.append(picture)
+        if (len(group) + 1) * picture.image[0].numel() > BATCH_PIXELS:
+            yield group
+            group = []
+        del picture  # or it would be in memory while the next one is read
     if group:
         yield group

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from train_utils.atomic import replacing
 from train_utils.reporting.pictures import as_rgb, mask_style, overlay
-from train_utils.reporting.png import NpyWriter, PngWriter, is_whole
+from train_utils.reporting.png import NpyWriter, PngWriter, is_whole, naming
 
 TABLE_NAME = "predictions.csv"
+# Names of files need not be valid UTF-8: their bytes are written as they are.
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 Strip = tuple[slice, np.ndarray, np.ndarray]  # rows, class ids [h, W], probabilities [K, h, W]
 
 
@@ -123,29 +125,33 @@ class PredictionTable:
         if keep:
             self.rows = {row["image"]: row for row in self._earlier_rows()}
         self._write_all(self.rows.values())  # without a line that a kill cut short
-        self._file = open(self.path, "a", newline="", encoding="utf-8")
+        self._file = open(self.path, "a", **TEXT)
         self._writer = csv.DictWriter(self._file, self.columns)
 
-    def add(
-        self, name: str, size: tuple[int, int], pixels: np.ndarray, seconds: float
-    ) -> dict[str, object]:
-        """Adds the row of an image of `size` (height, width); returns it."""
+    def add(self, name: str, size: tuple[int, int], pixels: np.ndarray, seconds: float) -> None:
+        """Adds the row of an image of `size` (height, width)."""
         values = (pixels / pixels.sum()).round(9).tolist()
         row = [name, size[1], size[0], *values, round(seconds, 4)]
         row = dict(zip(self.columns, row, strict=True))
         self.rows[name] = row
-        self._writer.writerow(row)
-        self._file.flush()
-        return row
+        with naming(self.path):
+            self._writer.writerow(row)
+            self._file.flush()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Removes the earlier rows of images that are done again."""
+        for name in names:
+            self.rows.pop(name, None)
 
     def close(self, order: Sequence[str]) -> None:
         """Writes the table anew, with the images in this order and then the others."""
-        self._file.close()
+        with naming(self.path):
+            self._file.close()
         names = dict.fromkeys([*order, *self.rows])
         self._write_all(self.rows[name] for name in names if name in self.rows)
 
     def _write_all(self, rows: Iterable[dict]) -> None:
-        with replacing(self.path) as new, open(new, "w", newline="", encoding="utf-8") as file:
+        with naming(self.path), replacing(self.path) as new, open(new, "w", **TEXT) as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -154,7 +160,7 @@ class PredictionTable:
         """The whole rows of the table as it is, if it has the same columns."""
         if not self.path.is_file():
             return []
-        with open(self.path, newline="", encoding="utf-8") as file:
+        with open(self.path, **TEXT) as file:
             lines = [line for line in file if line.endswith("\n")]
         reader = csv.DictReader(lines)
         if reader.fieldnames != self.columns:
