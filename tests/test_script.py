@@ -80,6 +80,15 @@ def test_a_script_names_its_own_remedy_for_a_full_gpu(own_handlers, capsys):
     assert message.endswith("; give --tile 512\n") and "--batch-size" not in message
 
 
+def test_full_memory_without_a_gpu_is_one_sentence(own_handlers, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: torch.empty(2**46), "predict.py", "give --tile 512")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert message.startswith("predict.py: error: the memory is full (")
+    assert message.endswith("; give --tile 512\n")
+
+
 def test_names_that_the_output_cannot_encode_are_printed():
     program = "from train_utils.cli.script import run_script\n"
     program += "run_script(lambda: print('caf\\udce9.png'), 'script.py')"

@@ -18,8 +18,9 @@ LOWER_WHEN_TRAINING = (
 def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_TRAINING) -> None:
     """Calls main().
 
-    UserError, NonFiniteLossError, OSError and a full GPU end the script with one sentence on stderr
-    and exit code 2. Ctrl-C ends it with 130, SIGTERM with 143. remedy: what to do about a full GPU.
+    UserError, NonFiniteLossError, OSError and full memory end the script with one sentence on
+    stderr and exit code 2. Ctrl-C ends it with 130, SIGTERM with 143.
+    remedy: what to do about full memory.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
@@ -37,13 +38,14 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
         print(f"{prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
         reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
-        print(
-            f"{prog}: error: the GPU is out of memory ({reason}); {remedy}",
-            file=sys.stderr,
-        )
+        if "out of memory" in str(error):
+            full = "the GPU is out of memory"
+        elif "DefaultCPUAllocator" in reason:
+            full, reason = "the memory is full", reason.partition("DefaultCPUAllocator: ")[2]
+        else:
+            raise
+        print(f"{prog}: error: {full} ({reason}); {remedy}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         sys.exit(error.args[0] if error.args else 130)
