@@ -110,6 +110,11 @@ def main(args: argparse.Namespace) -> None:
     tiling = Tiling(args.tile, args.overlap)
     if dims == 3:
         return predict_volumes(args, model, checkpoint, threshold, amp_dtype, tiling)
+    if args.tile and checkpoint["resize"]:
+        raise UserError(
+            f"--tile {args.tile}: the model sees images at the size {checkpoint['resize']} of its "
+            "training, never in tiles; leave it out"
+        )
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     predictor = Predictor(
         model,
@@ -195,6 +200,9 @@ def write_export(path: str, model: nn.Module, checkpoint: dict) -> None:
     prepare_folder(Path(path).parent)
     export_model(model, checkpoint, path)
     print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): agrees with PyTorch")
+    if checkpoint["resize"]:
+        height, width = checkpoint["resize"]
+        print(f"it was trained on images resized to {height}×{width}: resize them for it, too")
 
 
 # --- volumes --------------------------------------------------------------------------------------

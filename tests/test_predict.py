@@ -282,6 +282,15 @@ def test_a_tile_that_is_too_small_is_refused(run, images, tmp_path):
         segment([run / "best_model.pth"], images, tmp_path, "--tile", 32)
 
 
+def test_a_model_that_resizes_images_takes_no_tiles(run, images, tmp_path):
+    checkpoint = load(run / "best_model.pth") | {"resize": [48, 64]}
+    torch.save(checkpoint, tmp_path / "resized.pth")
+    with pytest.raises(UserError, match="--tile 64: the model sees images at the size"):
+        segment([tmp_path / "resized.pth"], images, tmp_path / "out", "--tile", 64)
+    files = segment([tmp_path / "resized.pth"], images / "01_test.tif", tmp_path / "out")
+    assert pixels_of(files["01_test_mask.png"]).shape == (96, 104)
+
+
 def test_auto_roi_predicts_background_outside_the_field_of_view(run, tmp_path):
     y, x = np.mgrid[:200, :220]
     inside = np.hypot(x - 110, y - 100) < 90

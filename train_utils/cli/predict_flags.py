@@ -123,7 +123,7 @@ def add_output_flags(parser: Parser) -> None:
         "--skip-existing",
         **SWITCH,
         help="leave out images whose outputs are all there, and keep their rows of "
-        "predictions.csv (default: off)",
+        "predictions.csv; without it the table begins anew (default: off)",
     )
 
 
