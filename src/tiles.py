@@ -1,24 +1,20 @@
-"""Tiles: windows that cover an image, how their results are blended, and the memory they take.
+"""Tiles: windows that cover an image, and how their results are blended.
 
 Everything here works in any number of spatial dimensions.
 """
 
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .device import memory_format
 from .errors import UserError
+from .memory import activation_bytes
 
 # Tiles start at multiples of this, so their poolings see the grid of the whole image.
 ALIGN = 32
@@ -194,63 +190,6 @@ def blend_weights(windows: list[tuple[int, int]], side: int, context: int = 0) -
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple that is at least `value`."""
     return math.ceil(value / multiple) * multiple
-
-
-# --- memory ---------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)  # it takes as long as a small image, and is asked for each image
-def activation_bytes(model: nn.Module, channels: int, dims: int = 2) -> float:
-    """Bytes for each pixel that a forward pass in eval mode and float32 needs at its peak.
-
-    Found without computing, by a pass on PyTorch's meta device.
-    """
-    side = 512 if dims == 2 else 64
-    state = {name: value.to("meta") for name, value in full_state(model).items()}
-    image = torch.empty(1, channels, *[side] * dims, device="meta")
-    live = LiveBytes()
-    with torch.no_grad(), live:
-        functional_call(model, state, (image,))
-    return live.peak / side**dims
-
-
-def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by name."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that were made since it was entered and still exist.
-
-    Attributes: `now` and `peak`, in bytes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = set()
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 # --- valid convolutions ---------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 import numpy as np
 from PIL import Image
 
+from train_utils.reporting.pictures import check_class_ids, mask_style
+from train_utils.reporting.png import PngWriter
+
 SIZE = (6, 8)
 TRUTH = np.zeros(SIZE, bool)
 TRUTH[1:4, 2:7] = True
@@ -39,3 +42,11 @@ MASK_KINDS = {
     "RGBA": lambda mask: two_valued(mask, 0, 255).convert("RGBA"),
     "LA": lambda mask: two_valued(mask, 0, 255).convert("LA"),
 }
+
+
+def save_mask(path, mask, colours, ids=None):
+    """Writes a whole mask [H, W] of classes as predict.py writes its strips."""
+    mask = check_class_ids(mask, len(colours))
+    kind, palette, values = mask_style(colours, ids)
+    with PngWriter(path, mask.shape[1], mask.shape[0], kind, palette) as writer:
+        writer.write(values[mask])

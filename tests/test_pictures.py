@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.pictures import save_mask
 from tests.small import error_of
 from train_utils.reporting.pictures import (
     IGNORED_COLOUR,
@@ -22,7 +23,6 @@ from train_utils.reporting.pictures import (
     overlay,
     resized_for_display,
     save_legend,
-    save_mask,
     with_default_colours,
 )
 

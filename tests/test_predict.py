@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from src.image_io import read_image
 from src.inference import predict_probs
 from tests.tiny import EXACT, run_train
 from train_utils.checkpoint import load
-from train_utils.data.inputs import Input
-from train_utils.data.reading import Job
 from train_utils.model_loading import load_model
 from transforms import eval_preset
 
@@ -237,15 +234,6 @@ def test_a_name_that_is_not_utf_8_is_done_like_others(run, images, tmp_path):
         segment([run / "best_model.pth"], folder, out, "--skip-existing")
     assert (out / "caf\udce9_mask.png").is_file()
     assert b"\ncaf\xe9," in (out / "predictions.csv").read_bytes()
-
-
-def test_images_being_written_are_few_where_they_are_large(tmp_path):
-    def written(count, side):
-        job = Job(Input(tmp_path / "x.png", "x"), None, None)
-        return [predict.Written(job, (side, side), 0.1, Future()) for _ in range(count)]
-
-    assert not predict.is_too_much(written(16, 500)) and predict.is_too_much(written(17, 500))
-    assert not predict.is_too_much(written(2, 4000)) and predict.is_too_much(written(3, 4000))
 
 
 def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):

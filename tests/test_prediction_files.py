@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.pictures import save_mask
 from tests.small import error_of
-from train_utils.reporting.pictures import default_colours, overlay, save_mask
+from train_utils.reporting.pictures import default_colours, overlay
 from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable
 
 

@@ -12,7 +12,6 @@ from src.tiles import (
     ALIGN,
     TileGrid,
     Tiling,
-    activation_bytes,
     blend_weights,
     context_of,
     cut,
@@ -220,18 +219,6 @@ def test_progress_ends_with_the_number_of_tiles():
 
 
 # --- when an image is cut -------------------------------------------------------------------------
-
-
-def test_memory_is_estimated_from_the_network():
-    """UNet's peak, counted by hand in units of base_c float32 values for each pixel.
-
-    It is in the last Up, after the first BatchNorm: the skip 1, the upsampled features 1, both
-    concatenated 2, the convolution's output 1 and BatchNorm's 1. The deeper levels still exist:
-    the input of Up 2/4, the skips 2/4, 4/16 and 8/64. Together 7.375.
-    """
-    for base_c in (8, 16):
-        found = activation_bytes(UNet(3, 2, bilinear=False, base_c=base_c), 3)
-        assert found == pytest.approx(7.375 * base_c * 4, rel=1e-3)
 
 
 def test_images_are_cut_by_their_memory_alone():

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.image_io import IGNORE
 from train_utils.atomic import replacing
-from train_utils.reporting.png import PngWriter
 
 Colour = tuple[int, int, int]
 
@@ -115,19 +114,6 @@ def mask_style(
     palette = np.zeros((max(ids) + 1, 3), np.uint8)
     palette[values] = colours
     return "palette", palette, values
-
-
-def save_mask(
-    path: str | Path, mask: np.ndarray, colours: np.ndarray, ids: Sequence[int] | None = None
-) -> None:
-    """Save a mask [H, W] of classes 0..K-1 as a PNG, see mask_style().
-
-    ValueError for a class outside 0..K-1, UserError if path is not writable.
-    """
-    mask = check_class_ids(mask, len(colours))
-    kind, palette, values = mask_style(colours, ids)
-    with PngWriter(path, mask.shape[1], mask.shape[0], kind, palette) as writer:
-        writer.write(values[mask])
 
 
 def overlay(

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import SEEK_END
@@ -20,7 +21,7 @@ LEVEL = 4  # of zlib: with UP at most 1.25 times the size of Pillow's files, in 
 BLOCK_BYTES = 1 << 20  # that are filtered and compressed at a time
 
 
-class StripWriter:
+class StripWriter(ABC):
     """A file that appears when all its rows are written, and not at all if anything fails.
 
     Use it as a context manager, and give write() the rows from top to bottom. UserError if the
@@ -63,20 +64,21 @@ class StripWriter:
             self._append(rows)
         self.rows_written += count
 
+    @abstractmethod
     def _begin(self) -> None:
         """Writes what comes before the rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _check(self, rows: np.ndarray) -> int:
         """The number of rows; ValueError if they do not fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _append(self, rows: np.ndarray) -> None:
         """Writes checked rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self) -> None:
-        """Writes what comes after the rows, if anything does."""
+        """Writes what comes after the rows."""
 
 
 @contextmanager
@@ -203,6 +205,9 @@ class NpyWriter(StripWriter):
             row = index * self.height + self.rows_written
             self._file.seek(self._start + row * self.width * 2)
             self._file.write(part.astype("<f2").tobytes())
+
+    def _end(self) -> None:
+        """Nothing comes after the rows."""
 
 
 def is_whole(path: str | Path) -> bool:
