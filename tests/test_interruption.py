@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import TINY, run_train
+from tests.made_volumes import write_decathlon
+from tests.tiny import EXACT, TINY, run_train
 from train_utils.checkpoint import load
 from train_utils.model_loading import load_model
 
 ROOT = Path(__file__).parent.parent
+VOLUMES = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", "--test-fraction", "0")
+VOLUMES += EXACT
 
 # Runs train.py in a process of its own, after a patch that sends a signal to it in epoch 2.
 PRELUDE = """
@@ -59,9 +62,10 @@ run_script(lambda: train.main(parse_args(sys.argv[1:], "train.py", "", DATASETS)
 """
 
 
-def run_patched(patch, data, output):
+def run_patched(patch, data, output, settings=TINY):
     """The finished process. Without validation every epoch writes both checkpoints."""
-    argv = ["--data-path", data, "--output-dir", output, "--epochs", "4", "--val", "none", *TINY]
+    argv = ["--data-path", data, "--output-dir", output, "--epochs", "4", "--val", "none"]
+    argv += settings
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + patch + MAIN, *map(str, argv)],
         cwd=ROOT,
@@ -90,9 +94,26 @@ def test_killed_and_resumed_equals_uninterrupted(patch, straight, tiny_root, tmp
     assert load(tmp_path / "last_model.pth")["epoch"] == 1
     load_model(tmp_path / "best_model.pth")
     run_train(tiny_root, tmp_path, "--resume", "auto", "--device", "cpu", settings=())
-    expected, found = (load(folder / "last_model.pth")["model"] for folder in (straight, tmp_path))
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_equal_weights(straight, tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))  # the next save replaced what the kill had left
+
+
+def assert_equal_weights(first, second):
+    """That last_model.pth of both folders holds the same weights, bit for bit."""
+    expected, found = (load(folder / "last_model.pth")["model"] for folder in (first, second))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_killed_and_resumed_on_volumes_equals_uninterrupted(tmp_path):
+    data = write_decathlon(tmp_path / "data", count=5, test=0)  # three steps an epoch
+    options = ("--epochs", 4, "--val", "none")
+    straight = run_train(data, tmp_path / "straight", *options, settings=VOLUMES)
+    patch, output = IN_EPOCH.format(signal="SIGKILL", step=8), tmp_path / "killed"
+    killed = run_patched(patch, data, output, VOLUMES)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert load(output / "last_model.pth")["epoch"] == 1
+    run_train(data, output, "--resume", "auto", "--device", "cpu", settings=())
+    assert_equal_weights(straight, output)
 
 
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])

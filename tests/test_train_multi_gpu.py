@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from src import UNet
+from src import build_model
 from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
@@ -151,41 +151,39 @@ def test_resumed_with_another_number_of_processes(trained, tiny_root, tmp_path, 
     assert epochs(tmp_path) == [0, 1, 2, 3]
 
 
-class FrozenBatchNorm(torch.nn.BatchNorm2d):
-    """Stays in eval mode, so that no image's gradient depends on the batch it is in."""
-
-    def train(self, mode=True):
-        return super().train(False)
-
-
 def with_frozen_batch_norm(model):
-    """The model, whose BatchNorm layers stay in eval mode."""
+    """The model, whose BatchNorm layers stay in eval mode: no image's gradient then depends on the
+    batch it is in."""
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.__class__ = FrozenBatchNorm
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
+            module.train = lambda mode=True, module=module: module
+            module.training = False
     return model
 
 
-def data_of(rank, ranks, batch_size, steps):
+def data_of(rank, ranks, batch_size, steps, size):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(steps, ranks, batch_size, 3, 32, 32, generator=generator)
-    targets = torch.randint(0, 2, (steps, ranks, batch_size, 32, 32), generator=generator)
+    images = torch.randn(steps, ranks, batch_size, 3, *size, generator=generator)
+    targets = torch.randint(0, 2, (steps, ranks, batch_size, *size), generator=generator)
     if rank is None:  # all in one process
         return list(zip(images.flatten(1, 2), targets.flatten(1, 2), strict=True))
     return list(zip(images[:, rank], targets[:, rank], strict=True))
 
 
-def train_steps(rank, ranks, steps, accumulate=1):
+SIZES = {"unet": (32, 32), "unet_3d": (8, 16, 12)}
+
+
+def train_steps(rank, ranks, steps, accumulate=1, name="unet"):
     """Trains `steps` steps on this rank's share of the data; (loss, parameters)."""
     torch.manual_seed(0)
-    model = with_frozen_batch_norm(UNet(3, 2, base_c=4))
+    model = with_frozen_batch_norm(build_model(name, in_channels=3, num_classes=2, base_c=4))
     parallel_model = wrap_in_ddp(model, torch.device("cpu"), 60)
     optimizer = torch.optim.SGD(parallel_model.parameters(), lr=0.1)
     scheduler = create_lr_scheduler(optimizer, steps, 1, warmup=False)
     loss, _ = train_one_epoch(
         parallel_model,
         optimizer,
-        data_of(rank, ranks, 2, steps),
+        data_of(rank, ranks, 2, steps, SIZES[name]),
         "cpu",
         0,
         2,
@@ -195,12 +193,13 @@ def train_steps(rank, ranks, steps, accumulate=1):
     return loss, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def worker(rank, ranks, port, steps, accumulate, folder):
+def worker(rank, ranks, port, steps, accumulate, name, folder):
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     with process_group(torch.device("cpu"), 60):
-        torch.save(train_steps(rank, ranks, steps, accumulate), folder / f"{rank}.pt")
+        result = train_steps(rank, ranks, steps, accumulate, name)
+        torch.save(result, folder / f"{rank}.pt")
 
 
 def free_port():
@@ -238,12 +237,15 @@ def test_a_rank_that_never_starts_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "steps, accumulate", [(1, 1), (10, 1), (6, 3)], ids=["one step", "ten steps", "accumulated"]
+    "steps, accumulate, name",
+    [(1, 1, "unet"), (10, 1, "unet"), (6, 3, "unet"), (1, 1, "unet_3d")],
+    ids=["one step", "ten steps", "accumulated", "volumes"],
 )
-def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate):
-    multiprocessing.spawn(worker, args=(2, free_port(), steps, accumulate, tmp_path), nprocs=2)
+def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate, name):
+    arguments = 2, free_port(), steps, accumulate, name, tmp_path
+    multiprocessing.spawn(worker, args=arguments, nprocs=2)
     (loss, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    alone_loss, alone = train_steps(None, 2, steps, accumulate)
+    alone_loss, alone = train_steps(None, 2, steps, accumulate, name)
     assert loss == pytest.approx(alone_loss, abs=1e-5)
     assert all(torch.equal(first[name], second[name]) for name in first)
     if steps == 1:  # the rate is .1, so this is the gradient to 1e-5

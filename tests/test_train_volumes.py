@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,8 +141,38 @@ def test_the_unpadded_network_trains_on_what_it_predicts(root, tmp_path):
     assert load(tmp_path / "out" / "last_model.pth")["model_kwargs"]["padded"] is False
 
 
-def write_split(folder, train):
-    (folder / "few.json").write_text(json.dumps({"train": train, "val": [], "test": []}))
+def test_two_ranks_train_and_score_like_one(root, tmp_path):
+    """Three test volumes, one of them resampled: the ranks score two and one of them."""
+    split = write_split(tmp_path, train=["v00", "v01", "v02"], test=["v03", "v05", "v07"])
+    options = ("--data-path", root, *SETTINGS, "--split-file", split, "--val", "none")
+    options += ("--output-dir", tmp_path / "two", "--epochs", 1)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    finished = subprocess.run(
+        [sys.executable, *launch, "train_multi_GPU.py", *map(str, options)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert load(tmp_path / "two" / "last_model.pth")["ranks"] == 2
+    options = ("--test-only", "--weights", tmp_path / "two" / "best_model.pth")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the ranks have: convolutions may add in another order with more
+    try:
+        run_train(root, tmp_path / "one", *options, settings=("--device", "cpu", "--no-amp"))
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (
+        json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "two")
+    )
+    assert [row["name"] for row in two["images"]] == ["v03", "v05", "v07"]
+    assert one["images"] == two["images"] and one["scores"] == two["scores"]
+
+
+def write_split(folder, train, test=()):
+    (folder / "few.json").write_text(json.dumps({"train": train, "val": [], "test": [*test]}))
     return folder / "few.json"
 
 
