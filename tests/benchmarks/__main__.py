@@ -1,6 +1,7 @@
 """Measures speed and memory: the tutorials' way (tutorial.py) against ours, in turns.
 
 python -m tests.benchmarks step --device cpu
+python -m tests.benchmarks step_3d --json step_3d.json
 python -m tests.benchmarks epoch --data-path FOLDER_THAT_HOLDS_DRIVE --json epoch.json
 """
 
@@ -17,6 +18,7 @@ from tests.benchmarks import compare, drive, scaling
 # What each benchmark measures, and the defaults of the options that it has.
 BENCHMARKS = {
     "step": "one training step on a synthetic batch",
+    "step_3d": "one training step of a 3D U-Net on synthetic volumes, against a plain PyTorch loop",
     "epoch": "a DRIVE epoch of --preset classic, with evaluation",
     "criterion": "forward and backward of the criterion",
     "evaluate": "evaluation of DRIVE's test images",
@@ -26,6 +28,7 @@ BENCHMARKS = {
 }
 DEFAULTS = {
     "step": {"base_c": [32, 64], "batch_size": 2, "size": 480, "classes": 2, "steps": None},
+    "step_3d": {"base_c": [32], "batch_size": 2, "size": 64, "classes": 3, "steps": None},
     "epoch": {"base_c": [32], "batch_size": 4, "size": 480},
     "criterion": {"batch_size": 8, "size": 480, "classes": 11},
     "evaluate": {"base_c": [32]},
@@ -51,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--base-c", type=int, nargs="+", metavar="C", help="width of the U-Net, one or several")
     add("--bilinear", action=BooleanOptionalAction, default=True, help="how the U-Net upsamples")
     add("--batch-size", type=int, metavar="N", help="images or crops in a batch")
-    add("--size", type=int, metavar="PX", help="side of the square images or crops")
+    add("--size", type=int, metavar="PX", help="side of the images, crops or volumes")
     add("--classes", type=int, metavar="K", help="number of classes")
     add("--steps", type=int, help="steps of a round (5, on a GPU 50), for data epochs (5)")
     add("--data-path", default="", metavar="DIR", help="folder that holds DRIVE/ (default: demo)")
