@@ -38,7 +38,7 @@ from train_utils.data.reading import (
     find_jobs,
     read_picture,
 )
-from train_utils.model_loading import check_threshold, combine, load_members, prune
+from train_utils.model_loading import Member, check_threshold, combine, load_members, prune
 from train_utils.prediction import predict_all
 from train_utils.prediction_scores import PredictionScores
 from train_utils.reporting.pictures import as_rgb, save_legend
@@ -50,6 +50,7 @@ from train_utils.volume_prediction import (
     check_are_volumes,
     refuse_volumes,
 )
+from train_utils.volume_results import VolumeScores, VolumeTable
 from transforms import eval_preset
 
 REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
@@ -86,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     model = model.to(device, memory_format=memory_format(device, dims))
     tiling = Tiling(args.tile, args.overlap)
     if dims == 3:
-        return predict_volumes(args, model, checkpoint, threshold, amp_dtype, tiling)
+        return predict_volumes(args, model, checkpoint, members, threshold, amp_dtype, tiling)
     if args.tile and checkpoint["resize"]:
         raise UserError(
             f"--tile {args.tile}: the model sees images at the size {checkpoint['resize']} of its "
@@ -189,18 +190,22 @@ def predict_volumes(
     args: argparse.Namespace,
     model: nn.Module,
     checkpoint: dict,
+    members: list[Member],
     threshold: float,
     amp_dtype: torch.dtype | None,
     tiling: Tiling,
 ) -> None:
-    """Segments and writes every volume."""
+    """Segments, writes and scores every volume. members: what the model is made of."""
     predict_flags.check_volumes(args)
     inputs = find_inputs(args.input, args.recursive, args.output, VOLUMES)
     check_are_volumes(item.path for item in inputs)
-    rois = [None] * len(inputs)
+    rois = labels = [None] * len(inputs)
     if args.roi_mask:
         rois = find_partners(args.roi_mask, inputs, "--roi-mask", VOLUMES)
+    if args.labels:
+        labels = find_partners(args.labels, inputs, "--labels", VOLUMES)
     prepare_folder(args.output)
+    start, names = time.perf_counter(), checkpoint["class_names"]
     predict = VolumePredictor(
         model,
         checkpoint,
@@ -211,16 +216,28 @@ def predict_volumes(
         args.save_prob,
         args.overlay,
         tiling,
+        VolumeTable(args.output, names, args.skip_existing),
+        VolumeScores(names) if args.labels else None,
     )
-    failed = {}
-    for item, roi in zip(inputs, rois, strict=True):
-        try:
-            predict(item.path, item.name, roi)
-        except UserError as error:
-            failed[str(item.path)] = str(error)
-    print(f"{len(inputs) - len(failed)} volumes; written to {args.output}/")
+    jobs = todo = list(zip(inputs, rois, labels, strict=True))
+    if args.skip_existing:
+        todo = [job for job in jobs if not predict.is_done(job[0].path, job[0].name)]
+        predict.table.drop(item.name for item, _, _ in todo)
+    failed = predict.all(todo)
+    predict.table.close([item.name for item in inputs])
+
+    # Summary
+    done = [predict.table.row(item.name) for item, _, _ in todo if item.name in predict.table]
+    warn_of_one_class(done, names, "volumes")
+    if len(jobs) > len(todo):
+        print(f"{len(jobs) - len(todo)} volumes left out: their outputs are there")
+    print(f"{len(done)} volumes; written to {args.output}/")
+    if predict.scores and predict.scores.names:
+        origin = describe_origin(args.weights, [each for _, each in members], args.flips)
+        origin |= provenance(predict.device, time.perf_counter() - start)
+        predict.scores.save(args.output, threshold, origin)
     if failed:
-        end_with_failures(failed, len(inputs))
+        end_with_failures(failed, len(todo))
 
 
 def is_done(name: str, files: PredictionFiles, table: PredictionTable) -> bool:
@@ -231,7 +248,7 @@ def is_done(name: str, files: PredictionFiles, table: PredictionTable) -> bool:
 # --- summary --------------------------------------------------------------------------------------
 
 
-def warn_of_one_class(rows: list[dict], class_names: list[str]) -> None:
+def warn_of_one_class(rows: list[dict], class_names: list[str], noun: str = "images") -> None:
     """Warns of images that were predicted as one class alone. rows: of the table."""
     uniform = []
     for row in rows:
@@ -241,8 +258,8 @@ def warn_of_one_class(rows: list[dict], class_names: list[str]) -> None:
     if uniform:
         more = ", …" if len(uniform) > NAMES_SHOWN else ""
         print(
-            f"warning: only one class was predicted in {len(uniform)} of {len(rows)} images: "
-            f"{', '.join(uniform[:NAMES_SHOWN])}{more}; are these images like those of the "
+            f"warning: only one class was predicted in {len(uniform)} of {len(rows)} {noun}: "
+            f"{', '.join(uniform[:NAMES_SHOWN])}{more}; are these {noun} like those of the "
             "training, and was the training long enough?"
         )
 

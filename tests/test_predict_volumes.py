@@ -1,5 +1,8 @@
 """predict.py on volumes: orientation, header, resampling, tiles, ROI, probabilities, bad inputs."""
 
+import csv
+import json
+
 import nibabel
 import numpy as np
 import pytest
@@ -164,6 +167,104 @@ def test_flips_are_the_mean_of_eight(weights, tmp_path):
     flips = [[axis for axis in (2, 3, 4) if number >> axis & 1] for number in range(0, 32, 4)]
     probs = sum(predict_probs(model, image.flip(axes)).flip(axes) for axes in flips) / 8
     np.testing.assert_allclose(np.load(tmp_path / "out" / "x_prob.npy"), probs[0], atol=1e-3)
+
+
+def rows_of(folder):
+    with open(folder / "predictions.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_a_row_for_each_volume(weights, tmp_path):
+    for number in (3, 4):
+        save(tmp_path / "in" / f"x{number}.nii.gz", draw(number)[0])
+    run(weights, tmp_path / "in", tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert [row["image"] for row in rows] == ["x3", "x4"]
+    ids = np.asarray(nibabel.load(tmp_path / "out" / "x3_mask.nii.gz").dataobj)
+    assert [rows[0][side] for side in ("width", "height", "depth")] == ["14", "20", "16"]
+    for name, index in (("background", 0), ("left", 5), ("right", 9)):
+        assert float(rows[0][f"share_{name}"]) == pytest.approx((ids == index).mean(), abs=1e-8)
+    assert float(rows[0]["seconds"]) > 0
+
+
+def test_existing_outputs_are_skipped_and_keep_their_rows(weights, tmp_path, capsys):
+    for number in (3, 4, 5):
+        save(tmp_path / "in" / f"x{number}.nii.gz", draw(number)[0])
+    out = run(weights, tmp_path / "in", tmp_path / "out", "--save-prob")
+    before = rows_of(out)
+    (out / "x4_prob.npy").unlink()
+    kept = (out / "x3_mask.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    run(weights, tmp_path / "in", out, "--save-prob", "--skip-existing")
+    printed = capsys.readouterr().out
+    assert "x4.nii.gz ->" in printed and "x3.nii.gz" not in printed
+    assert "2 volumes left out: their outputs are there" in printed
+    assert (out / "x4_prob.npy").exists() and (out / "x3_mask.nii.gz").stat().st_mtime_ns == kept
+    rows = rows_of(out)
+    assert [row["image"] for row in rows] == ["x3", "x4", "x5"]
+    assert rows[0] == before[0] and rows[2] == before[2]
+    run(weights, tmp_path / "in", out, "--overlay", "--skip-existing")
+    assert (out / "x3_overlay.png").exists()  # another output was asked for
+
+
+def test_labels_are_scored_at_the_volumes_own_size(tmp_path):
+    weights = write_weights(tmp_path / "model.pth", spacing=(1.0, 1.0, 2.0))
+    inside = np.zeros((14, 20, 16), np.uint8)
+    inside[3:-3] = 1
+    masks = {}
+    for number in (3, 4):
+        image, label = draw(number)
+        name, spacing = f"x{number}.nii.gz", (1.0, 1.0, 1.5)
+        save(tmp_path / "in" / name, image, spacing)
+        save(tmp_path / "labels" / name, np.array([0, 5, 9], np.uint8)[label], spacing)
+        save(tmp_path / "roi" / name, inside, spacing)
+        masks[number] = label
+    options = ("--labels", tmp_path / "labels", "--roi-mask", tmp_path / "roi")
+    out = run(weights, tmp_path / "in", tmp_path / "out", *options)
+    content = json.loads((out / "scores.json").read_text())
+    assert content["weights"] == [str(weights)] and content["scores"]["images"] == 2
+    for row, (number, label) in zip(content["images"], masks.items(), strict=True):
+        ids = np.asarray(nibabel.load(out / f"x{number}_mask.nii.gz").dataobj)
+        found = np.searchsorted([0, 5, 9], ids)[inside == 1]
+        truth = label[inside == 1]
+        for index in (1, 2):
+            assert row["tp"][index - 1] == ((found == index) & (truth == index)).sum()
+            assert row["fp"][index - 1] == ((found == index) & (truth != index)).sum()
+            assert row["fn"][index - 1] == ((found != index) & (truth == index)).sum()
+        assert row["tp"][0] + row["fp"][0] + row["fn"][0] + row["tn"][0] == inside.sum()
+
+
+def test_one_class_alone_and_flags_of_images_are_said(tmp_path, capsys):
+    model = make_unet()
+    model.out_conv[0].bias.data[0] += 1e4
+    weights = write_weights(tmp_path / "model.pth")
+    content = checkpoints.load(weights)
+    checkpoints.save(weights, {**content, "model": model.state_dict()})
+    path = save(tmp_path / "x.nii.gz", draw(3)[0])
+    run(weights, path, tmp_path / "out")
+    warning = "only one class was predicted in 1 of 1 volumes: x (all background)"
+    assert warning in capsys.readouterr().out
+    message = error_of(run, weights, path, tmp_path / "out", "--auto-roi")
+    assert "--auto-roi: is for images" in message
+    options = ("--labels", path, "--report", tmp_path)
+    message = error_of(run, weights, path, tmp_path / "out", *options)
+    assert "--report: of volumes, train.py --test-only writes it" in message
+
+
+def test_a_label_that_does_not_fit_fails_alone(weights, tmp_path, capsys):
+    for number in (3, 4):
+        image, label = draw(number)
+        save(tmp_path / "in" / f"x{number}.nii.gz", image)
+        label = np.array([0, 5, 9], np.uint8)[label[: 10 + number - 3]]
+        save(tmp_path / "labels" / f"x{number}.nii.gz", label)
+    image, label = draw(5)
+    save(tmp_path / "in" / "x5.nii.gz", image)
+    save(tmp_path / "labels" / "x5.nii.gz", np.array([0, 5, 9], np.uint8)[label])
+    with pytest.raises(SystemExit):
+        run(weights, tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "labels")
+    assert "2 of 3" in capsys.readouterr().err
+    content = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert [row["name"] for row in content["images"]] == ["x5"]
 
 
 def test_inputs_that_cannot_be_used_are_named(weights, tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from src.errors import UserError
+from src.image_io import IGNORE
 from src.inference import decide, predict_strips
 from src.tiles import Tiling
 from src.volume_io import (
@@ -32,11 +33,14 @@ from src.volumes import (
     size_text,
 )
 from train_utils.atomic import replacing
-from train_utils.data.inputs import FileKind
-from train_utils.data.volumes import read_roi
-from train_utils.metrics import check_finite
+from train_utils.data.class_table import ClassTable
+from train_utils.data.inputs import FileKind, Input
+from train_utils.data.volumes import read_roi, read_target
+from train_utils.metrics import SegmentationCounts, check_finite
 from train_utils.reporting.pictures import overlay
 from train_utils.reporting.slices import slices_of
+from train_utils.reporting.volume_files import ProbabilityFile
+from train_utils.volume_results import VolumeScores, VolumeTable
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class VolumePredictor:
         threshold: on the probability of class 1, for two classes.
         output: the folder.
         save_prob, overlay: also write probabilities, a picture of three slices.
+        table: gets a row for each volume.
+        scores: get the counts of each volume that has a label.
     """
 
     model: nn.Module
@@ -60,34 +66,71 @@ class VolumePredictor:
     save_prob: bool = False
     overlay: bool = False
     tiling: Tiling | None = None
+    table: VolumeTable | None = None
+    scores: VolumeScores | None = None
 
-    def __call__(self, path: Path, name: str, roi_path: Path | None = None) -> np.ndarray:
+    def __call__(
+        self, path: Path, name: str, roi_path: Path | None = None, label_path: Path | None = None
+    ) -> np.ndarray:
         """Segments the volume, writes its files, prints a line; returns the classes [D, H, W].
 
-        name: that of the outputs, without their endings. Outside the ROI all is background.
+        name: that of the outputs, without their endings. Outside the ROI all is background, and
+        nothing is scored.
         """
         start = time.perf_counter()
         channels = self.checkpoint["model_kwargs"]["in_channels"]
         values, geometry = read_volume(path, channels)
-        roi = None
+        roi = target = None
         if roi_path:
             roi = torch.from_numpy(read_roi(roi_path, path, geometry))
+        if label_path:
+            target = self.read_label(label_path, path, geometry, roi)
         image = normalize_volume(torch.from_numpy(values), roi)
         mask = np.empty(geometry.shape, np.uint8)
-        with ProbabilityFile(self, path, name, geometry) as probabilities:
+        counts = SegmentationCounts(len(self.checkpoint["class_names"]))
+        with self.probability_file(path, name, geometry) as probabilities:
             for part, probs in self.strips(image, geometry):
                 check_finite(probs)
+                if target is not None:
+                    counts.add_strip(target[part], decide(probs[None])[0], probs)
                 if roi is not None:
                     probs[0, ~roi[part]] = 1
                     probs[1:, ~roi[part]] = 0
                 mask[part] = decide(probs[None], self.threshold)[0].numpy()
                 probabilities.add(part, probs)
         seconds = time.perf_counter() - start
-        target = self.save(path, name, mask, geometry)
+        self.save(path, name, mask, geometry)
         if self.overlay:
             self.save_overlay(name, image, mask, geometry)
-        self.report(path, target, mask, seconds)
+        if target is not None:
+            counts.end_image()
+            self.scores.add(name, counts)
+        self.report(path, name, mask, seconds)
         return mask
+
+    def all(self, jobs: Iterable[tuple[Input, Path | None, Path | None]]) -> dict[str, str]:
+        """Segments the volumes, each with its ROI and its label, if there are any.
+
+        Returns {path: reason} of those that cannot be used.
+        """
+        failed = {}
+        for item, roi_path, label_path in jobs:
+            try:
+                self(item.path, item.name, roi_path, label_path)
+            except UserError as error:
+                failed[str(item.path)] = str(error)
+        return failed
+
+    def read_label(
+        self, label_path: Path, path: Path, geometry: Geometry, roi: Tensor | None
+    ) -> Tensor:
+        """The label of the volume, as read in training; voxels outside the ROI are ignored."""
+        classes = ClassTable.from_dict(self.checkpoint["class_table"])
+        target, _ = read_target(label_path, classes, path, geometry)
+        target = torch.from_numpy(target)
+        if roi is None:
+            return target
+        return target.masked_fill(~roi, IGNORE)
 
     def strips(self, image: Tensor, geometry: Geometry) -> Strips:
         """Probabilities on the CPU, slices after slices, at the volume's own size."""
@@ -101,21 +144,38 @@ class VolumePredictor:
             return resampled_strips(strips, shape, geometry.shape)
         return strips
 
+    def is_done(self, path: Path, name: str) -> bool:
+        """Whether the volume has its row in the table and all its files, which appear whole."""
+        files = [self.file(name, "mask", output_suffix(path))]
+        if self.save_prob:
+            files.append(self.prob_path(path, name))
+        if self.overlay:
+            files.append(self.file(name, "overlay", ".png"))
+        return name in self.table and all(file.exists() for file in files)
+
+    def prob_path(self, path: Path, name: str) -> Path:
+        """Where the probabilities of an input go."""
+        two_classes = len(self.checkpoint["class_names"]) == 2
+        return self.file(name, "prob", output_suffix(path) if two_classes else ".npy")
+
+    def probability_file(self, path: Path, name: str, geometry: Geometry) -> ProbabilityFile:
+        """The file that gets the probabilities of an input, if they are wanted."""
+        classes = len(self.checkpoint["class_names"])
+        return ProbabilityFile(self.prob_path(path, name), classes, geometry, self.save_prob)
+
     def file(self, name: str, ending: str, suffix: str) -> Path:
         """The output file of the volume `name`; makes its folder."""
         path = self.output / f"{name}_{ending}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save(self, path: Path, name: str, mask: np.ndarray, geometry: Geometry) -> Path:
+    def save(self, path: Path, name: str, mask: np.ndarray, geometry: Geometry) -> None:
         """Writes x_mask in the format of the input, NIfTI compressed: the ids of the classes."""
         ids = np.array(self.checkpoint["class_ids"])
         ids = ids.astype(np.uint8 if ids.max() < 256 else np.uint16)
         suffix = output_suffix(path)
-        target = self.file(name, "mask", suffix)
-        with replacing(target) as temporary:
+        with replacing(self.file(name, "mask", suffix)) as temporary:
             write_volume(temporary, ids[mask], geometry, suffix)
-        return target
 
     def save_overlay(self, name: str, image: Tensor, mask: np.ndarray, geometry: Geometry) -> None:
         """Writes x_overlay.png: three slices through the prediction, in the classes' colours."""
@@ -127,60 +187,15 @@ class VolumePredictor:
         with replacing(self.file(name, "overlay", ".png")) as temporary:
             Image.fromarray(overlay(picture, classes.numpy(), colours)).save(temporary, "PNG")
 
-    def report(self, path: Path, target: Path, mask: np.ndarray, seconds: float) -> None:
-        """Prints what was written for an input, and the share of each class."""
+    def report(self, path: Path, name: str, mask: np.ndarray, seconds: float) -> None:
+        """Prints what was written for an input, and the share of each class; adds its row."""
         names = self.checkpoint["class_names"]
-        shares = 100 * np.bincount(mask.ravel(), minlength=len(names)) / mask.size
-        text = ", ".join(f"{name} {share:.1f} %" for name, share in zip(names, shares, strict=True))
-        print(f"{path} -> {target}  {size_text(mask.shape)}  {seconds:.2f} s  {text}", flush=True)
-
-
-class ProbabilityFile:
-    """x_prob of a volume, written strip by strip.
-
-    Of two classes the probability of class 1 as a float32 volume in the input's space; of more
-    float16 [K, D, H, W] in a .npy file, which is on the disk, not in memory. D runs from inferior
-    to superior, H from posterior to anterior, W from left to right.
-    """
-
-    def __init__(
-        self, predictor: VolumePredictor, path: Path, name: str, geometry: Geometry
-    ) -> None:
-        self.wanted, self.geometry = predictor.save_prob, geometry
-        self.classes = len(predictor.checkpoint["class_names"])
-        self.suffix = output_suffix(path) if self.classes == 2 else ".npy"
-        self.target = predictor.file(name, "prob", self.suffix)
-        self.partial = self.target.with_name(f".{self.target.name}.part")
-        self.values = None
-
-    def __enter__(self) -> "ProbabilityFile":
-        if self.wanted and self.classes == 2:
-            self.values = np.empty(self.geometry.shape, np.float32)
-        elif self.wanted:
-            shape = self.classes, *self.geometry.shape
-            self.values = np.lib.format.open_memmap(self.partial, "w+", np.float16, shape)
-        return self
-
-    def add(self, part: slice, probs: Tensor) -> None:
-        """Adds slices: probs [K, d, H, W]."""
-        if self.values is None:
-            return
-        if self.classes == 2:
-            self.values[part] = probs[1].numpy()
-        else:
-            self.values[:, part] = probs.numpy()
-
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        if self.values is None:
-            return
-        if self.classes > 2:
-            self.values.flush()
-            if kind is None:
-                self.partial.replace(self.target)
-            self.partial.unlink(missing_ok=True)
-        elif kind is None:
-            with replacing(self.target) as temporary:
-                write_volume(temporary, self.values, self.geometry, self.suffix)
+        shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+        if self.table is not None:
+            self.table.add(name, shares, mask.shape, seconds)
+        text = ", ".join(f"{each} {100 * n:.1f} %" for each, n in zip(names, shares, strict=True))
+        written = self.file(name, "mask", output_suffix(path))
+        print(f"{path} -> {written}  {size_text(mask.shape)}  {seconds:.2f} s  {text}", flush=True)
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -185,7 +185,9 @@ def check(args: argparse.Namespace) -> None:
 
 def check_volumes(args: argparse.Namespace) -> None:
     """UserError for flags that predictions of volumes do not have."""
-    for name in ("labels", "auto_roi", "skip_existing"):
+    if args.report:
+        raise UserError("--report: of volumes, train.py --test-only writes it; leave it out")
+    for name in ("auto_roi", "max_pixels"):
         if getattr(args, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag}: is for images; leave it out with a model for volumes")
