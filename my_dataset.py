@@ -59,6 +59,7 @@ class SegmentationDataset(Dataset):
 
     nouns = ("images", "pixels")  # in messages
     channel_bytes = 1  # of a pixel's channel
+    spacing = None  # of volumes: the size (D, H, W) of a voxel
 
     def __init__(
         self,

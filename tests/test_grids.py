@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from src.tiles import Tiling
 from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor_sample import Finding
 from train_utils.reporting.grids import draw_predictions, save_contact_sheet, save_prediction_grid
@@ -181,6 +182,35 @@ def test_predictions_of_the_first_samples_are_shown(tmp_path):
     for name in ("true positive", "false positive", "ignored"):
         assert count(sheet, TWO_CLASS_ERRORS[name]) > 10_000
     assert count(sheet, TWO_CLASS_ERRORS["false negative"]) < 10_000  # the legend
+
+
+def test_predictions_are_computed_in_the_given_tiles(tmp_path):
+    sides = []
+
+    class Noise(torch.utils.data.Dataset):
+        samples = [SimpleNamespace(name="noise")]
+
+        def read(self, index):
+            return torch.full((1, 150, 70), 90, dtype=torch.uint8), torch.ones(150, 70).byte()
+
+        def __getitem__(self, index):
+            return torch.zeros(1, 150, 70), torch.ones(150, 70)
+
+    class Foreground(torch.nn.Module):
+        in_channels, dims, margin = 1, 2, 0
+
+        def forward(self, image):
+            sides.append(max(image.shape[2:]))
+            return {"out": torch.zeros(len(image), 2, *image.shape[2:])}
+
+    path, cpu, tiling = tmp_path / "predictions.png", torch.device("cpu"), Tiling(64, 16)
+    draw_predictions(path, Foreground(), Noise(), cpu, None, ["background", "vessel"])
+    assert sides == [150]
+    sides.clear()
+    draw_predictions(
+        path, Foreground(), Noise(), cpu, None, ["background", "vessel"], tiling=tiling
+    )
+    assert len(sides) > 1 and max(sides) <= 64
 
 
 def finding(split, name, size, classes):

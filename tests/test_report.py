@@ -328,7 +328,7 @@ def test_the_second_observer_is_listed_where_there_is_one(tiny_copy):
 # --- the page -------------------------------------------------------------------------------------
 
 
-def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)):
+def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30), spacing=None):
     """(content, report_data, class names, image_of) of an evaluation of random pictures."""
     generator = torch.Generator().manual_seed(num_classes)
     frames = [
@@ -338,7 +338,7 @@ def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)
     for target in targets:
         target[:5] = 255 if outside else target[:5]
     seconds = [frame.roll(1, 0) for frame in frames]
-    report_data = ReportData(num_classes, targets, frames, seconds)
+    report_data = ReportData(num_classes, targets, frames, seconds, spacing=spacing)
     for frame in frames:
         truth = torch.eye(num_classes)[frame.long()].movedim(-1, 0)
         report_data((3 * torch.rand(num_classes, *size, generator=generator) + truth).softmax(0))
@@ -358,7 +358,20 @@ def made_up(num_classes=2, num_images=5, names=None, outside=True, size=(40, 30)
         "images": image_rows(names, report_data.roi.counts),
     }
     class_names = ["background", *(f"class {c}" for c in range(1, num_classes))]
+    if spacing:
+        return content, report_data, class_names, lambda i: torch.rand(1, *size)
     return content, report_data, class_names, lambda i: np.full((*size, 3), 20 * i, np.uint8)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_page_of_volumes_shows_slices_and_no_thin_structures(num_classes):
+    content, report_data, class_names, image_of = made_up(
+        num_classes, size=(9, 12, 14), spacing=[3.0, 1.0, 1.0]
+    )
+    page = stands_alone(report.page("volumes", content, report_data, class_names, image_of))
+    assert "5 volumes" in page.text and "voxels of 3×1×1 (D×H×W)" in page.text
+    assert page.tags.count("img") == 8  # slices and errors of the two best and the two worst
+    assert "hin and thick" not in page.text and "whole frame, raw" in page.text
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 12])

@@ -1,5 +1,6 @@
 """Three slices of a volume as one picture."""
 
+import numpy as np
 import torch
 
 from src.image_io import IGNORE
@@ -36,9 +37,16 @@ def test_slices_go_through_the_structure():
     assert densest_point(torch.zeros(2, 2, 2)) is None
     image = torch.randn(2, 6, 7, 8, generator=torch.Generator().manual_seed(0))
     prediction = torch.ones_like(target)
-    grey, truth, predicted = slices_of(image, target, prediction, (1.0, 1.0, 3.1))
-    assert grey.dtype == torch.uint8 and grey.shape[1:] == truth.shape == predicted.shape
+    slices = slices_of(image, target, prediction, (1.0, 1.0, 3.1))
+    grey, truth, predicted, inside = slices
+    assert grey.dtype == torch.uint8
+    assert grey.shape[1:] == truth.shape == predicted.shape == inside.shape
     assert (truth == 2).any() and grey.max() == 255
+    # 7×24 of the first axis, 6×24 and 6×7 of the others, whose voxels are repeated three times.
+    assert inside.sum() == 7 * 24 + 6 * 24 + 6 * 7 and (predicted == inside).all()
+    assert (truth == IGNORE).sum() == 24 + 7  # what the label ignores, not what lies between
+    picture = slices.on_white(np.zeros((*inside.shape, 3), np.uint8))
+    assert (picture == 255).all(axis=2).sum() == (~inside).sum()
     slices_of(image, target * 0, prediction * 0, (1.0, 1.0, 1.0))
 
 

@@ -1,5 +1,6 @@
 """Whole runs of train.py on volumes: files, resuming, folds, evaluation, flags that do not fit."""
 
+import csv
 import json
 import math
 import os
@@ -87,6 +88,24 @@ def test_held_out_volumes_are_scored_with_the_dice_of_each_class(root, finished,
     np.testing.assert_allclose(scores["image_dice_per_class"][1:], by_hand.mean(0), atol=1e-9)
     np.testing.assert_allclose(scores["image_dice_sd_per_class"][1:], by_hand.std(0), atol=1e-9)
     assert "Dice, mean of images   left " in capsys.readouterr().out
+
+
+def test_the_report_of_volumes(root, finished, tmp_path):
+    split = write_split(tmp_path, train=["v00"], test=["v01", "v03", "v05"])
+    weights = finished / "last_model.pth"
+    options = ("--test-only", "--split-file", split, "--weights", weights, "--flips")
+    options += ("--report", tmp_path / "report")
+    run_train(root, tmp_path, *options, settings=("--device", "cpu", "--no-amp"))
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "averaged over eight flips of each image: 3 volumes" in page
+    assert page.count("<figcaption>slices") == 3 and "Thin and thick" not in page
+    with open(tmp_path / "report" / "images.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = json.loads((tmp_path / "test_scores.json").read_text())
+    assert [row["name"] for row in rows] == ["v01", "v03", "v05"]
+    for row, image in zip(rows, scores["images"], strict=True):
+        assert float(row["dice"]) == pytest.approx(image["dice"])
+        assert int(row["tp_1"]) == image["tp"][0]
 
 
 def test_each_held_out_model_reads_volumes_at_its_own_voxels(root, finished, tmp_path):

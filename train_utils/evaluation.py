@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from src.device import memory_format
@@ -62,7 +63,7 @@ class Evaluator:
         return counts
 
     def prepare(self, model: nn.Module, flips: bool = False) -> nn.Module:
-        """The model on the device, averaged over four flips if wanted."""
+        """The model on the device, averaged over its flips if wanted."""
         if flips:
             model = Flips(model)
         return model.to(self.device, memory_format=memory_format(self.device, model.dims))
@@ -79,6 +80,7 @@ class Evaluator:
                 self.amp_dtype,
                 classes.names,
                 with_default_colours(classes.colours),
+                tiling=self.tiling,
             )
 
     def provenance(self) -> dict:
@@ -137,9 +139,16 @@ def score_test(
                 content,
                 report_data,
                 dataset.classes.names,
-                lambda index: as_rgb(dataset.read(index)[0]),
+                lambda index: picture_of(dataset.read(index)[0]),
             )
     log(text_files.score_table(scores, dataset.classes.names, threshold))
+
+
+def picture_of(image: Tensor) -> np.ndarray | Tensor:
+    """What the report shows of an image: uint8 [H, W, 3]; of a volume the float [C, D, H, W]."""
+    if image.ndim == 4:
+        return image
+    return as_rgb(image)
 
 
 def collect_report_data(dataset: Dataset) -> ReportData:
@@ -157,4 +166,5 @@ def collect_report_data(dataset: Dataset) -> ReportData:
         [dataset.read(index)[1] for index in indices],
         [frame.read(index)[1] for index in indices],
         [second.read(index)[1] if samples[index].second else None for index in indices],
+        spacing=dataset.spacing,
     )

@@ -37,7 +37,7 @@ from train_utils.data.class_table import ClassTable
 from train_utils.data.inputs import FileKind, Input
 from train_utils.data.volumes import read_roi, read_target
 from train_utils.metrics import SegmentationCounts, check_finite
-from train_utils.reporting.pictures import overlay
+from train_utils.reporting.pictures import as_rgb, overlay
 from train_utils.reporting.slices import slices_of
 from train_utils.reporting.volume_files import ProbabilityFile
 from train_utils.volume_results import VolumeScores, VolumeTable
@@ -181,11 +181,11 @@ class VolumePredictor:
         """Writes x_overlay.png: three slices through the prediction, in the classes' colours."""
         classes = torch.from_numpy(mask)
         spacing = geometry.spacing or self.checkpoint["spacing"]
-        grey, classes, _ = slices_of(image, classes, classes, spacing)
-        picture = grey[0].numpy()[..., None].repeat(3, axis=2)
+        slices = slices_of(image, classes, classes, spacing)
         colours = np.array(self.checkpoint["class_colours"], np.uint8)
+        picture = overlay(as_rgb(slices.image), slices.prediction.numpy(), colours)
         with replacing(self.file(name, "overlay", ".png")) as temporary:
-            Image.fromarray(overlay(picture, classes.numpy(), colours)).save(temporary, "PNG")
+            Image.fromarray(slices.on_white(picture)).save(temporary, "PNG")
 
     def report(self, path: Path, name: str, mask: np.ndarray, seconds: float) -> None:
         """Prints what was written for an input, and the share of each class; adds its row."""

@@ -13,7 +13,6 @@ IMAGE_FLAGS = {
     "mean": "each volume is normalized by its own mean",
     "std": "each volume is normalized by its own standard deviation",
     "base_size": "volumes are scaled relative to their own size",
-    "report": "the report is on images",
 }
 
 

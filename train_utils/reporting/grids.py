@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from src.image_io import IGNORE
 from src.inference import decide, predict_strips
+from src.tiles import Tiling
 from train_utils.atomic import replacing
 from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor_sample import Finding
@@ -60,33 +61,30 @@ def draw_predictions(
     colours: np.ndarray | None = None,
     count: int = 4,
     ignore_index: int = IGNORE,
+    tiling: Tiling | None = None,
 ) -> None:
     """Predict the first `count` images of the dataset and save them with save_prediction_grid().
 
     dataset: a SegmentationDataset; read(i) gives the raw image and target, [i] the model's input,
     samples[i].name the title. Ignored pixels are shown as background in the prediction. Of a volume
-    three slices are shown.
+    three slices are shown. tiling: as for predict_strips().
     """
     rows = []
     for i, sample in enumerate(dataset.samples[:count]):
         image, target = dataset.read(i)
         prediction, counts = torch.empty_like(target), SegmentationCounts(len(class_names))
-        for part, probs in predict_strips(model, dataset[i][0], device, amp_dtype):
+        for part, probs in predict_strips(model, dataset[i][0], device, amp_dtype, tiling):
             prediction[part] = decide(probs[None])[0].cpu()
             prediction[part].masked_fill_(target[part] == ignore_index, 0)
             counts.add_strip(target[part], prediction[part], probs.cpu())
         counts.end_image()
+        row = {"name": sample.name, "score": counts.mean_dice()}
         if target.ndim == 3:
-            image, target, prediction = slices_of(image, target, prediction, dataset.spacing)
-        rows.append(
-            {
-                "name": sample.name,
-                "image": as_rgb(image),
-                "target": target.numpy(),
-                "prediction": prediction.numpy(),
-                "score": counts.mean_dice(),
-            }
-        )
+            slices = slices_of(image, target, prediction, dataset.spacing)
+            image, target, prediction, _ = slices
+            row["finish"] = slices.on_white
+        row |= {"image": as_rgb(image), "target": target.numpy()}
+        rows.append(row | {"prediction": prediction.numpy()})
     save_prediction_grid(path, rows, class_names, colours, ignore_index)
 
 
@@ -101,7 +99,8 @@ def save_prediction_grid(
 
     Args:
         rows: dicts of `name`, `image` [H, W, 3] uint8, `target` [H, W] uint8 or None,
-            `prediction` [H, W] uint8 and `score` (Dice, NaN or None).
+            `prediction` [H, W] uint8 and `score` (Dice, NaN or None); and `finish`, if each picture
+            [H, W, 3] uint8 is changed before it is shown.
         colours: [K, 3] uint8 of the classes; None for default_colours().
 
     ValueError for no rows, wrong shapes or unknown class ids; OSError if path is not writable.
@@ -128,12 +127,15 @@ def _prediction_cells(row: dict, colours: np.ndarray, ignore_index: int) -> list
     score = row.get("score")
     if score is not None and math.isfinite(score):
         title += f", Dice {score:.3f}"
-    return [
+    cells = [
         Cell(_shorten(row["name"], 36), image, photograph=True),
         Cell("truth", truth),
         Cell(title, class_picture(prediction, colours, ignore_index)),
         Cell("errors", errors),
     ]
+    if "finish" in row:
+        return [cell._replace(picture=row["finish"](cell.picture)) for cell in cells]
+    return cells
 
 
 def save_contact_sheet(path: str | Path, findings: Sequence[Finding], table: ClassTable) -> None:

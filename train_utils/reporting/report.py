@@ -74,13 +74,13 @@ def page(
         content: what test_scores.json holds: scores, images, threshold, and their provenance.
         report_data: of the same evaluation.
         class_names: of all classes, the background first.
-        image_of: gives the picture of an image, uint8 [H, W, 3], by its index. It is called for
-            the few images that the page shows.
+        image_of: gives the picture of an image, uint8 [H, W, 3], or a volume, float [C, D, H, W],
+            by its index. It is called for the few images that the page shows.
     """
     scores, threshold = content["scores"], content["threshold"]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
-        summary=sections.summary(content, class_names),
+        summary=sections.summary(content, class_names, report_data.spacing),
         selection=html.escape(content["selection"]),
         cards=sections.cards(scores, threshold, report_data, class_names),
         score_note=sections.score_note(scores, report_data, class_names),

@@ -5,6 +5,7 @@ structures, and a second observer. Nothing here reads or writes files.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ class ReportData:
         second_labels: uint8 [H, W] of a second observer for each image, or None where there is
             none. None for no second observer at all. Used with two classes only.
         ignore_index: value of ignored pixels.
+        spacing: size (D, H, W) of a voxel, for volumes: everything [H, W] is [D, H, W] then, and
+            thin and thick structures are left out.
 
     Attributes, complete after the last image:
         roi: ScoredImages inside the ROI.
@@ -76,12 +79,15 @@ class ReportData:
         frames: list[torch.Tensor],
         second_labels: list[torch.Tensor | None] | None = None,
         ignore_index: int = IGNORE,
+        spacing: Sequence[float] | None = None,
     ) -> None:
         self.targets = targets
         self.frames = frames
         self.second_labels = second_labels or [None] * len(targets)
         self.ignore_index = ignore_index
         self.binary = num_classes == 2
+        self.spacing = spacing
+        self.has_structures = self.binary and spacing is None
         self.roi = ScoredImages(num_classes)
         self.frame = ScoredImages(num_classes)
         self.raw = ScoredImages(num_classes)
@@ -95,14 +101,16 @@ class ReportData:
         index = len(self.predictions)
         target, frame = self.targets[index], self.frames[index]
         # The loader may have cut off black rows and columns at the edges as padding.
-        height, width = frame.shape
-        probs = F.pad(probs.cpu(), (0, width - probs.shape[-1], 0, height - probs.shape[-2]))
+        padding = []
+        for side, found in zip(reversed(frame.shape), reversed(probs.shape), strict=False):
+            padding += [0, side - found]
+        probs = F.pad(probs.cpu(), padding)
         prediction = decide(probs[None])[0]
         self.predictions.append(prediction)
         self.roi.update(target, probs)
         self.frame.update(frame, probs * (target != self.ignore_index))
         self.raw.update(frame, probs)
-        if self.binary:
+        if self.has_structures:
             thick = thick_pixels(frame == 1)
             self.found += count_found(target, prediction == 1, thick)
             self._add_second_label(target, self.second_labels[index], thick)

@@ -8,9 +8,15 @@ import numpy as np
 
 from train_utils.metrics import summarize
 from train_utils.reporting.curves import rank_curve_svg
-from train_utils.reporting.pictures import default_colours, error_colours, error_overlay
+from train_utils.reporting.pictures import (
+    as_rgb,
+    default_colours,
+    error_colours,
+    error_overlay,
+)
 from train_utils.reporting.report_data import ReportData, rank_curves
 from train_utils.reporting.report_elements import figure, legend, number
+from train_utils.reporting.slices import slices_of
 
 BLUE = (0, 114, 178)
 
@@ -70,16 +76,32 @@ def extremes(
     visible = {name: c for name, c in error_colours(len(class_names)).items() if any(c)}
     parts = [legend(visible)]
     for kind, i in [*(("Best", i) for i in best), *(("Worst", i) for i in worst)]:
-        photograph = image_of(i)
-        target, prediction = report_data.targets[i].numpy(), report_data.predictions[i].numpy()
-        errors = error_overlay(
-            photograph, target, prediction, len(class_names), report_data.ignore_index
-        )
+        photograph, errors = photograph_and_errors(i, report_data, len(class_names), image_of)
         parts += [
             f"<h3>{kind}: {html.escape(rows[i]['name'])}, Dice {number(rows[i]['dice'])}</h3>",
             '<div class="figures">',
-            figure(photograph, "photograph", photograph=True),
+            figure(photograph, "slices" if report_data.spacing else "photograph", photograph=True),
             figure(errors, "errors", photograph=False),
             "</div>",
         ]
     return "\n".join(parts)
+
+
+def photograph_and_errors(
+    index: int,
+    report_data: ReportData,
+    num_classes: int,
+    image_of: Callable[[int], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two pictures [H, W, 3] uint8 of an image, or of three slices through a volume."""
+    photograph, finish = image_of(index), None
+    target, prediction = report_data.targets[index], report_data.predictions[index]
+    if report_data.spacing:
+        slices = slices_of(photograph, target, prediction, report_data.spacing)
+        photograph, target, prediction, _ = slices
+        photograph, finish = as_rgb(photograph), slices.on_white
+    target, prediction = target.numpy(), prediction.numpy()
+    errors = error_overlay(photograph, target, prediction, num_classes, report_data.ignore_index)
+    if finish:
+        return finish(photograph), finish(errors)
+    return photograph, errors

@@ -5,6 +5,7 @@ left out for more.
 """
 
 import html
+from collections.abc import Sequence
 
 import torch
 
@@ -35,17 +36,25 @@ PER_IMAGE = (
 OBSERVED = ("f1", "dice", "accuracy", "sensitivity", "specificity", "precision", "mean_iou")
 
 
-def summary(content: dict, class_names: list[str]) -> str:
-    """What was evaluated on what."""
+def summary(content: dict, class_names: list[str], spacing: Sequence[float] | None) -> str:
+    """What was evaluated on what. spacing: (D, H, W) of volumes, None for images."""
     models = len(content["weights"])
     text = f"An ensemble of {models} models" if models > 1 else "A single model"
     if content["flips"]:
-        text += ", averaged over four flips of each image"
+        text += f", averaged over {'eight' if spacing else 'four'} flips of each image"
     else:
         text += ", without flips at test time"
     scores = content["scores"]
-    text += f": {scores['images']} images, {scores['pixels']:,} valid pixels, "
+    images, pixels = ("volumes", "voxels") if spacing else ("images", "pixels")
+    text += f": {scores['images']} {images}, {scores['pixels']:,} valid {pixels}, "
     text += f"{len(class_names)} classes ({', '.join(class_names)})."
+    if spacing:
+        size = "×".join(f"{side:g}" for side in spacing)
+        text += (
+            f" The images of this page are volumes with voxels of {size} (D×H×W), the size at which"
+            " the model works, and its pixels are voxels. Pictures show three slices through the "
+            "structure."
+        )
     return html.escape(text)
 
 
@@ -132,9 +141,9 @@ def conventions(report_data: ReportData) -> str:
 def structures(scores: dict, report_data: ReportData, class_names: list[str]) -> str:
     """Recall on thin and thick structures, and a second observer beside the model.
 
-    With its heading, because only two classes have this section; "" for more.
+    With its heading, because only images of two classes have this section; "" for others.
     """
-    if not report_data.binary:
+    if not report_data.has_structures:
         return ""
     foreground = class_names[1]
     title = f"Thin and thick {foreground}"

@@ -1,33 +1,50 @@
 """Volumes as pictures: three orthogonal slices through the structure, side by side."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.image_io import IGNORE
 
+WHITE = 255  # between the slices and below shorter ones
+
+
+class Slices(NamedTuple):
+    """The same three slices of a volume, of its label and of its prediction.
+
+    image: uint8 [1, h, w]. target, prediction: [h, w]. inside: bool [h, w], True on the slices; the
+    other three are 0 where it is False.
+    """
+
+    image: Tensor
+    target: Tensor
+    prediction: Tensor
+    inside: Tensor
+
+    def on_white(self, picture: np.ndarray) -> np.ndarray:
+        """A picture uint8 [h, w, 3] made of one of the others, with white between the slices."""
+        return np.where(self.inside.numpy()[..., None], picture, np.uint8(WHITE))
+
 
 def slices_of(
     image: Tensor, target: Tensor, prediction: Tensor, spacing: Sequence[float]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Image uint8 [1, h, w], target and prediction [h, w]: the same slices of a volume.
+) -> Slices:
+    """Slices through the target's foreground, or the prediction's if there is none.
 
     image: float [C, D, H, W], of which the first channel is shown; target, prediction: [D, H, W].
-    The slices go through the target's foreground, or the prediction's if there is none. Long
-    voxels are repeated, so that lengths are right to about half a voxel.
+    Long voxels are repeated, so that lengths are right to about half a voxel.
     """
     point = densest_point(target)
     if point is None:
         point = densest_point(prediction) or [side // 2 for side in target.shape]
     factors = [max(1, round(size / min(spacing))) for size in spacing]
-    grey = as_grey(image[0])
-    return (
-        orthogonal_slices(grey, point, factors, fill=0)[None],
-        orthogonal_slices(target, point, factors, fill=IGNORE),
-        orthogonal_slices(prediction, point, factors, fill=0),
-    )
+    volumes = as_grey(image[0]), target, prediction, torch.ones_like(target, dtype=torch.bool)
+    grey, *others = [orthogonal_slices(volume, point, factors, fill=0) for volume in volumes]
+    return Slices(grey[None], *others)
 
 
 def densest_point(ids: Tensor) -> list[int] | None:
