@@ -290,6 +290,12 @@ class VolumeDataset(SegmentationDataset):
         self.sizes[index] = tuple(target.shape)
         return image, target
 
+    def describe(self, pixels: Tensor) -> str:
+        """As for images, and what 255 is read as where labels differ in it."""
+        text = super().describe(pixels)
+        doubt = volumes.doubtful_255(self.encodings)
+        return f"{text}\n  {doubt}" if doubt else text
+
     def count_pixels(self) -> Tensor:
         """As for images; UserError also if 255 is a class in one label, unlabelled in another."""
         counts = super().count_pixels()

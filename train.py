@@ -238,10 +238,10 @@ def make_train_loader(
     """Batches of random crops, cut on the device (--augment affine) or by the loader (resize)."""
     dataset, in_memory = data.train, data.train.fits_in_memory()
     if args.cache and not in_memory:
-        log(
-            f"the training images exceed --cache-limit {args.cache_limit:g} GB: "
-            "they are read from files"
-        )
+        text = "they are read from files"
+        if data.spacing:
+            text = "a whole volume is read for each crop, unless it is in memory; raise the limit"
+        log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: {text}")
     load = partial(
         make_training_loader,
         dataset,

@@ -10,10 +10,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from .errors import UserError
 from .nifti import describe_nifti, nifti_spacing, read_nifti, write_nifti
+from .tiff_stacks import read_tiff
 from .volumes import Geometry
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -80,9 +81,9 @@ def has_dicom_mark(path: Path) -> bool:
 def read_volume(path: str | Path, channels: int | None = None) -> tuple[np.ndarray, Geometry]:
     """(the volume as float32 [C, D, H, W], its geometry).
 
-    The channels are the fourth axis of NIfTI, the colours of a TIFF stack, the first of four axes
-    of .npy. channels: the number that is expected; None: any. UserError for another number, for
-    voxels that are not finite, and for a file that cannot be read.
+    The channels are the fourth axis of NIfTI, the colours or channels of a TIFF stack, the first of
+    four axes of .npy. channels: the number that is expected; None: any. UserError for another
+    number, for voxels that are not finite, and for a file that cannot be read.
     """
     values, geometry = read_array(path)
     values = values.astype(np.float32, order="C")
@@ -165,18 +166,6 @@ def describe_header(path: str | Path) -> str:
         with Image.open(path) as file:
             return f"TIFF {file.mode}"
     return f"npy {np.load(path, mmap_mode='r').dtype}"
-
-
-def read_tiff(path: Path) -> np.ndarray:
-    """read_array() of a TIFF stack: one page for each slice; colours are channels."""
-    with Image.open(path) as file:
-        pages = [np.asarray(page) for page in ImageSequence.Iterator(file)]
-    if len({page.shape for page in pages}) > 1:
-        raise UserError(f"{path}: its pages differ in size; a stack has slices of one size")
-    stack = np.stack(pages)
-    if stack.ndim == 3:
-        return stack[None]
-    return stack.transpose(3, 0, 1, 2)
 
 
 def read_npy(path: Path) -> np.ndarray:

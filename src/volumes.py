@@ -78,6 +78,11 @@ def size_text(shape: Sequence[int]) -> str:
 # --- resampling and normalization -----------------------------------------------------------------
 
 
+def same_spacing(spacing: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether no axis differs by more than SAME_SPACING."""
+    return all(abs(own / new - 1) <= SAME_SPACING for own, new in zip(spacing, wanted, strict=True))
+
+
 def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]
 ) -> tuple[int, int, int] | None:
@@ -85,15 +90,23 @@ def resampled_shape(
 
     None if no axis differs by more than SAME_SPACING: the volume then stays as it is.
     """
-    ratios = [own / new for own, new in zip(spacing, wanted, strict=True)]
-    if all(abs(ratio - 1) <= SAME_SPACING for ratio in ratios):
+    if same_spacing(spacing, wanted):
         return None
+    ratios = [own / new for own, new in zip(spacing, wanted, strict=True)]
     return tuple(max(1, round(side * ratio)) for side, ratio in zip(shape, ratios, strict=True))
 
 
 def resize_volume(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """float32 [C, D, H, W] at another size, interpolated between eight voxels."""
-    return F.interpolate(volume[None], tuple(shape), mode="trilinear")[0]
+    """float32 [C, D, H, W] at another size, interpolated between eight voxels.
+
+    An axis that shrinks to less than half is averaged: interpolation would skip voxels there.
+    """
+    sides = list(volume.shape[1:])
+    for axis, side in enumerate(shape):
+        if sides[axis] > 2 * side:
+            sides[axis] = side
+    volume = F.interpolate(volume[None], sides, mode="area")
+    return F.interpolate(volume, tuple(shape), mode="trilinear")[0]
 
 
 def resize_label(label: Tensor, shape: Sequence[int]) -> Tensor:

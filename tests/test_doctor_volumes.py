@@ -44,6 +44,15 @@ def test_what_is_wrong_or_unusual_is_named(tmp_path):
     assert "1 volumes have intensities on a scale" in warnings and "v00.nii.gz" in warnings
 
 
+def test_labels_of_0_and_255_beside_others_are_named(tmp_path):
+    for number in range(3):
+        image, label = draw(number, classes=2)
+        save(tmp_path / "images" / f"p{number}.nii.gz", image)
+        save(tmp_path / "masks" / f"p{number}.nii.gz", label * np.uint8(255 if number else 1))
+    warning = f"2 labels such as {tmp_path / 'masks' / 'p1.nii.gz'} hold 0 and 255 alone"
+    assert any(each.startswith(warning) for each in check(tmp_path).warnings)
+
+
 def test_the_command_line_checks_volumes(tmp_path, capsys):
     root = write_decathlon(tmp_path / "data", count=3)
     options = ["--data-path", str(root), "--output-dir", str(tmp_path / "out")]

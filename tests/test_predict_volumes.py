@@ -42,7 +42,7 @@ def weights(tmp_path):
     return write_weights(tmp_path / "model.pth")
 
 
-def write_weights(path, spacing=(1.0, 1.0, 1.0), **changes):
+def write_weights(path, spacing=(1.0, 1.0, 1.0), class_ids=(0, 5, 9), **changes):
     """Saves a model with random weights; returns the path."""
     model = make_unet(**changes)
     content = {
@@ -50,7 +50,7 @@ def write_weights(path, spacing=(1.0, 1.0, 1.0), **changes):
         "model_name": "unet_3d",
         "model_kwargs": {**KWARGS, **changes},
         "class_names": ["background", "left", "right"][: model.num_classes],
-        "class_ids": [0, 5, 9][: model.num_classes],
+        "class_ids": list(class_ids)[: model.num_classes],
         "mean": None,
         "std": None,
         "spacing": list(spacing),
@@ -249,6 +249,28 @@ def test_one_class_alone_and_flags_of_images_are_said(tmp_path, capsys):
     options = ("--labels", path, "--report", tmp_path)
     message = error_of(run, weights, path, tmp_path / "out", *options)
     assert "--report: of volumes, train.py --test-only writes it" in message
+
+
+def test_what_255_is_read_as_is_said_beside_the_scores(tmp_path, capsys):
+    weights = write_weights(tmp_path / "model.pth", num_classes=2, class_ids=[0, 1])
+    for number in (3, 4):
+        image, label = draw(number, classes=2)
+        save(tmp_path / "in" / f"x{number}.nii.gz", image)
+        label = label * np.uint8(255 if number == 4 else 1)
+        save(tmp_path / "labels" / f"x{number}.nii.gz", label)
+    run(weights, tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "labels")
+    said = capsys.readouterr().out
+    assert "1 labels such as" in said and "their 255 is read as class 1" in said
+
+
+def test_models_of_folds_with_nearly_equal_voxels_are_an_ensemble(tmp_path):
+    first = write_weights(tmp_path / "first.pth", spacing=(1.0, 1.0, 1.0))
+    second = write_weights(tmp_path / "second.pth", spacing=(1.0, 1.0001, 0.97))
+    path = save(tmp_path / "x.nii.gz", draw(3)[0])
+    run(first, path, tmp_path / "out", "--weights", first, second)
+    other = write_weights(tmp_path / "other.pth", spacing=(1.0, 1.0, 1.5))
+    message = error_of(run, first, path, tmp_path / "out", "--weights", first, other)
+    assert "other.pth: was trained with spacing [1.0, 1.0, 1.5], but" in message
 
 
 def test_a_label_that_does_not_fit_fails_alone(weights, tmp_path, capsys):

@@ -84,6 +84,40 @@ def test_images_and_masks_with_roi(tmp_path):
     assert image[:, inside].std().item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+@pytest.mark.parametrize("name", ["roisTr", "roi"])
+def test_roi_volumes_in_the_decathlons_layout(tmp_path, name, listed):
+    root, inside = write_decathlon(tmp_path, count=2, test=1), np.zeros((14, 20, 16), np.uint8)
+    inside[2:-2] = 1
+    if not listed:
+        (root / "dataset.json").write_text(json.dumps({"labels": {"a": 0, "b": 1, "c": 2}}))
+    for volume in ("v00", "v01", "t0"):
+        save(root / name / f"{volume}.nii.gz", inside)
+    samples = samples_of(root)["train"]
+    assert [sample.roi for sample in samples] == [root / name / f"v0{n}.nii.gz" for n in (0, 1)]
+    outside = dataset_of(root).read(0)[1] == IGNORE
+    assert outside.all(0).all(0).tolist() == [True] * 2 + [False] * 10 + [True] * 2
+    (root / name / "v01.nii.gz").unlink()
+    assert f"v01.nii.gz has no ROI mask in {root / name}" in error_of(samples_of, root)
+
+
+def test_several_files_a_sample_are_refused_but_numbers_in_names_are_not(tmp_path):
+    root = write_decathlon(tmp_path, count=3, test=0)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"a": 0, "b": 1, "c": 2}}))
+    for folder in ("imagesTr", "labelsTr"):
+        for number in range(3):
+            path = root / folder / f"v0{number}.nii.gz"
+            path.rename(path.with_name(f"scan_000{number}.nii.gz"))
+    assert len(samples_of(root)["train"]) == 3
+    for number in range(3):
+        path = root / "imagesTr" / f"scan_000{number}.nii.gz"
+        path.rename(path.with_name(f"scan_000{number}_0000.nii.gz"))
+    assert len(samples_of(root)["train"]) == 3
+    save(root / "imagesTr" / "scan_0001_0001.nii.gz", draw(0)[0])
+    message = error_of(samples_of, root)
+    assert "scan_0001_0001.nii.gz: is a further channel of the sample scan_0001" in message
+
+
 def test_files_that_dataset_json_names_and_that_are_not_there(tmp_path):
     root = write_decathlon(tmp_path, count=2)
     (root / "labelsTr" / "v01.nii.gz").unlink()
@@ -185,6 +219,19 @@ def test_0_and_255_are_two_classes_but_not_beside_sparse_labels(tmp_path):
     label[0] = 255
     save(root / "masks" / "p0.nii.gz", label)
     assert "a value would mean two things" in error_of(dataset_of(root).count_pixels)
+
+
+def test_what_255_means_is_said_where_labels_differ(tmp_path, capsys):
+    root = write_folder(tmp_path)
+    options = {"classes": BINARY, "channels": 1, "spacing": UNIT}
+    open_dataset(samples_of(root)["all"], "training", **options)
+    assert "hold 0 and 255 alone" not in capsys.readouterr().out
+    label = np.zeros((14, 20, 16), np.uint8)
+    label[:, :, ::2] = 255  # half of the slices are labelled, without foreground
+    save(root / "masks" / "p1.nii.gz", label)
+    open_dataset(samples_of(root)["all"], "training", **options)
+    said = "1 labels such as {} hold 0 and 255 alone, others do not: their 255 is read as class 1"
+    assert said.format(root / "masks" / "p1.nii.gz") in capsys.readouterr().out
 
 
 def test_labels_outside_the_table_or_in_another_place_are_named(tmp_path):

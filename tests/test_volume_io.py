@@ -161,6 +161,62 @@ def test_colours_and_the_first_of_four_axes_are_channels(tmp_path):
         np.testing.assert_array_equal(volume, colours.transpose(3, 0, 1, 2))
 
 
+def save_pages(path, pages, description):
+    """Saves pages [N, H, W] as a TIFF with a description."""
+    pictures = [Image.fromarray(page) for page in pages]
+    options = {"save_all": True, "append_images": pictures[1:], "tiffinfo": {270: description}}
+    pictures[0].save(path, **options)
+    return path
+
+
+def ome(order, c, z, t):
+    sizes = f'SizeC="{c}" SizeT="{t}" SizeX="6" SizeY="5" SizeZ="{z}"'
+    pixels = f'<Pixels DimensionOrder="{order}" ID="Pixels:0" {sizes} Type="uint8"/>'
+    return f'<?xml version="1.0"?><OME><Image ID="Image:0">{pixels}</Image></OME>'
+
+
+@pytest.mark.parametrize(
+    "order, description",
+    [
+        ("cz", "ImageJ=1.53t\nimages=8\nchannels=2\nslices=4\nhyperstack=true\nmin=0.0\n"),
+        ("cz", "ImageJ=1.53t\nimages=8\nchannels=2\nframes=4\nhyperstack=true\n"),
+        ("cz", ome("XYCZT", 2, 4, 1)),
+        ("zc", ome("XYZCT", 2, 4, 1)),
+        ("zc", ome("XYZTC", 2, 4, 1)),
+    ],
+    ids=["ImageJ", "ImageJ, frames", "XYCZT", "XYZCT", "XYZTC"],
+)
+def test_channels_of_a_hyperstack_are_channels(tmp_path, order, description):
+    volume = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 6), dtype=np.uint8)
+    pages = volume if order == "zc" else volume.swapaxes(0, 1)  # the last named varies slowest
+    path = save_pages(tmp_path / "x.tif", pages.reshape(8, 5, 6), description)
+    np.testing.assert_array_equal(read_volume(path)[0], volume)
+    assert "is a label of 2 volumes" in error_of(read_label_volume, path)
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["", "made by hand", "ImageJ=1.53t\nimages=8\n", ome("XYCZT", 1, 1, 8)],
+    ids=["none", "text", "ImageJ", "OME of times"],
+)
+def test_pages_of_other_stacks_are_slices(tmp_path, description):
+    pages = np.random.default_rng(0).integers(0, 256, (8, 5, 6), dtype=np.uint8)
+    path = save_pages(tmp_path / "x.tif", pages, description)
+    np.testing.assert_array_equal(read_volume(path)[0], pages[None])
+
+
+def test_times_and_missing_pages_of_a_hyperstack_are_refused(tmp_path):
+    pages = np.zeros((8, 5, 6), np.uint8)
+    description = "ImageJ=1.53t\nimages=8\nslices=4\nframes=2\nhyperstack=true\n"
+    path = save_pages(tmp_path / "x.tif", pages, description)
+    message = error_of(read_volume, path)
+    assert message.startswith(f"{path}: holds 1 channels, 4 slices and 2 times; save the volume")
+    path = save_pages(tmp_path / "x.tif", pages[:1], "ImageJ=1.53t\nimages=8\nslices=8\n")
+    assert "names 1 channels, 8 slices and 1 times, but it has 1 pages" in error_of(
+        read_volume, path
+    )
+
+
 def test_files_of_a_folder(tmp_path):
     for name in ("b.NII.gz", "a.tif", ".hidden.nii", "c.npy", "notes.txt"):
         (tmp_path / name).touch()

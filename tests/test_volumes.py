@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from src.volumes import normalize_volume, resampled_shape, resize_label, resize_volume
+from src.volumes import (
+    normalize_volume,
+    resampled_shape,
+    resize_label,
+    resize_volume,
+    same_spacing,
+)
 
 
 def test_voxels_within_ten_percent_are_not_resampled():
@@ -29,6 +35,27 @@ def test_resampling_agrees_with_scipy():
     nearest = [np.floor(position + 0.5).astype(int).clip(0) for position in positions]
     expected = label.numpy()[np.ix_(*nearest)]
     np.testing.assert_array_equal(resize_label(label, (9, 7, 12)), expected)
+
+
+def test_an_axis_that_shrinks_to_less_than_half_is_averaged():
+    """Single bright slices would vanish, or count several times."""
+    volume = torch.zeros(1, 24, 6, 6)
+    volume[:, 5] = 1
+    volume[:, 16:18, 2] = 1
+    resized = resize_volume(volume, (6, 6, 6))
+    expected = torch.zeros(1, 6, 6, 6)
+    expected[:, 1] = 1 / 4
+    expected[:, 4, 2] = 1 / 2
+    torch.testing.assert_close(resized, expected)
+    noise = torch.randn(1, 50, 8, 60, generator=torch.Generator().manual_seed(0))
+    resized = resize_volume(noise + 3, (10, 12, 12))  # the second axis grows
+    assert resized.shape == (1, 10, 12, 12) and resized.mean() == pytest.approx(3, abs=0.05)
+    assert resized.std() < 0.3  # of 25 voxels each, at most
+
+
+def test_voxels_that_differ_by_ten_percent_are_the_same():
+    assert same_spacing([1.0, 1.0, 2.5], [1.0, 1.05, 2.3])
+    assert not same_spacing([1.0, 1.0, 2.5], [1.0, 1.0, 2.0])
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])

@@ -10,6 +10,7 @@ from torch import nn
 from src import MODELS, build_model, default_options
 from src.errors import UserError
 from src.inference import Ensemble
+from src.volumes import same_spacing
 from train_utils.checkpoint import ModelDescription, check_described, describes_itself, load
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from train_utils.foreign_weights import NOTE, SOURCE
@@ -75,7 +76,8 @@ def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
     """One model and one checkpoint of the members read from `paths`: their ensemble.
 
     The checkpoint is the first member's, with the mean of the members' thresholds. UserError for a
-    member of other classes, or of another mean, std or size: all see one normalized image.
+    member of other classes, or of another mean, std or size: all see one normalized image. Volumes
+    are seen at the first member's voxels; the others' may differ by 10 %.
     """
     model, first = members[0]
     if len(members) == 1:
@@ -83,6 +85,8 @@ def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
     for path, (_, checkpoint) in zip(paths[1:], members[1:], strict=True):
         for name in ("class_names", "mean", "std", "resize", "spacing"):
             own, wanted = checkpoint.get(name), first.get(name)
+            if name == "spacing" and own and wanted and same_spacing(own, wanted):
+                continue  # the medians of a dataset's folds differ a little
             if own != wanted:
                 raise UserError(
                     f"{path}: was trained with {name} {own}, but {paths[0]} with "

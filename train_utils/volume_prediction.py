@@ -126,7 +126,8 @@ class VolumePredictor:
     ) -> Tensor:
         """The label of the volume, as read in training; voxels outside the ROI are ignored."""
         classes = ClassTable.from_dict(self.checkpoint["class_table"])
-        target, _ = read_target(label_path, classes, path, geometry)
+        target, encoding = read_target(label_path, classes, path, geometry)
+        self.scores.encodings.setdefault(encoding, [0, label_path])[0] += 1
         target = torch.from_numpy(target)
         if roi is None:
             return target

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train_utils.data.volumes import doubtful_255
 from train_utils.metrics import SegmentationCounts, summarize
 from train_utils.reporting import text_files
 from train_utils.reporting.prediction_tables import ImageTable
@@ -40,11 +41,12 @@ class VolumeTable(ImageTable):
 class VolumeScores:
     """The scores of predictions whose labels are known, at the volumes' own size.
 
-    Attributes: `names` of the volumes so far, and `counts`, their SegmentationCounts.
+    Attributes: `names` of the volumes so far, `counts`, their SegmentationCounts, and `encodings`
+    of their labels, {name: [number of labels, path of one]}.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        self.class_names, self.names = list(class_names), []
+        self.class_names, self.names, self.encodings = list(class_names), [], {}
         self.counts = SegmentationCounts(len(self.class_names))
 
     def add(self, name: str, counts: SegmentationCounts) -> None:
@@ -64,3 +66,6 @@ class VolumeScores:
         content = {**origin, "threshold": threshold, "scores": scores, "images": rows}
         text_files.write_json(Path(folder) / "scores.json", content)
         print(text_files.score_table(scores, self.class_names, threshold))
+        doubt = doubtful_255(self.encodings)
+        if doubt:
+            print(doubt)

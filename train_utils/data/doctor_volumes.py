@@ -14,7 +14,7 @@ from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor import Report
 from train_utils.data.doctor_summary import digest, list_paths, most_common, new_counts
 from train_utils.data.samples import DatasetFiles, Sample
-from train_utils.data.volumes import SPARSE, read_roi, read_target
+from train_utils.data.volumes import SPARSE, doubtful_255, read_roi, read_target
 
 OTHER_SCALE = 10  # times the median range: intensities on another scale
 
@@ -47,7 +47,7 @@ def check_volumes(files: DatasetFiles, table: ClassTable, channels: int = 1) -> 
         report.errors += finding.errors
     report.errors += check_duplicates(findings) + check_encodings(findings)
     report.warnings += check_spacings(findings) + check_intensities(findings)
-    report.warnings += check_classes(findings, table)
+    report.warnings += check_classes(findings, table) + check_255(findings)
     return report
 
 
@@ -172,6 +172,16 @@ def check_encodings(findings: list[VolumeFinding]) -> list[str]:
     if "0/255" in encodings and SPARSE in encodings:
         return ["some labels store a class as 255, others mark unlabelled voxels with it"]
     return []
+
+
+def check_255(findings: list[VolumeFinding]) -> list[str]:
+    """A warning if it is not clear what 255 means."""
+    encodings = {}
+    for finding in findings:
+        if finding.counts is not None:
+            encodings.setdefault(finding.encoding, [0, finding.sample.label])[0] += 1
+    doubt = doubtful_255(encodings)
+    return [doubt.removeprefix("warning: ")] if doubt else []
 
 
 def check_duplicates(findings: list[VolumeFinding]) -> list[str]:

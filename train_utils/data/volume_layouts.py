@@ -1,36 +1,51 @@
 """The layout of volumes: which files of a folder are images, labels and ROI volumes."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from src.errors import UserError
 from src.image_io import stem_of
 from src.volume_io import volume_files
-from train_utils.data.layouts import folder
-from train_utils.data.samples import DatasetFiles, Sample, pair
+from train_utils.data import layouts
+from train_utils.data.layouts import first_folder, folder, optional_files
+from train_utils.data.samples import (
+    IMAGE_ENDINGS,
+    LABEL_ENDINGS,
+    DatasetFiles,
+    Sample,
+    match_key,
+    pair,
+)
+
+ROI_FOLDERS = ("roisTr", *layouts.ROI_FOLDERS)
 
 
 def volumes(root: str | Path) -> DatasetFiles:
-    """imagesTr/ + labelsTr/ (+ imagesTs/), or images/ + masks/ (+ roi/) as layouts.folder().
+    """imagesTr/ + labelsTr/ (+ roisTr/, imagesTs/), or images/ + masks/ (+ roi/).
 
     The first is the layout of the Medical Segmentation Decathlon and of nnU-Net; the Decathlon's
-    dataset.json lists the files. UserError if there are no training volumes.
+    dataset.json lists the files; ROI volumes may also be in roi/. The second is that of
+    layouts.folder(). UserError if there are no training volumes, or several files for a sample.
     """
     root = Path(root)
     if not (root / "imagesTr").is_dir():
         return folder(root, volume_files)
-    dataset = DatasetFiles()
+    dataset, roi_folder = DatasetFiles(), first_folder(root, ROI_FOLDERS)
     listed = listed_files(root / "dataset.json")
     if listed is None:
         images, labels = root / "imagesTr", root / "labelsTr"
+        refuse_more_channels(volume_files(images), volume_files(labels))
         train, problems = pair(volume_files(images), volume_files(labels), [], labels)
-        dataset.add("train", without_channel(train), problems)
+        train = without_channel(train)
         test = [Sample(stem_of(path), path) for path in volume_files(root / "imagesTs")]
         test = without_channel(test)
     else:
         train, test = listed
-        dataset.add("train", train, missing_files(root / "dataset.json", [*train, *test]))
+        problems = missing_files(root / "dataset.json", [*train, *test])
+    train, roi_problems = with_rois(train, test, roi_folder)
+    dataset.add("train", train, problems + roi_problems)
     if test:
         dataset.add("test", test, [])
     if not dataset.splits["train"]:
@@ -60,6 +75,38 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
         ) from None
     test = [Sample(stem_of(image), image) for image in images]
     return sorted(samples, key=sample_name), sorted(test, key=sample_name)
+
+
+def with_rois(
+    samples: list[Sample], test: list[Sample], roi_folder: Path | None
+) -> tuple[list[Sample], list[str]]:
+    """The training samples with their ROI volumes, and the problems of those.
+
+    The folder may also hold the ROI volumes of the test images, which are not used.
+    """
+    files = optional_files(roi_folder, volume_files)
+    not_used = {match_key(sample.image, IMAGE_ENDINGS) for sample in test}
+    files = [path for path in files if match_key(path, LABEL_ENDINGS) not in not_used]
+    if not files:
+        return samples, []
+    images = [sample.image for sample in samples]
+    paired, problems = pair(images, [], files, roi_folder, roi_folder, labels_required=False)
+    roi_of = {sample.image: sample.roi for sample in paired}
+    return [replace(sample, roi=roi_of.get(sample.image)) for sample in samples], problems
+
+
+def refuse_more_channels(images: list[Path], labels: list[Path]) -> None:
+    """UserError for x_0001 beside the label x: nnU-Net's files of a sample's further channels."""
+    names = {match_key(label) for label in labels}
+    for image in images:
+        sample, _, number = match_key(image).rpartition("_")
+        channel = re.fullmatch(r"\d{4}", number) and number != "0000"
+        if channel and sample in names and match_key(image) not in names:
+            raise UserError(
+                f"{image}: is a further channel of the sample {sample}; channels are read from one "
+                "file: save those of each sample as one .nii.gz with four axes, and give "
+                "--in-channels"
+            )
 
 
 def without_channel(samples: list[Sample]) -> list[Sample]:

@@ -32,6 +32,7 @@ from train_utils.data.samples import Sample
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 
 SPARSE = "ids, with 255 for unlabelled voxels"  # name of an encoding
+OTHER_ENCODINGS = ("ids", "0/1", "1 alone", SPARSE)  # in which class 1 is 1
 
 
 def read_sample(
@@ -100,6 +101,22 @@ def read_pair(path: Path, numbers: np.ndarray) -> tuple[np.ndarray, str]:
     if found[-1] > 0:
         target[numbers == found[-1]] = 1
     return target, encoding
+
+
+def doubtful_255(encodings: dict[str, tuple[int, str | Path]]) -> str:
+    """A warning if some labels hold 0 and 255 alone, and others class 1 as 1; "" otherwise.
+
+    The first may be labels of a few slices without foreground, where 255 marks unlabelled voxels.
+
+    encodings: {"0/255": (number of labels, path of one of them), …}.
+    """
+    if "0/255" not in encodings or encodings.keys().isdisjoint(OTHER_ENCODINGS):
+        return ""
+    count, path = encodings["0/255"]
+    return (
+        f"warning: {count} labels such as {path} hold 0 and 255 alone, others do not: their 255 is "
+        "read as class 1; if it marks unlabelled voxels, ignore 255 in a classes.csv"
+    )
 
 
 def read_roi(path: Path, image_path: Path, image_geometry: Geometry) -> np.ndarray:
