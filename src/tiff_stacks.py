@@ -19,8 +19,10 @@ def read_tiff(path: Path) -> np.ndarray:
     UserError for pages of several sizes, for several times of several slices, and where pages are
     missing.
     """
+    description = ""
     with Image.open(path) as file:
-        description = str(file.tag_v2.get(DESCRIPTION, ""))
+        if file.format == "TIFF":  # not another format under its name
+            description = str(file.tag_v2.get(DESCRIPTION, ""))
         pages = [np.asarray(page) for page in ImageSequence.Iterator(file)]
     if len({page.shape for page in pages}) > 1:
         raise UserError(f"{path}: its pages differ in size; a stack has slices of one size")

@@ -105,8 +105,9 @@ def resize_volume(volume: Tensor, shape: Sequence[int]) -> Tensor:
     for axis, side in enumerate(shape):
         if sides[axis] > 2 * side:
             sides[axis] = side
-    volume = F.interpolate(volume[None], sides, mode="area")
-    return F.interpolate(volume, tuple(shape), mode="trilinear")[0]
+    if sides != list(volume.shape[1:]):
+        volume = F.interpolate(volume[None], sides, mode="area")[0]
+    return F.interpolate(volume[None], tuple(shape), mode="trilinear")[0]
 
 
 def resize_label(label: Tensor, shape: Sequence[int]) -> Tensor:

@@ -205,6 +205,12 @@ def test_pages_of_other_stacks_are_slices(tmp_path, description):
     np.testing.assert_array_equal(read_volume(path)[0], pages[None])
 
 
+def test_a_picture_of_another_format_is_one_slice(tmp_path):
+    page = np.random.default_rng(0).integers(0, 256, (5, 6), dtype=np.uint8)
+    Image.fromarray(page).save(tmp_path / "x.tif", format="PNG")
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.tif")[0], page[None, None])
+
+
 def test_times_and_missing_pages_of_a_hyperstack_are_refused(tmp_path):
     pages = np.zeros((8, 5, 6), np.uint8)
     description = "ImageJ=1.53t\nimages=8\nslices=4\nframes=2\nhyperstack=true\n"
