@@ -139,6 +139,7 @@ def main(args: argparse.Namespace) -> None:
         print_freq=args.print_freq,
         scaler=scaler,
         loss_weight=None if loss_weight is None else loss_weight.to(device),
+        dice=args.dice,
         batch_dice=args.batch_dice,
         amp_dtype=amp_dtype,
         accumulate=args.accumulate,
@@ -221,12 +222,13 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     is_volumes = DATASETS[args.dataset]["dims"] == 3
     if is_volumes:
         spacing = volumes.choose_spacing(args.spacing, train_samples)
-    options = values.reading_options(args, classes, spacing)
+    options = values.reading_options(args, classes, train_samples, spacing, for_training=True)
     train_set, pixels = open_dataset(train_samples, "training", for_training=True, **options)
     if not is_volumes:
         mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
     val_set = None
     if val_samples:
+        options = values.reading_options(args, classes, val_samples, spacing)
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
     split = splits.split_names(train_samples, val_samples)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
@@ -267,7 +269,7 @@ def make_train_loader(
             **crop_options(args),
         )
     if in_memory:
-        source = StackedImages(*dataset.stack(), batches, device)
+        source = StackedImages(dataset.stack(), batches, device)
     else:
         source = load(collate_fn=dataset.collate_with_sizes)
     return CropLoader(source, batches, crops, args.seed, device)
@@ -279,6 +281,7 @@ def crop_options(args: argparse.Namespace) -> dict:
         "crop_size": args.crop_size,
         "base_size": args.base_size,
         "scale": args.scale,
+        "elastic": args.elastic,
         **values.flip_options(args),
     }
 
@@ -404,7 +407,7 @@ def finish(
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     drawn = data.val or data.train.with_samples(data.train.samples, normalize)
     if data.test_samples:
-        options = values.reading_options(args, data.train.classes, data.spacing)
+        options = values.reading_options(args, data.train.classes, data.test_samples, data.spacing)
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
         origin = provenance.describe_origin([best], [checkpoint])
         evaluation.score_test(
@@ -449,7 +452,7 @@ def test_only(
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
-    options = values.reading_options(args, classes, args.spacing)
+    options = values.reading_options(args, classes, samples, args.spacing)
     normalize = eval_preset(args.mean, args.std)
     dataset, _ = open_dataset(samples, "test", normalize, **options)
     report = args.report, f"{args.dataset}: test images"
@@ -503,7 +506,7 @@ def score_held_out(
     def parts() -> Iterator[tuple]:
         for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
             normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
-            options = values.reading_options(args, classes, checkpoint["spacing"])
+            options = values.reading_options(args, classes, chosen, checkpoint["spacing"])
             dataset, _ = open_dataset(chosen, f"held out by {path}", normalize, **options)
             yield path, evaluator.prepare(model, args.flips), dataset
 

@@ -14,6 +14,9 @@ IMAGE_FLAGS = {
     "std": "each volume is normalized by its own standard deviation",
     "base_size": "volumes are scaled relative to their own size",
     "report": "the report is on images",
+    "label_kind": "labels of volumes hold classes",
+    "border_weight": "it is for images",
+    "elastic": "it is for images",
 }
 
 
