@@ -7,6 +7,7 @@ import numpy as np
 from train_utils.reporting.pictures import BASE_COLOURS
 
 HUES = np.array(BASE_COLOURS[1:], np.uint8)  # without the black of the background
+LARGEST_WEIGHT = np.array((255, 220, 100), np.float32)  # seen on a white page
 NEAR = 3  # px; objects with at most this distance get different hues
 
 
@@ -44,6 +45,6 @@ def near_objects(ids: np.ndarray) -> dict[int, set[int]]:
 
 
 def weight_picture(weight: np.ndarray) -> np.ndarray:
-    """The weights [H, W] as greys: black for 0, white for the largest."""
-    grey = np.rint(255 * (weight / weight.max())).astype(np.uint8)
-    return grey[..., None].repeat(3, axis=2)
+    """The weights [H, W] from black for 0 to LARGEST_WEIGHT for the largest of them."""
+    share = weight / weight.max()
+    return np.rint(share[..., None] * LARGEST_WEIGHT).astype(np.uint8)
