@@ -9,7 +9,7 @@ from src.image_io import MANY_CLASSES
 from train_utils.data import splits
 from train_utils.data.border_weights import border_weights
 from train_utils.data.class_table import ClassTable, find_table
-from train_utils.data.samples import Sample, choose_label_kind
+from train_utils.data.samples import Sample
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 
 Splits = dict[str, list[Sample]]
@@ -74,14 +74,12 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
 def reading_options(
     args: argparse.Namespace,
     classes: ClassTable,
-    samples: Sequence[Sample],
+    label_kind: str = "classes",
     spacing: list[float] | None = None,
-    for_training: bool = False,
 ) -> dict:
-    """How SegmentationDataset reads the files of samples, or with `spacing` VolumeDataset.
+    """How SegmentationDataset reads the files, or with `spacing` VolumeDataset: its arguments.
 
-    These are keyword arguments of the class. UserError for labels or weights that do not fit to the
-    classes.
+    label_kind: of choose_label_kind(). UserError if it does not fit to the classes.
     """
     options = {
         "classes": classes,
@@ -90,16 +88,19 @@ def reading_options(
     }
     if spacing:
         return options | {"spacing": spacing}
-    label_kind = choose_label_kind(args.label_kind, samples)
     check_two_classes(args, classes, label_kind)
-    options |= {"size": args.resize, "max_pixels": args.max_pixels, "label_kind": label_kind}
-    if not for_training:
-        return options | {"maps": ["instances"] if label_kind == "instances" else []}
+    maps = ["instances"] if label_kind == "instances" else []
+    options |= {"size": args.resize, "max_pixels": args.max_pixels}
+    return options | {"label_kind": label_kind, "maps": maps}
+
+
+def weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
+    """The weights of pixels, for training: arguments that replace those of reading_options()."""
     border = None
     if args.border_weight:
         border = partial(border_weights, w0=args.border_weight, sigma=args.border_sigma)
     has_weights = border is not None or any(sample.weight for sample in samples)
-    return options | {"border": border, "maps": ["weight"] if has_weights else []}
+    return {"border": border, "maps": ["weight"] if has_weights else []}
 
 
 def check_two_classes(args: argparse.Namespace, classes: ClassTable, label_kind: str) -> None:

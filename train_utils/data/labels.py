@@ -174,7 +174,7 @@ def instances_hint(path: Path, table: ClassTable, max_pixels: int | None) -> str
         )
     hint = (
         f"holds {objects} ids beside 0, nearly all with one region; these labels hold one id an "
-        "object: give --label-kind instances"
+        "object: give --label-kind instances (predict.py: --instances)"
     )
     return f"{hint}, or {MANY_CLASSES}" if may_be_classes else hint
 

@@ -8,6 +8,7 @@ from src.errors import UserError
 from src.image_io import stem_of
 from src.volume_io import volume_files
 from train_utils.data.layouts import folder
+from train_utils.data.problems import Problem
 from train_utils.data.samples import DatasetFiles, Sample, pair
 
 
@@ -72,9 +73,11 @@ def sample_name(sample: Sample) -> str:
     return sample.name
 
 
-def missing_files(description: Path, samples: list[Sample]) -> list[str]:
+def missing_files(description: Path, samples: list[Sample]) -> list[Problem]:
     """The problems of files that dataset.json names and that are not there."""
     paths = [path for sample in samples for path in (sample.image, sample.label) if path]
     return [
-        f"{description} names {path}, which is not there" for path in paths if not path.exists()
+        Problem(f"{description} names {path}, which is not there", "not there", path.name)
+        for path in paths
+        if not path.exists()
     ]
