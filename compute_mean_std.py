@@ -6,6 +6,7 @@ from my_dataset import DATASETS, SegmentationDataset, list_samples
 from train_utils.cli.parser import Parser, number
 from train_utils.cli.script import run_script
 from train_utils.data.class_table import find_table
+from train_utils.data.samples import choose_label_kind
 from train_utils.data.splits import read_split, samples_by_name
 from train_utils.data.statistics import channel_statistics
 
@@ -26,6 +27,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="",
         metavar="FILE",
         help="class table of the labels (default: as for train.py)",
+    )
+    add(
+        "--label-kind",
+        choices=["classes", "instances"],
+        help="whether labels hold classes or one id an object (default: as for train.py)",
     )
     add(
         "--split-file",
@@ -62,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
         cache=False,
         channels=args.in_channels,
         max_pixels=args.max_pixels,
+        label_kind=choose_label_kind(args.label_kind, samples),
     )
     statistics = channel_statistics(dataset)
     pooled, per_image = (as_flags(statistics[name]) for name in ("pooled", "per image"))

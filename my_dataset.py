@@ -1,13 +1,14 @@
 """Datasets: the class that reads samples (image, label, region of interest), the DATASETS table.
 
 An item is (image uint8 [C, H, W], target uint8 [H, W]), of volumes (float32 [C, D, H, W], uint8
-[D, H, W]). A target pixel that is ignored is IGNORE from here on, and no later code needs to know
-why. How files are decoded is in src/image_io.py and src/volume_io.py; how labels are read, and
-which files belong together, is in train_utils/data/.
+[D, H, W]), and then the maps that are asked for, see MAPS. A target pixel that is ignored is IGNORE
+from here on, and no later code needs to know why. How files are decoded is in src/image_io.py and
+src/volume_io.py; how labels are read, and which files belong together, is in train_utils/data/.
 
 `python my_dataset.py check --dataset NAME --data-path DIR` checks a dataset and says what it found.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,16 +21,21 @@ from torch.utils.data import Dataset
 
 from src.errors import UserError
 from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
+from src.instances import connected_objects, separate
 from train_utils.data import layouts, public_datasets, volume_layouts, volumes
+from train_utils.data.border_weights import read_weights
 from train_utils.data.class_table import BINARY, ClassTable, two_classes
+from train_utils.data.instance_labels import read_instances
 from train_utils.data.labels import conflicting_encodings, read_label
-from train_utils.data.samples import Sample
+from train_utils.data.problems import grouped
+from train_utils.data.samples import Sample, label_path
 from train_utils.distributed_utils import log
 
 __all__ = [
     "DATASETS",
     "Data",
     "IGNORE",
+    "MAPS",
     "DriveDataset",
     "Sample",
     "SegmentationDataset",
@@ -39,22 +45,32 @@ __all__ = [
     "open_dataset",
 ]
 
-PROBLEMS_SHOWN = 12  # of the files that do not fit together
-Pair = tuple[Tensor, Tensor]
+PROBLEMS_SHOWN = 12  # kinds of problems with files that do not fit together
+# What an item may hold beside image and target, each [H, W]:
+#   weight: float32, the weight of each pixel in the cross entropy, for training
+#   instances: int32, the id of the object that a pixel belongs to, 0 for none, for evaluation
+MAPS = ("weight", "instances")
+Item = tuple[Tensor, ...]
 
 
 class SegmentationDataset(Dataset):
-    """The samples of any dataset. Item: (image, target), after `transforms`.
+    """The samples of any dataset. Item: (image, target, *maps), after `transforms`.
 
     Args:
         samples: each with a label. Pixels outside the ROI mask become IGNORE.
         classes: the ClassTable that the labels are read by.
-        transforms: function of (image, target), or None.
+        transforms: function of (image, target, *maps), or None.
         cache: decoded images to keep in memory after the first read: all (True), none (False), or
             as many as fit into this number of bytes.
         channels: of the image, see read_image.
         size: (height, width) to which images and targets are resized when read; None: their own.
         max_pixels: largest image that is decoded; None: Pillow's limit.
+        label_kind: "classes", or "instances" for labels with one id an object. Objects are then
+            class 1, with a gap of background between those that touch, see src.instances.separate.
+        maps: the names of MAPS that an item holds, in the order of MAPS.
+        border: function of the objects' ids [H, W] that gives a factor of the "weight" map, such as
+            border_weights(), or None. Of a label of two classes each connected region of class 1 is
+            an object.
     """
 
     nouns = ("images", "pixels")  # in messages
@@ -70,11 +86,19 @@ class SegmentationDataset(Dataset):
         channels: int = 3,
         size: Sequence[int] | None = None,
         max_pixels: int | None = None,
+        label_kind: str = "classes",
+        maps: Sequence[str] = (),
+        border: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.samples, self.classes, self.transforms = list(samples), classes, transforms
         self.channels, self.size, self.max_pixels = channels, size, max_pixels
+        self.label_kind, self.maps, self.border = label_kind, maps, border
         self.cache_limit = float("inf") if cache is True else int(cache)
-        self._cache = {}  # index → (image, target)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empties the cache, and forgets what was read."""
+        self._cache = {}  # index → (image, target, *maps)
         self.cached_bytes = 0
         self.sizes = {}  # index → (height, width) of the samples read so far
         self.encodings = {}  # how labels are encoded → [number of labels, path of one]
@@ -83,56 +107,94 @@ class SegmentationDataset(Dataset):
         self, samples: Sequence[Sample], transforms: Callable | None = None
     ) -> "SegmentationDataset":
         """A dataset of `samples` with the same reading options, other transforms and no cache."""
-        return SegmentationDataset(
-            samples, self.classes, transforms, False, self.channels, self.size, self.max_pixels
-        )
+        dataset = copy.copy(self)
+        dataset.samples, dataset.transforms = list(samples), transforms
+        dataset.cache_limit = 0
+        dataset._forget()
+        return dataset
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> Item:
         # Transforms may change tensors in place; the cached ones must not change.
-        image, target = (tensor.clone() for tensor in self.read(index))
-        return self.transforms(image, target) if self.transforms else (image, target)
+        item = tuple(tensor.clone() for tensor in self.read(index))
+        return self.transforms(*item) if self.transforms else item
 
-    def read(self, index: int) -> Pair:
+    def read(self, index: int) -> Item:
         """Sample `index` before the transforms, from memory if it is there. Not to be modified.
 
         UserError for a file that cannot be used.
         """
         if index in self._cache:
             return self._cache[index]
-        pair = self._decode(index)
-        size = sum(tensor.nbytes for tensor in pair)
+        item = self._decode(index)
+        size = sum(tensor.nbytes for tensor in item)
         if self.cached_bytes + size <= self.cache_limit:
-            self._cache[index] = pair
+            self._cache[index] = item
             self.cached_bytes += size
-        return pair
+        return item
 
-    def _decode(self, index: int) -> Pair:
+    def _decode(self, index: int) -> Item:
         sample = self.samples[index]
-        if sample.label is None:
+        path = label_path(sample, self.label_kind)
+        if path is None:
             raise UserError(f"{sample.image}: has no label to train or evaluate with")
         image = read_image(sample.image, self.channels, self.max_pixels)
-        label, encoding = read_label(sample.label, self.classes, self.max_pixels)
-        check_size(sample.label, label, sample.image, image)
-        target = label
-        if sample.roi:
-            roi = read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
-            check_size(sample.roi, roi, sample.image, image)
-            if not roi.any():
-                raise UserError(
-                    f"{sample.roi}: the ROI mask is empty: every pixel of {sample.image} would be "
-                    "ignored; correct the mask"
-                )
-            target = np.where(roi, label, IGNORE)
+        if self.label_kind == "instances":
+            label, encoding = read_instances(path, self.max_pixels), "instance ids"
+        else:
+            label, encoding = read_label(path, self.classes, self.max_pixels)
+        check_size(path, label, sample.image, image)
         if index not in self.sizes:
-            self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
-        target = torch.from_numpy(target.astype(np.uint8))
+            self.encodings.setdefault(encoding, [0, path])[0] += 1
+        label = self._resized(label)
+        target = label.astype(np.uint8)
+        objects = label
+        if self.label_kind == "instances":
+            target = (separate(label) > 0).astype(np.uint8)
+        elif self.border:
+            objects = connected_objects(label == 1, diagonal=True)
+        maps = []
+        if "weight" in self.maps:
+            weight = self._read_weight(sample, image)
+            maps.append(weight * self.border(objects) if self.border else weight)
+        if "instances" in self.maps:
+            maps.append(label)
+        if sample.roi:
+            outside = ~self._resized(self._read_roi(sample, image))
+            target[outside] = IGNORE
+            for values in maps:
+                values[outside] = 0
         if self.size:
-            image, target = resize_image(image, self.size), resize_target(target, self.size)
-        self.sizes[index] = tuple(target.shape)
-        return image, target
+            image = resize_image(image, self.size)
+        self.sizes[index] = target.shape
+        return image, *(torch.from_numpy(each) for each in (target, *maps))
+
+    def _read_roi(self, sample: Sample, image: Tensor) -> np.ndarray:
+        """bool [H, W]: the valid pixels."""
+        roi = read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
+        check_size(sample.roi, roi, sample.image, image)
+        if not roi.any():
+            raise UserError(
+                f"{sample.roi}: the ROI mask is empty: every pixel of {sample.image} would be "
+                "ignored; correct the mask"
+            )
+        return roi
+
+    def _read_weight(self, sample: Sample, image: Tensor) -> np.ndarray:
+        """float32 [H, W]: the weights of a file, 1 without one."""
+        if sample.weight is None:
+            return np.ones(self.size or image.shape[1:], np.float32)
+        weight = read_weights(sample.weight, self.max_pixels)
+        check_size(sample.weight, weight, sample.image, image)
+        return self._resized(weight)
+
+    def _resized(self, values: np.ndarray) -> np.ndarray:
+        """Values [H, W] at the dataset's size: each pixel takes the old one at its centre."""
+        if not self.size:
+            return values
+        return resize_target(torch.from_numpy(values), self.size).numpy()
 
     def count_pixels(self) -> Tensor:
         """Reads every sample, which finds bad files before training, and counts its pixels.
@@ -179,29 +241,31 @@ class SegmentationDataset(Dataset):
         All samples must have been read.
         """
         sides = [max(sides) for sides in zip(*self.sizes.values(), strict=True)]
-        pixel_bytes = self.channels * self.channel_bytes + 1
+        pixel_bytes = self.channels * self.channel_bytes + 1 + 4 * len(self.maps)
         padded = len(self) * pixel_bytes * math.prod(sides)
         return len(self._cache) == len(self) and padded <= self.cache_limit
 
-    def stack(self) -> tuple[Tensor, Tensor, Tensor]:
+    def stack(self) -> Item:
         """All samples before the transforms, padded to one size: see collate_with_sizes."""
         return self.collate_with_sizes([self.read(i) for i in range(len(self))])
 
     @staticmethod
-    def collate_fn(batch: Sequence[Pair]) -> Pair:
-        """[(image [C, h, w], target [h, w])] → images [N, C, H, W], targets [N, H, W].
+    def collate_fn(batch: Sequence[Item]) -> Item:
+        """[(image [C, h, w], target [h, w], …)] → images [N, C, H, W], targets [N, H, W], and maps.
 
-        H and W, and D of volumes, are the largest of the batch. Images are padded with 0 at the end
-        of each axis, that is at the right and below, targets with IGNORE.
+        H and W, and D of volumes, are the largest of the batch. Images and maps are padded with 0
+        at the end of each axis, that is at the right and below, targets with IGNORE.
         """
-        images, targets = zip(*batch, strict=True)
-        return pad_and_stack(images, fill=0), pad_and_stack(targets, fill=IGNORE)
+        images, targets, *maps = zip(*batch, strict=True)
+        stacked = (pad_and_stack(each, fill=0) for each in maps)
+        return pad_and_stack(images, fill=0), pad_and_stack(targets, fill=IGNORE), *stacked
 
     @staticmethod
-    def collate_with_sizes(batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-        """collate_fn's images and targets, and int64 [N, 2] (or 3): their sizes without padding."""
-        images, targets = SegmentationDataset.collate_fn(batch)
-        return images, targets, torch.tensor([target.shape for _, target in batch])
+    def collate_with_sizes(batch: Sequence[Item]) -> Item:
+        """collate_fn's images and targets, int64 [N, 2] (or 3): their sizes without padding, and
+        the maps."""
+        images, targets, *maps = SegmentationDataset.collate_fn(batch)
+        return images, targets, torch.tensor([item[1].shape for item in batch]), *maps
 
 
 def check_size(path: Path, mask: np.ndarray, image_path: Path, image: Tensor) -> None:
@@ -271,14 +335,7 @@ class VolumeDataset(SegmentationDataset):
         super().__init__(samples, classes, transforms, cache, channels)
         self.spacing = spacing
 
-    def with_samples(
-        self, samples: Sequence[Sample], transforms: Callable | None = None
-    ) -> "VolumeDataset":
-        """A dataset of `samples` with the same reading options, other transforms and no cache."""
-        options = self.channels, self.spacing
-        return VolumeDataset(samples, self.classes, transforms, False, *options)
-
-    def _decode(self, index: int) -> Pair:
+    def _decode(self, index: int) -> Item:
         sample = self.samples[index]
         if sample.label is None:
             raise UserError(f"{sample.image}: has no label to train or evaluate with")
@@ -350,9 +407,10 @@ def refuse_problems(problems: Sequence[str]) -> None:
     """UserError that names the first problems, if there are any."""
     if not problems:
         return
-    text = "; ".join(problems[:PROBLEMS_SHOWN])
-    if len(problems) > PROBLEMS_SHOWN:
-        text += f"; and {len(problems) - PROBLEMS_SHOWN} more"
+    kinds = grouped(problems)
+    text = "; ".join(kinds[:PROBLEMS_SHOWN])
+    if len(kinds) > PROBLEMS_SHOWN:
+        text += f"; and {len(kinds) - PROBLEMS_SHOWN} more"
     raise UserError(
         f"files that do not fit together (add what is missing, or remove the file): {text}"
     )
@@ -378,15 +436,16 @@ def open_dataset(
     kind = VolumeDataset if "spacing" in options else SegmentationDataset
     dataset = kind(samples, transforms=transforms, **options)
     pixels = dataset.count_pixels()
+    first = label_path(samples[0], dataset.label_kind)
     if not pixels[:IGNORE].any():
         raise UserError(
-            f"every pixel of the {title} images is ignored: their labels, such as "
-            f"{samples[0].label}, hold nothing but what the class table ignores"
+            f"every pixel of the {title} images is ignored: their labels, such as {first}, "
+            "hold nothing but what the class table ignores"
         )
     if for_training and not pixels[1:IGNORE].any():
         raise UserError(
             f"no pixel of the {title} images is foreground: their labels, such as "
-            f"{samples[0].label}, hold nothing but {dataset.classes.names[0]}; check the labels "
+            f"{first}, hold nothing but {dataset.classes.names[0]}; check the labels "
             "with: python my_dataset.py check"
         )
     log(f"{title}: {dataset.describe(pixels)}")

@@ -4,11 +4,10 @@
 
 For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a
 palette PNG of class ids, and legend.png with the names of the colours. predictions.csv has one row
-for each image. Reading, computing and writing overlap.
+for each image. --instances also writes the ids of objects. Reading, computing and writing overlap.
 """
 
 import argparse
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,11 @@ from src.device import (
     reuse_freed_memory,
 )
 from src.errors import UserError
-from src.export import export_model
 from src.image_io import read_image
 from src.inference import Flips
+from src.instances import import_ndimage
 from src.predictor import Predictor
 from src.tiles import Tiling
-from train_utils import checkpoint as checkpoints
 from train_utils.atomic import prepare_folder
 from train_utils.cli import predict_flags
 from train_utils.cli.script import run_script
@@ -38,11 +36,20 @@ from train_utils.data.reading import (
     find_jobs,
     read_picture,
 )
+from train_utils.model_files import write_export, write_stripped
 from train_utils.model_loading import Member, check_threshold, combine, load_members, prune
 from train_utils.prediction import predict_all
 from train_utils.prediction_scores import PredictionScores
 from train_utils.reporting.pictures import as_rgb, save_legend
-from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable
+from train_utils.reporting.prediction_files import PredictionFiles
+from train_utils.reporting.prediction_settings import fingerprint, start_settings
+from train_utils.reporting.prediction_summary import (
+    describe,
+    end_with_failures,
+    say_how_to_continue,
+    warn_of_one_class,
+)
+from train_utils.reporting.prediction_tables import PredictionTable
 from train_utils.reporting.provenance import describe_origin, provenance
 from train_utils.volume_prediction import (
     VOLUMES,
@@ -54,7 +61,6 @@ from train_utils.volume_results import VolumeScores, VolumeTable
 from transforms import eval_preset
 
 REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
-NAMES_SHOWN = 8  # of a list of images in a message
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -78,6 +84,8 @@ def main(args: argparse.Namespace) -> None:
     model, checkpoint = combine(args.weights, members)
     classes = ClassTable.from_dict(checkpoint["class_table"])
     check_threshold(args.threshold, classes.names)
+    if args.instances:
+        check_instances(classes.names)
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     dims = model.dims
     if args.flips:
@@ -104,7 +112,9 @@ def main(args: argparse.Namespace) -> None:
     )
 
     # Inputs and outputs
-    jobs = find_jobs(args.input, args.recursive, args.output, args.roi_mask, args.labels)
+    jobs = find_jobs(
+        args.input, args.recursive, args.output, args.roi_mask, args.labels, args.instances
+    )
     refuse_volumes(job.item.path for job in jobs)
     read = partial(
         read_picture,
@@ -112,6 +122,7 @@ def main(args: argparse.Namespace) -> None:
         max_pixels=args.max_pixels,
         auto_roi=args.auto_roi,
         classes=classes,
+        instances=args.instances,
     )
     files = PredictionFiles(
         args.output,
@@ -120,24 +131,35 @@ def main(args: argparse.Namespace) -> None:
         checkpoint["class_ids"],
         args.save_prob,
         args.overlay,
+        args.instances,
     )
     for folder in filter(None, (args.output, args.report)):
         prepare_folder(folder)
-    table = PredictionTable(args.output, classes.names, keep=args.skip_existing)
+    start_settings(
+        args.output, settings_of(args, model, threshold), args.weights, args.skip_existing
+    )
+    table = PredictionTable(args.output, classes.names, args.skip_existing, args.instances)
     todo = jobs
     if args.skip_existing:
         todo = [job for job in jobs if not is_done(job.item.name, files, table)]
         table.drop(job.item.name for job in todo)
     if len(classes.names) > 2:
         save_legend(files.folder / "legend.png", classes.names, files.colours)
-    scores = PredictionScores(classes, bool(args.report)) if args.labels else None
+    scores = None
+    if args.labels:
+        scores = PredictionScores(classes.names, threshold, args.instances, bool(args.report))
 
     # Predictions
-    failed = predict_all(predictor, read, todo, threshold, files, table, scores)
+    try:
+        failed = predict_all(predictor, read, todo, threshold, files, table, scores)
+    except KeyboardInterrupt:
+        if not args.labels:
+            say_how_to_continue(sum(job.item.name in table for job in jobs), len(jobs))
+        raise
     table.close([job.item.name for job in jobs])
 
     # Summary
-    done = [table.rows[job.item.name] for job in todo if job.item.name in table.rows]
+    done = [table.row(job.item.name) for job in todo if job.item.name in table]
     warn_of_one_class(done, classes.names)
     if len(jobs) > len(todo):
         print(f"{len(jobs) - len(todo)} images left out: their outputs are there")
@@ -148,7 +170,6 @@ def main(args: argparse.Namespace) -> None:
         path_of = {job.item.name: job.item.path for job in jobs}
         scores.save(
             args.output,
-            threshold,
             origin,
             args.report,
             lambda index: as_rgb(read_image(path_of[scores.names[index]], 3, args.max_pixels)),
@@ -157,30 +178,16 @@ def main(args: argparse.Namespace) -> None:
         end_with_failures(failed, len(todo))
 
 
-# --- files made of the weights --------------------------------------------------------------------
-
-
-def write_stripped(path: str, source: str, checkpoint: dict) -> None:
-    """--strip: the checkpoint, read from `source`, without what only a resumed run needs."""
-    prepare_folder(Path(path).parent)
-    if Path(path).exists() and Path(path).samefile(source):
-        raise UserError(
-            f"--strip {path}: is the file of --weights, which --resume could not use any more; "
-            "name another file"
-        )
-    checkpoints.save(path, checkpoints.strip(checkpoint))
-    before, after = (Path(each).stat().st_size / 1e6 for each in (source, path))
-    print(f"{source} ({before:.1f} MB) -> {path} ({after:.1f} MB), for prediction and evaluation")
-
-
-def write_export(path: str, model: nn.Module, checkpoint: dict) -> None:
-    """--export: the network as a file that runs without this repository."""
-    prepare_folder(Path(path).parent)
-    export_model(model, checkpoint, path)
-    print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): agrees with PyTorch")
-    if checkpoint["resize"]:
-        height, width = checkpoint["resize"]
-        print(f"it was trained on images resized to {height}×{width}: resize them for it, too")
+def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) -> dict:
+    """All that changes what is predicted, for predictions.json."""
+    return {
+        "weights": fingerprint(model),
+        "threshold": threshold,
+        "flips": args.flips,
+        "prune": args.prune,
+        "roi_mask": args.roi_mask,
+        "auto_roi": args.auto_roi,
+    }
 
 
 # --- volumes --------------------------------------------------------------------------------------
@@ -205,6 +212,9 @@ def predict_volumes(
     if args.labels:
         labels = find_partners(args.labels, inputs, "--labels", VOLUMES)
     prepare_folder(args.output)
+    start_settings(
+        args.output, settings_of(args, model, threshold), args.weights, args.skip_existing
+    )
     start, names = time.perf_counter(), checkpoint["class_names"]
     predict = VolumePredictor(
         model,
@@ -223,7 +233,13 @@ def predict_volumes(
     if args.skip_existing:
         todo = [job for job in jobs if not predict.is_done(job[0].path, job[0].name)]
         predict.table.drop(item.name for item, _, _ in todo)
-    failed = predict.all(todo)
+    try:
+        failed = predict.all(todo)
+    except KeyboardInterrupt:
+        if not args.labels:
+            done = sum(item.name in predict.table for item in inputs)
+            say_how_to_continue(done, len(inputs), "volumes")
+        raise
     predict.table.close([item.name for item in inputs])
 
     # Summary
@@ -240,48 +256,22 @@ def predict_volumes(
         end_with_failures(failed, len(todo))
 
 
+# --- images ---------------------------------------------------------------------------------------
+
+
+def check_instances(class_names: list[str]) -> None:
+    """UserError if a model with these classes has no objects, or scipy is missing."""
+    if len(class_names) > 2:
+        raise UserError(
+            f"--instances: is for two classes, background and objects, but the model has "
+            f"{len(class_names)} ({', '.join(class_names)}); leave it out"
+        )
+    import_ndimage()
+
+
 def is_done(name: str, files: PredictionFiles, table: PredictionTable) -> bool:
     """Whether the image has all its files and its row."""
-    return name in table.rows and files.are_whole(name)
-
-
-# --- summary --------------------------------------------------------------------------------------
-
-
-def warn_of_one_class(rows: list[dict], class_names: list[str], noun: str = "images") -> None:
-    """Warns of images that were predicted as one class alone. rows: of the table."""
-    uniform = []
-    for row in rows:
-        for name in class_names:
-            if row[f"share_{name}"] == 1:
-                uniform.append(f"{row['image']} (all {name})")
-    if uniform:
-        more = ", …" if len(uniform) > NAMES_SHOWN else ""
-        print(
-            f"warning: only one class was predicted in {len(uniform)} of {len(rows)} {noun}: "
-            f"{', '.join(uniform[:NAMES_SHOWN])}{more}; are these {noun} like those of the "
-            "training, and was the training long enough?"
-        )
-
-
-def describe(
-    rows: list[dict], class_names: list[str], threshold: float, seconds: float, output: str
-) -> str:
-    """The last line: how many images, how fast, by which rule. rows: of the table."""
-    rule = f"threshold {threshold:.3f}" if len(class_names) == 2 else "the most probable class"
-    computing = sum(row["seconds"] for row in rows) / max(len(rows), 1)
-    return (
-        f"{len(rows)} images, {computing:.3f} s each, {rule}; {seconds:.1f} s in all; "
-        f"written to {output}/"
-    )
-
-
-def end_with_failures(failed: dict[str, str], images: int) -> None:
-    """Names the files that could not be segmented; ends the script with exit code 1."""
-    print(f"predict.py: {len(failed)} of {images} images failed:", file=sys.stderr)
-    for reason in failed.values():
-        print(f"  {reason}", file=sys.stderr)
-    sys.exit(1)
+    return name in table and files.are_whole(name)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingS
 from train_utils.cli import defaults, list_models, model_flags, presets, script, values
 from train_utils.data import demo, demo_volumes, splits, statistics, volumes
 from train_utils.data.class_table import ClassTable
+from train_utils.data.samples import choose_label_kind
 from train_utils.data_loader import (
     CropLoader,
     EpochBatches,
@@ -139,6 +140,7 @@ def main(args: argparse.Namespace) -> None:
         print_freq=args.print_freq,
         scaler=scaler,
         loss_weight=None if loss_weight is None else loss_weight.to(device),
+        dice=args.dice,
         batch_dice=args.batch_dice,
         amp_dtype=amp_dtype,
         accumulate=args.accumulate,
@@ -221,8 +223,12 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     is_volumes = DATASETS[args.dataset]["dims"] == 3
     if is_volumes:
         spacing = volumes.choose_spacing(args.spacing, train_samples)
-    options = values.reading_options(args, classes, spacing)
-    train_set, pixels = open_dataset(train_samples, "training", for_training=True, **options)
+    label_kind = choose_label_kind(args.label_kind, train_samples)
+    options = values.reading_options(args, classes, label_kind, spacing)
+    weights = {} if is_volumes else values.weight_options(args, train_samples)
+    train_set, pixels = open_dataset(
+        train_samples, "training", for_training=True, **(options | weights)
+    )
     if not is_volumes:
         mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
     val_set = None
@@ -267,7 +273,7 @@ def make_train_loader(
             **crop_options(args),
         )
     if in_memory:
-        source = StackedImages(*dataset.stack(), batches, device)
+        source = StackedImages(dataset.stack(), batches, device)
     else:
         source = load(collate_fn=dataset.collate_with_sizes)
     return CropLoader(source, batches, crops, args.seed, device)
@@ -279,6 +285,7 @@ def crop_options(args: argparse.Namespace) -> dict:
         "crop_size": args.crop_size,
         "base_size": args.base_size,
         "scale": args.scale,
+        "elastic": args.elastic,
         **values.flip_options(args),
     }
 
@@ -404,7 +411,8 @@ def finish(
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     drawn = data.val or data.train.with_samples(data.train.samples, normalize)
     if data.test_samples:
-        options = values.reading_options(args, data.train.classes, data.spacing)
+        read_as = data.train.classes, data.train.label_kind, data.spacing
+        options = values.reading_options(args, *read_as)
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
         origin = provenance.describe_origin([best], [checkpoint])
         evaluation.score_test(
@@ -449,7 +457,8 @@ def test_only(
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
-    options = values.reading_options(args, classes, args.spacing)
+    label_kind = choose_label_kind(args.label_kind, samples)
+    options = values.reading_options(args, classes, label_kind, args.spacing)
     normalize = eval_preset(args.mean, args.std)
     dataset, _ = open_dataset(samples, "test", normalize, **options)
     report = args.report, f"{args.dataset}: test images"
@@ -503,7 +512,8 @@ def score_held_out(
     def parts() -> Iterator[tuple]:
         for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
             normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
-            options = values.reading_options(args, classes, checkpoint["spacing"])
+            label_kind = choose_label_kind(args.label_kind, chosen)
+            options = values.reading_options(args, classes, label_kind, checkpoint["spacing"])
             dataset, _ = open_dataset(chosen, f"held out by {path}", normalize, **options)
             yield path, evaluator.prepare(model, args.flips), dataset
 

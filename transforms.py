@@ -1,9 +1,12 @@
-"""Joint transforms of an (image, target) pair, one by one or batched; the train and eval presets.
+"""Joint transforms of an image, its target and its maps, one by one or batched; the presets.
 
-Both may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are resampled by
-nearest neighbour and padded with IGNORE. All random numbers come from PyTorch's global generator,
-whose state a checkpoint saves, or from one that is passed in (RandomAffineCrops). Crops of volumes
-are in train_utils/volume_crops.py.
+Image and target may be PIL images or tensors, image [C, H, W] and target [H, W]. Targets are
+resampled by nearest neighbour and padded with IGNORE. Maps are tensors [H, W], weights of the
+pixels (float32) or ids of the objects (int32): they are resampled as the target is, padded with 0,
+and keep their dtype. With maps the target should be a tensor, too: Pillow resizes by another
+rounding, which may be one pixel off. All random numbers come from PyTorch's global generator, whose
+state a checkpoint saves, or from one that is passed in (RandomAffineCrops). Crops of volumes are in
+train_utils/volume_crops.py.
 """
 
 import math
@@ -21,17 +24,29 @@ from src.device import to_device
 from src.image_io import IGNORE
 
 Picture = Image.Image | Tensor  # an image or a target
-Pair = tuple[Picture, Picture]
+Item = tuple[Picture, ...]  # image, target, and maps if there are any
 Window = tuple[int, int, int, int]  # part of an image: top, left, height, width, in pixels
 
+# What bicubic interpolation makes of 3 × 3 values is at most this many times the largest of them.
+BICUBIC_REACH = 1.5
 LUMA = (0.2989, 0.587, 0.114)  # of R, G and B, by ITU-R BT.601 as in torchvision
 
 
 def on_target(operation: Callable, target: Picture, *args: Any, **kwargs: Any) -> Picture:
-    """Applies a torchvision operation to a target, a tensor [H, W] as the [1, H, W] it expects."""
+    """Applies a torchvision operation to a target or a map.
+
+    A tensor [H, W] becomes the [1, H, W] that torchvision expects.
+    """
     if isinstance(target, Tensor):
         return operation(target[None], *args, **kwargs)[0]
     return operation(target, *args, **kwargs)
+
+
+def on_targets(
+    operation: Callable, targets: Sequence[Picture], *args: Any, **kwargs: Any
+) -> list[Picture]:
+    """on_target() for a target and its maps."""
+    return [on_target(operation, target, *args, **kwargs) for target in targets]
 
 
 def size_of(image: Picture) -> tuple[int, int]:
@@ -56,13 +71,13 @@ def pad_if_smaller(image: Picture, size: int, fill: int = 0) -> Picture:
 class Compose:
     """Applies the transforms one after the other."""
 
-    def __init__(self, transforms: Sequence[Callable[[Picture, Picture], Pair]]) -> None:
+    def __init__(self, transforms: Sequence[Callable[..., Item]]) -> None:
         self.transforms = transforms
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         for transform in self.transforms:
-            image, target = transform(image, target)
-        return image, target
+            image, target, *maps = transform(image, target, *maps)
+        return image, target, *maps
 
 
 class RandomResize:
@@ -72,13 +87,13 @@ class RandomResize:
         self.min_size = min_size
         self.max_size = max_size or min_size
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         size = int(torch.randint(self.min_size, self.max_size + 1, ()))
         image = F.resize(image, [size], antialias=True)
         # "Nearest exact" takes the pixel at the centre, as bilinear does; "nearest" is half a
         # pixel off.
         nearest = InterpolationMode.NEAREST_EXACT
-        return image, on_target(F.resize, target, [size], interpolation=nearest)
+        return image, *on_targets(F.resize, (target, *maps), [size], interpolation=nearest)
 
 
 class RandomHorizontalFlip:
@@ -87,10 +102,10 @@ class RandomHorizontalFlip:
     def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         if torch.rand(1).item() < self.flip_prob:
-            return F.horizontal_flip(image), on_target(F.horizontal_flip, target)
-        return image, target
+            return F.horizontal_flip(image), *on_targets(F.horizontal_flip, (target, *maps))
+        return image, target, *maps
 
 
 class RandomVerticalFlip:
@@ -99,10 +114,10 @@ class RandomVerticalFlip:
     def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         if torch.rand(1).item() < self.flip_prob:
-            return F.vertical_flip(image), on_target(F.vertical_flip, target)
-        return image, target
+            return F.vertical_flip(image), *on_targets(F.vertical_flip, (target, *maps))
+        return image, target, *maps
 
 
 class RandomCrop:
@@ -111,14 +126,15 @@ class RandomCrop:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         image = pad_if_smaller(image, self.size)
         target = pad_if_smaller(target, self.size, fill=IGNORE)
+        maps = [pad_if_smaller(each, self.size) for each in maps]
         height, width = size_of(image)
         top = int(torch.randint(height - self.size + 1, ()))
         left = int(torch.randint(width - self.size + 1, ()))
         box = (top, left, self.size, self.size)
-        return F.crop(image, *box), on_target(F.crop, target, *box)
+        return F.crop(image, *box), *on_targets(F.crop, (target, *maps), *box)
 
 
 class CenterCrop:
@@ -130,21 +146,61 @@ class CenterCrop:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: Picture, target: Picture) -> Pair:
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
         image = pad_if_smaller(image, self.size)
         target = pad_if_smaller(target, self.size, fill=IGNORE)
+        maps = [pad_if_smaller(each, self.size) for each in maps]
         box = [self.size, self.size]
-        return F.center_crop(image, box), on_target(F.center_crop, target, box)
+        return F.center_crop(image, box), *on_targets(F.center_crop, (target, *maps), box)
+
+
+class ElasticTransform:
+    """Deforms smoothly, as in Ronneberger et al. 2015, section 3.1.
+
+    Displacements on a 3 × 3 grid, from corner to corner, are random, those between them are
+    interpolated. What lies outside the image is padded with 0, in the target with IGNORE. PIL
+    targets must have mode L.
+
+    Args:
+        sigma: standard deviation of the Gaussian displacements in pixels, 10 in the paper. 0:
+            nothing changes, and no random numbers are taken.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = sigma
+
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
+        if self.sigma == 0:
+            return image, target, *maps
+        size = size_of(image)
+        displacements = self.sigma * interpolate_vectors(torch.randn(1, 2, 3, 3), size)
+        displacements *= 2 / torch.tensor(size).flip(0)  # torchvision's unit: the image spans 2
+        image = F.elastic(image, displacements)
+        nearest = InterpolationMode.NEAREST
+        target = on_target(F.elastic, target, displacements, nearest, fill=IGNORE)
+        return image, target, *on_targets(F.elastic, maps, displacements, nearest)
+
+
+def interpolate_vectors(vectors: Tensor, size: Sequence[int]) -> Tensor:
+    """Vectors of a 3 × 3 grid [N, 2, 3, 3] → bicubic between them, for each pixel [N, H, W, 2].
+
+    size: (H, W). The outer points of the grid are the outer pixels.
+    """
+    vectors = nnF.interpolate(vectors, size, mode="bicubic", align_corners=True)
+    return vectors.movedim(1, 3)
 
 
 class ToTensor:
-    """image → float32 [C, H, W], the range of its integer type scaled to 0–1; target → int64."""
+    """image → float32 [C, H, W], the range of its integer type scaled to 0–1; target → int64.
 
-    def __call__(self, image: Picture, target: Picture) -> tuple[Tensor, Tensor]:
+    Maps are tensors already and stay as they are.
+    """
+
+    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> tuple[Tensor, ...]:
         image = F.to_dtype(F.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
         if not isinstance(target, Tensor):
             target = F.pil_to_tensor(target)[0]
-        return image, target.long()
+        return image, target.long(), *maps
 
 
 class Normalize:
@@ -154,17 +210,17 @@ class Normalize:
         self.mean = mean
         self.std = std
 
-    def __call__(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return F.normalize(image, mean=self.mean, std=self.std), target
+    def __call__(self, image: Tensor, target: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+        return F.normalize(image, mean=self.mean, std=self.std), target, *maps
 
 
 class RandomAffineCrops:
     """Cuts one square crop from each image of a batch.
 
     Of an image only the window that its crop needs is copied to the device and converted to float.
-    Resizes, flips, crops and normalizes like the transforms above, and also rotates and changes
-    colours. A single `grid_sample` computes all crops, each with its own random parameters. It
-    interpolates between four pixels and, unlike RandomResize, does not smooth before it shrinks:
+    Resizes, flips, deforms, crops and normalizes like the transforms above, and also rotates and
+    changes colours. A single `grid_sample` computes all crops, each with its own random parameters.
+    It interpolates between four pixels and, unlike RandomResize, does not smooth before it shrinks:
     fine detail aliases where images shrink to less than about half their size (at ×0.5 a DRIVE
     image differs by 0.004 RMS).
 
@@ -180,6 +236,9 @@ class RandomAffineCrops:
         margin: pixels at each border of a crop that valid convolutions remove. Crops reach this
             far beyond the image, which is mirrored there as in overlap_tile(); otherwise the
             pixels near its border would never be trained on.
+        elastic: standard deviation in pixels of the crop of random displacements on a 3 × 3 grid
+            over the crop, as those of ElasticTransform; 0: no deformation. A deformed crop also
+            takes pixels from around its square where the image has them.
     """
 
     def __init__(
@@ -194,6 +253,7 @@ class RandomAffineCrops:
         flip_prob: float = 0.5,
         upside_down: bool = True,
         margin: int = 0,
+        elastic: float = 0.0,
     ) -> None:
         self.mean, self.std = mean, std
         self.crop_size = crop_size
@@ -203,6 +263,7 @@ class RandomAffineCrops:
         self.jitter = jitter
         self.flip_probs = (flip_prob, flip_prob * upside_down)  # horizontal, vertical
         self.margin = margin
+        self.elastic = elastic
         self._constants = {}  # device → mean, std and luma, which are sent there once
 
     def __call__(
@@ -212,60 +273,66 @@ class RandomAffineCrops:
         sizes: Tensor,
         generator: torch.Generator,
         device: torch.device | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        maps: Sequence[Tensor | Sequence[Tensor]] = (),
+    ) -> tuple[Tensor, ...]:
         """images uint8 [N, C, H, W], targets uint8 [N, H, W] → normalized float32 [N, C, S, S],
-        int64 [N, S, S], where S = crop_size.
+        int64 [N, S, S], where S = crop_size, and a batch [N, S, S] for each of `maps`.
 
         Both may also be sequences of N tensors. sizes: int64 [N, 2], height and width of each image
         without padding. generator: on the CPU. device: where the crops are computed; None: where
-        the images are.
+        the images are. maps: batches [N, H, W] or sequences of N tensors; each keeps its dtype.
+        Integers up to 2²⁴ stay exact.
         """
         windows, parameters = self.random_crops(sizes, images[0].shape[-2:], generator)
         device = device or images[0].device
         images = to_device(cut_windows(images, windows), device)
         targets = to_device(cut_windows(targets, windows), device)
-        return self.resample(images, targets, to_device(parameters, device))
+        maps = [to_device(cut_windows(each, windows), device) for each in maps]
+        return self.resample(images, targets, to_device(parameters, device), maps)
 
     def random_crops(
         self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
     ) -> tuple[list[Window], Tensor]:
-        """(the window of each image that its crop needs, float32 [N, 15] for resample()).
+        """(the window of each image that its crop needs, float32 [N, 33] for resample()).
 
         padded_size: (height, width) of the padded images.
         """
         matrices = self.random_matrices(sizes, generator)
         jitter = self.random_jitter(len(sizes), generator)
-        windows = crop_windows(matrices, padded_size)
+        vectors = self.random_vectors(len(sizes), generator)
+        windows = crop_windows(widen(matrices, vectors), padded_size)
         boxes = torch.tensor(windows)
         corner, spanned = boxes[:, :2].flip(1), boxes[:, 2:].flip(1)
         # grid_sample's coordinates: the window spans −1…1
         linear = 2 * matrices[:, :, :2] / spanned[:, :, None]
         translation = 2 * (matrices[:, :, 2] - corner) / spanned - 1
         matrices = torch.cat([linear, translation[:, :, None]], dim=2).flatten(1).float()
-        return windows, torch.cat([matrices, jitter, sizes, boxes], dim=1)
+        vectors = (linear @ vectors.flatten(2)).flatten(1).float()
+        return windows, torch.cat([matrices, jitter, sizes, boxes, vectors], dim=1)
 
     def resample(
-        self, images: Tensor, targets: Tensor, parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The crops of __call__ from the windows of images uint8 [N, C, h, w] and targets uint8
-        [N, h, w], and from the parameters of random_crops(), all on one device."""
-        matrices, jitter, sizes, boxes = parameters.split([6, 3, 2, 4], dim=1)
+        self, images: Tensor, targets: Tensor, parameters: Tensor, maps: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
+        """The crops of __call__ from the windows of images uint8 [N, C, h, w], targets uint8 and
+        maps [N, h, w], and from the parameters of random_crops(), all on one device."""
+        matrices, jitter, sizes, boxes, vectors = parameters.split([6, 3, 2, 4, 18], dim=1)
         mean, std, luma = self.constants(images.device)
         shape = (len(images), 1, self.crop_size, self.crop_size)
         grid = nnF.affine_grid(matrices.view(-1, 2, 3), shape, align_corners=False)
+        if self.elastic:
+            grid = grid + interpolate_vectors(vectors.view(-1, 2, 3, 3), shape[2:])
         image_grid = grid
         if self.margin:
             image_grid = reflect_grid(grid, sizes, boxes)
         image = images.float() / 255
         image = nnF.grid_sample(image, image_grid, mode="bilinear", align_corners=False)
-        # grid_sample pads with 0, so IGNORE − target is padded as if the target were IGNORE.
-        inverted = IGNORE - targets[:, None].float()
-        inverted = nnF.grid_sample(inverted, grid, mode="nearest", align_corners=False)
-        target = IGNORE - inverted[:, 0].long()
-
         if self.jitter:
             image = change_colours(image, *jitter.unbind(1), luma)
-        return (image - mean) / std, target
+
+        # grid_sample pads with 0, so IGNORE − target is padded as if the target were IGNORE.
+        target = IGNORE - sample_nearest(IGNORE - targets, grid).long()
+        maps = [sample_nearest(each, grid) for each in maps]
+        return (image - mean) / std, target, *maps
 
     def constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """mean and std [1, C, 1, 1], and the luma of RGB [3, 1, 1], on the device."""
@@ -312,12 +379,31 @@ class RandomAffineCrops:
         """float32 [N, 3]: factors of brightness, contrast and saturation."""
         return 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
 
+    def random_vectors(self, n: int, generator: torch.Generator) -> Tensor:
+        """float64 [N, 2, 3, 3]: displacements (x, y) of a crop, which spans −1…1, on a 3 × 3 grid.
+
+        Without deformation they are 0, and no random numbers are taken.
+        """
+        if not self.elastic:
+            return torch.zeros(n, 2, 3, 3, dtype=torch.float64)
+        vectors = torch.randn(n, 2, 3, 3, generator=generator, dtype=torch.float64)
+        return vectors * self.elastic * 2 / self.crop_size
+
+
+def widen(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """The matrices of squares that hold all positions of crops with displacements.
+
+    matrices, vectors: those of random_matrices() and random_vectors(). The centres stay.
+    """
+    reach = 1 + BICUBIC_REACH * vectors.abs().amax((2, 3))
+    return torch.cat([matrices[:, :, :2] * reach[:, None], matrices[:, :, 2:]], dim=2)
+
 
 def crop_windows(matrices: Tensor, padded_size: Sequence[int]) -> list[Window]:
     """The window of each image that holds all pixels its crop is interpolated from.
 
     All have one size, the least that is enough for every image. matrices: those of
-    random_matrices(). padded_size: (height, width) of the padded images.
+    random_matrices() or widen(). padded_size: (height, width) of the padded images.
     """
     across, down = [], []  # (first pixel, last pixel + 1) of each image
     for (a, b, x), (c, d, y) in matrices.tolist():
@@ -349,6 +435,15 @@ def cut_windows(tensors: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
     return torch.stack(
         [each[..., top : top + height, left : left + width] for each, (top, left, _, _) in pairs]
     )
+
+
+def sample_nearest(maps: Tensor, grid: Tensor) -> Tensor:
+    """Maps [N, h, w] at the positions of grid_sample's grid [N, H, W, 2]; 0 outside.
+
+    The result [N, H, W] has the maps' dtype. float32 holds integers up to 2²⁴ exactly.
+    """
+    sampled = nnF.grid_sample(maps[:, None].float(), grid, mode="nearest", align_corners=False)
+    return sampled[:, 0].to(maps.dtype)
 
 
 def reflect_grid(grid: Tensor, sizes: Tensor, windows: Tensor) -> Tensor:
@@ -396,8 +491,13 @@ def train_preset(
     scale: tuple[float, float] = (0.5, 1.2),
     flip_prob: float = 0.5,
     upside_down: bool = True,
+    elastic: float = 0.0,
 ) -> Compose:
-    """The tutorials' training transforms, with the arguments of RandomAffineCrops."""
+    """The tutorials' training transforms, with the arguments of RandomAffineCrops.
+
+    `elastic` deforms the crop, so that its unit is a pixel of the crop. What moves into the crop
+    from beyond its border is padded, unlike with RandomAffineCrops.
+    """
     return Compose(
         [
             RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
@@ -405,6 +505,7 @@ def train_preset(
             RandomVerticalFlip(flip_prob * upside_down),
             RandomCrop(crop_size),
             ToTensor(),
+            ElasticTransform(elastic),
             Normalize(mean, std),
         ]
     )

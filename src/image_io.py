@@ -152,7 +152,10 @@ def read_binary(
     if len(found) > 2 or (len(found) == 1 and found[0] not in (0, 1, 255)):
         remedy = "redraw or threshold it, and save it as PNG, not as JPEG"
         if what == "label" and len(found) > 2 and found[-1] < 32:  # small numbers are class ids
-            remedy = MANY_CLASSES
+            remedy = (
+                f"{MANY_CLASSES}, for one id an object give --label-kind instances "
+                "(predict.py: --instances)"
+            )
         raise UserError(
             f"{path}: a {what} holds two values, 0 and 255 or 0 and 1; this one holds "
             f"{len(found)}: {list_values(found, counts)}; {remedy}"

@@ -267,10 +267,8 @@ def loader(seed=3, rank=0, ranks=1, repeats=4, batch_size=3):
     batches = EpochBatches(5, batch_size, seed, rank, ranks, repeats)
     crops = RandomAffineCrops(**RAW, crop_size=16, jitter=0)
     device = torch.device("cpu")
-    stack = StackedImages(
-        images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40), batches, device
-    )
-    return CropLoader(stack, batches, crops, seed, device)
+    stack = images, torch.zeros(5, 40, 40, dtype=torch.uint8), torch.full((5, 2), 40)
+    return CropLoader(StackedImages(stack, batches, device), batches, crops, seed, device)
 
 
 def all_images(loader):

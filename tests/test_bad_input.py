@@ -14,6 +14,7 @@ import compute_mean_std
 import predict
 import train
 from tests.made import write_folder
+from tests.made_instances import write_instances
 from tests.tiny import TINY, parse, run_train
 from tests.watch import forbid_training, opened_files
 from train_utils.checkpoint import load
@@ -258,6 +259,14 @@ def test_training_labels_without_foreground_are_refused(capsys, tiny_copy, tmp_p
     assert "no pixel of the training images is foreground" in message
     assert re.search(r"21_manual1.gif, hold nothing but background; .*my_dataset.py check", message)
     assert not (tmp_path / "out").exists()
+
+
+def test_ids_of_objects_in_the_place_of_classes_name_the_flag(capsys, tmp_path):
+    data = write_instances(tmp_path / "data", count=3)
+    (data / "instances").rename(data / "masks")
+    argv = ("--dataset", "folder", "--data-path", data, "--output-dir", tmp_path / "out")
+    message = refusal(capsys, "train.py", *argv, *TINY)
+    assert "--label-kind instances" in message and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

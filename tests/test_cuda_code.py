@@ -38,23 +38,30 @@ def test_the_mode_sees_what_a_gpu_would_wait_for():
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_crops_forward_and_loss_stay_on_the_device(name):
     size = (584, 565)
-    crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=MODELS[name].margin)
+    margin = MODELS[name].margin
+    crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=margin, elastic=10)
     windows, parameters = crops.random_crops(torch.tensor([size] * 2), size, torch.Generator())
     with FakeTensorMode(allow_non_fake_inputs=True):
         with CUDA:
             model = build_model(name, in_channels=3, num_classes=2).train()
         images = torch.empty(2, 3, *size, dtype=torch.uint8, device=CUDA)
         targets = torch.empty(2, *size, dtype=torch.uint8, device=CUDA)
-        cut = cut_windows(images, windows), cut_windows(targets, windows)
-        image, target = crops.resample(*cut, to_device(parameters, CUDA))
+        weights = torch.empty(2, *size, device=CUDA)
+        images, targets, weights = (
+            cut_windows(each, windows) for each in (images, targets, weights)
+        )
+        parameters = to_device(parameters, CUDA)
+        image, target, weight = crops.resample(images, targets, parameters, [weights])
         assert image.device.type == target.device.type == "cuda"
         assert image.dtype is torch.float32 and target.dtype is torch.int64
         with torch.autocast("cuda", dtype=torch.bfloat16):
             output = model(image)
-        target = centre_crop(target, output["out"].shape[-2:])
-        weight = torch.empty(2, device=CUDA)
+        size = output["out"].shape[-2:]
+        target, weight = centre_crop(target, size), centre_crop(weight, size)
+        class_weights = torch.empty(2, device=CUDA)
         for batch_dice in (True, False):
-            loss = criterion(output, target, weight, 2, ignore_index=255, batch_dice=batch_dice)
+            options = {"batch_dice": batch_dice, "pixel_weight": weight}
+            loss = criterion(output, target, class_weights, 2, ignore_index=255, **options)
             assert loss.dtype is torch.float32 and loss.device.type == "cuda"
 
 

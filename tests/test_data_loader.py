@@ -127,7 +127,7 @@ def loaders(root, workers=0, repeats=2):
         assert dataset.fits_in_memory() == cache
         batches = EpochBatches(len(dataset), 3, seed=0, repeats=repeats)
         if cache:
-            source = StackedImages(*dataset.stack(), batches, CPU)
+            source = StackedImages(dataset.stack(), batches, CPU)
         else:
             source = make_training_loader(
                 dataset, CPU, batches, dataset.collate_with_sizes, workers=workers

@@ -15,13 +15,14 @@ def random_sample(num_classes, ignore_index, seed=0, size=(2, 5, 4)):
     return 2 * torch.randn(size[0], num_classes, *size[1:]), target
 
 
-def slow_criterion(logits, target, weight, ignore_index, epsilon=1e-6):
+def slow_criterion(logits, target, weight, ignore_index, pixel_weight=None, epsilon=1e-6):
     """The definition, pixel by pixel, in float64.
 
     Weighted cross entropy + 1 − Dice, averaged over images and classes.
     """
     num_images, num_classes, height, width = logits.shape
     weight = [1.0] * num_classes if weight is None else weight.tolist()
+    pixel_weight = torch.ones(target.shape) if pixel_weight is None else pixel_weight
     entropy, weights, dice = 0, 0, 0
     for n in range(num_images):
         both, prob_sum, truth_sum = [0] * num_classes, [0] * num_classes, [0] * num_classes
@@ -31,8 +32,9 @@ def slow_criterion(logits, target, weight, ignore_index, epsilon=1e-6):
                 if label == ignore_index:
                     continue
                 probs = logits[n, :, y, x].double().softmax(0)
-                entropy = entropy - weight[label] * probs[label].log()
-                weights += weight[label]
+                own_weight = weight[label] * pixel_weight[n, y, x].double()
+                entropy = entropy - own_weight * probs[label].log()
+                weights += own_weight
                 for c in range(num_classes):
                     both[c] = both[c] + probs[c] * (label == c)
                     prob_sum[c] = prob_sum[c] + probs[c]
@@ -54,18 +56,19 @@ def sure_of(ids, num_classes, strength=20.0):
     return strength * F.one_hot(ids, num_classes).movedim(-1, 1).float()
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("weights", ["none", "classes", "pixels", "both"])
 @pytest.mark.parametrize("ignore_index", [255, -100, 0, 1])
 @pytest.mark.parametrize("num_classes", [2, 3, 11])
-def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_index, weighted):
+def test_value_and_gradient_are_those_of_the_definition(num_classes, ignore_index, weights):
     logits, target = random_sample(num_classes, ignore_index)
-    weight = torch.rand(num_classes) + 0.5 if weighted else None
+    weight = torch.rand(num_classes) + 0.5 if weights in ("classes", "both") else None
+    pixel_weight = 3 * torch.rand(target.shape) if weights in ("pixels", "both") else None
+    options = {"ignore_index": ignore_index, "pixel_weight": pixel_weight}
     value, gradient = value_and_gradient(
-        lambda out: criterion({"out": out}, target, weight, num_classes, ignore_index=ignore_index),
-        logits,
+        lambda out: criterion({"out": out}, target, weight, num_classes, **options), logits
     )
     expected, expected_gradient = value_and_gradient(
-        slow_criterion, logits, target, weight, ignore_index
+        slow_criterion, logits, target, weight, **options
     )
     torch.testing.assert_close(value.double(), expected.double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=0)
@@ -202,3 +205,17 @@ def test_batch_dice_is_one_dice_of_the_foreground_over_all_pixels_of_the_batch()
     # The same images as a single one.
     tall = [part.transpose(0, 1).reshape(1, -1, 20, 6) for part in (probs, target[:, None])]
     torch.testing.assert_close(dice_loss(tall[0], tall[1][:, 0], 255, batch=True), 1 - wanted)
+
+
+def test_deterministic_algorithms_give_the_same_loss():
+    logits, target = random_sample(3, 255)
+    weight, pixel_weight = torch.rand(3), torch.rand(target.shape)
+    losses = []
+    for deterministic in (False, True):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            options = {"ignore_index": 255, "pixel_weight": pixel_weight}
+            losses.append(criterion({"out": logits}, target, weight, 3, **options))
+        finally:
+            torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*losses)

@@ -53,6 +53,18 @@ def test_labels_of_0_and_255_beside_others_are_named(tmp_path):
     assert any(each.startswith(warning) for each in check(tmp_path).warnings)
 
 
+def test_problems_of_one_kind_are_one_line(tmp_path):
+    root = write_decathlon(tmp_path, count=6, test=0)
+    for number in range(5):
+        _, label = draw(number)
+        save(root / "labelsTr" / f"v{number:02d}.nii.gz", label[number + 1 :])
+    report = check(root)
+    (line,) = [line for line in report.text().splitlines() if line.startswith("ERROR")]
+    assert len(report.errors) == 5 and line.startswith("ERROR: 5 × ")
+    assert "v00.nii.gz: is 16×20×13 voxels" in line
+    assert line.endswith("(also v01.nii.gz, v02.nii.gz, 2 more)")
+
+
 def test_the_command_line_checks_volumes(tmp_path, capsys):
     root = write_decathlon(tmp_path / "data", count=3)
     options = ["--data-path", str(root), "--output-dir", str(tmp_path / "out")]

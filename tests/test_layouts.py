@@ -129,6 +129,96 @@ def test_missing_data_is_refused_with_the_path(tmp_path, dataset):
     assert str(tmp_path) in str(caught.value)
 
 
+# --- instances/ and weights/ ---------------------------------------------------------------------
+
+
+def extra_paths(samples):
+    """(label, instances, weight map) of each sample as file names."""
+    files = [(sample.label, sample.instances, sample.weight) for sample in samples]
+    return [tuple(path and path.name for path in paths) for paths in files]
+
+
+@pytest.mark.parametrize(
+    "image, ids",
+    [
+        ("a.jpg", "a.png"),
+        ("a.jpg", "a_instances.npy"),
+        ("a.jpg", "a_ids.tif"),
+        ("a.jpg", "a_label.png"),
+        ("a_img.jpg", "a_instanceIds.png"),
+    ],
+)
+def test_instances_are_paired_as_labels_are(tmp_path, image, ids):
+    touch(tmp_path, f"images/{image}", f"instances/{ids}")
+    assert extra_paths(list_samples("folder", tmp_path)["all"]) == [(None, ids, None)]
+
+
+def test_instances_may_be_folders_of_masks(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.v2.png")
+    touch(tmp_path, "instances/a_masks/1.png", "instances/b.v2/1.png", "instances/b.v2/2.png")
+    found = extra_paths(list_samples("folder", tmp_path)["all"])
+    assert found == [(None, "a_masks", None), (None, "b.v2", None)]
+
+
+def test_labels_and_weights_may_lie_beside_instances(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "instances/b.png")
+    touch(tmp_path, "weights/a_weights.npy", "weights/b.tif")
+    found = extra_paths(list_samples("folder", tmp_path)["all"])
+    assert found == [("a.png", None, "a_weights.npy"), (None, "b.png", "b.tif")]
+
+
+@pytest.mark.parametrize("place", ["{split}/{kind}", "{kind}/{split}"])
+def test_instances_and_weights_of_splits(tmp_path, place):
+    for split, kinds in (
+        ("train", ("images", "instances", "weights")),
+        ("val", ("images", "instances")),
+        ("test", ("images",)),
+    ):
+        for kind in kinds:
+            touch(tmp_path, place.format(split=split, kind=kind) + f"/{split}.png")
+    found = list_samples("folder", tmp_path)
+    assert {split: extra_paths(samples) for split, samples in found.items()} == {
+        "train": [(None, "train.png", "train.png")],
+        "val": [(None, "val.png", None)],
+        "test": [(None, None, None)],
+    }
+
+
+def test_the_folder_of_a_split_is_no_folder_of_masks(tmp_path):
+    touch(tmp_path, "images/a.png", "instances/a.png", "images/val/b.png", "instances/val/b.png")
+    found = list_samples("folder", tmp_path)
+    assert extra_paths(found["train"]) == [(None, "a.png", None)]
+    assert extra_paths(found["val"]) == [(None, "b.png", None)]
+
+
+@pytest.mark.parametrize(
+    "extra, named",
+    [
+        ("images/b.png", "b.png has no label in .*instances"),
+        ("instances/b.npy", "b.npy has no image"),
+        ("instances/a.npy", "a.npy and .*a.png are two files for one image"),
+        ("weights/b.npy", "b.npy has no image"),
+        ("weights/b.npy", "a.png has no weight map in .*weights"),
+    ],
+)
+def test_instances_and_weights_that_do_not_match_are_refused(tmp_path, extra, named):
+    touch(tmp_path, "images/a.png", "instances/a.png", extra)
+    with pytest.raises(UserError, match=named):
+        list_samples("folder", tmp_path)
+
+
+def test_an_image_without_label_and_instances_is_refused(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png")
+    touch(tmp_path, "instances/b.png")
+    (problem,) = problems("folder", tmp_path)
+    assert "c.png has no label in " in problem and "masks or " in problem
+
+
+def test_volumes_have_no_instances_and_weights(tmp_path):
+    touch(tmp_path, "images/a.nii.gz", "masks/a.nii.gz", "instances/a.png", "weights/b.npy")
+    assert extra_paths(list_samples("volumes", tmp_path)["all"]) == [("a.nii.gz", None, None)]
+
+
 # --- list ----------------------------------------------------------------------------------------
 
 

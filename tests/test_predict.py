@@ -13,6 +13,7 @@ import predict
 from src.errors import UserError
 from src.image_io import read_image
 from src.inference import predict_probs
+from tests.small import error_of
 from tests.tiny import EXACT, run_train
 from train_utils.checkpoint import load
 from train_utils.model_loading import load_model
@@ -99,7 +100,7 @@ def test_output_has_the_inputs_size(run, tmp_path, size):
 
 def test_a_pattern_selects_the_files_that_match_it(run, images, tmp_path, capsys):
     files = segment([run / "best_model.pth"], images / "*1_test.tif", tmp_path)
-    assert sorted(files) == ["01_test_mask.png", "predictions.csv"]
+    assert sorted(files) == ["01_test_mask.png", "predictions.csv", "predictions.json"]
     assert "1 images, " in capsys.readouterr().out
 
 
@@ -242,6 +243,46 @@ def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):
     assert "01_test_overlay.png" in files and "02_test_overlay.png" in files
 
 
+def test_ctrl_c_says_how_to_continue(run, folder, tmp_path, capsys, monkeypatch):
+    for name in ("2.png", "6.png"):
+        (folder / name).unlink()
+    softmax, calls = torch.Tensor.softmax, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return softmax(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.Tensor, "softmax", interrupted)
+        segment([run / "best_model.pth"], folder, tmp_path / "out")
+    message = capsys.readouterr().err
+    done = int(message.partition("predict.py: stopped after ")[2].partition(" of 5 images")[0])
+    assert done <= 2 and "the same command with --skip-existing does the others" in message
+    segment([run / "best_model.pth"], folder, tmp_path / "out", "--skip-existing")
+    assert [row["image"] for row in table_of(tmp_path / "out")] == ["0", "1", "3", "4", "5"]
+
+
+def test_skip_existing_refuses_other_weights_and_another_threshold(run, images, tmp_path):
+    weights, path = run / "best_model.pth", images / "01_test.tif"
+    segment([weights], path, tmp_path / "out", "--threshold", 0.4)
+    message = error_of(
+        segment, [weights], path, tmp_path / "out", "--skip-existing", "--threshold", 0.6
+    )
+    assert message.startswith(f"--skip-existing: the predictions in {tmp_path / 'out'} were made")
+    assert "threshold 0.4, this call has 0.6; give the same, name another --output" in message
+    checkpoint = load(weights)
+    checkpoint["model"]["out_conv.0.bias"] += 1
+    (tmp_path / "new").mkdir()
+    torch.save(checkpoint, tmp_path / "new" / "best_model.pth")
+    options = "--skip-existing", "--threshold", 0.4
+    others = [tmp_path / "new" / "best_model.pth"]
+    assert " weights " in error_of(segment, others, path, tmp_path / "out", *options)
+    segment([weights], path, tmp_path / "out", *options)
+    segment(others, path, tmp_path / "out", "--threshold", 0.6)
+
+
 # --- tiles, ROI, scores ---------------------------------------------------------------------------
 
 
@@ -314,7 +355,9 @@ def test_labels_of_another_size_fail_by_name(run, tiny_root, images, tmp_path, c
         Image.new("L", (20, 20)).save(labels / f"{name}_manual1.png")
     with pytest.raises(SystemExit):
         segment([run / "best_model.pth"], images, tmp_path / "out", "--labels", labels)
-    assert "01_manual1.png: is 20×20 pixels, its image" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "01_manual1.png: is 20×20 pixels, its image" in message
+    assert "104×96; give the one that was drawn on this image, or resize it" in message
 
 
 # --- files made of the weights --------------------------------------------------------------------
@@ -356,6 +399,13 @@ def test_an_export_has_the_threshold_of_the_flag(run, tmp_path):
     assert json.loads(files["description.json"])["threshold"] == 0.3
 
 
+def test_a_refused_export_makes_no_folder(run, tmp_path):
+    path = tmp_path / "new" / "m.txt"
+    message = error_of(make_file, "--weights", run / "best_model.pth", "--export", path)
+    assert "m.txt: ends in '.txt'; export to a .onnx or a .pt2 file" in message
+    assert not path.parent.exists()
+
+
 def test_an_exported_network_gives_the_probabilities_of_the_files(run, images, tmp_path):
     make_file("--weights", run / "best_model.pth", "--export", tmp_path / "model.pt2")
     assert (tmp_path / "model.pt2").is_file()
@@ -365,7 +415,10 @@ def test_an_exported_network_gives_the_probabilities_of_the_files(run, images, t
     "flags, message",
     [
         ((), "name the images to segment"),
-        (("--input", "x", "--strip", "y"), "leave it out with --export and --strip"),
+        (("--input", "x", "--strip", "y"), "--input: leave it out with --strip"),
+        (("--output", "x", "--export", "y.onnx"), "--output: leave it out with --export"),
+        (("--threshold", "0.3", "--strip", "y"), "--threshold: leave it out with --strip"),
+        (("--save-prob", "--export", "y.pt2"), "--save-prob: leave it out with --export"),
         (("--strip", "x", "--export", "y"), "one of them at a time"),
         (("--input", "x", "--report", "y"), "give --labels"),
         (("--input", "x", "--auto-roi", "--roi-mask", "y"), "leave it out where --roi-mask"),

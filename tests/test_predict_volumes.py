@@ -205,6 +205,8 @@ def test_existing_outputs_are_skipped_and_keep_their_rows(weights, tmp_path, cap
     assert rows[0] == before[0] and rows[2] == before[2]
     run(weights, tmp_path / "in", out, "--overlay", "--skip-existing")
     assert (out / "x3_overlay.png").exists()  # another output was asked for
+    message = error_of(run, weights, tmp_path / "in", out, "--flips", "--skip-existing")
+    assert "were made with flips False, this call has True" in message
 
 
 def test_labels_are_scored_at_the_volumes_own_size(tmp_path):

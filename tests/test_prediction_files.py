@@ -1,4 +1,4 @@
-"""The files of predict.py: strips give what the whole image gives; the table survives a kill."""
+"""The files of predict.py: strips give what the whole image gives; an error leaves none."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from tests.pictures import save_mask
-from tests.small import error_of
 from train_utils.reporting.pictures import default_colours, overlay
-from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable
+from train_utils.reporting.prediction_files import PredictionFiles
 
 
 def random_strips(classes, height=23, width=17, cuts=(0, 5, 6, 20, 23)):
@@ -31,7 +30,7 @@ def make_files(folder, classes, ids=None, **options):
 def test_strips_give_the_files_of_the_whole_image(tmp_path, classes, ids):
     image, mask, probs, strips = random_strips(classes)
     files = make_files(tmp_path / "out", classes, ids, save_prob=True, save_overlay=True)
-    pixels = files.write("sub/x", image, strips)
+    pixels = files.write("sub/x", image, strips).pixels
     assert pixels.tolist() == np.bincount(mask.ravel(), minlength=classes).tolist()
     save_mask(tmp_path / "whole.png", mask, files.colours, ids)
     written, whole = Image.open(files.mask_path("sub/x")), Image.open(tmp_path / "whole.png")
@@ -76,69 +75,58 @@ def test_whole_files_are_told_from_those_that_were_cut_short(tmp_path, classes):
     assert make_files(tmp_path, classes, save_prob=True).are_whole("x")
 
 
-# --- predictions.csv ------------------------------------------------------------------------------
+# --- objects --------------------------------------------------------------------------------------
 
 
-def new_table(folder, keep, names=("background", "road, wet")):
-    return PredictionTable(folder, names, keep)
+def two_squares():
+    """(ids of two squares, their strips, an image)."""
+    ids = np.zeros((30, 24), np.int32)
+    ids[3:12, 2:11], ids[15:28, 6:20] = 1, 2
+    mask = (ids > 0).astype(np.uint8)
+    rows = [slice(0, 10), slice(10, 17), slice(17, 30)]
+    image = torch.full((3, *ids.shape), 40, dtype=torch.uint8)
+    return ids, image, [(each, mask[each], None) for each in rows]
 
 
-def add(table, *names):
-    for name in names:
-        table.add(name, (10, 20), np.array([150, 50]), 0.25)
-
-
-def test_rows_are_there_as_soon_as_they_are_added(tmp_path):
-    table = new_table(tmp_path, keep=False)
-    add(table, "b")
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert lines == [
-        'image,width,height,share_background,"share_road, wet",seconds',
-        "b,20,10,0.75,0.25,0.25",
+def test_ids_are_those_of_the_whole_image_whatever_the_strips(tmp_path):
+    ids, image, strips = two_squares()
+    files = make_files(tmp_path, 2, save_instances=True, save_overlay=True)
+    saved = files.write("x", image, strips)
+    written = Image.open(files.instances_path("x"))
+    assert written.mode == "I;16" and (np.asarray(written) == ids).all()
+    assert saved.objects == [
+        {"id": 1, "area": 81, "x": 6, "y": 7},
+        {"id": 2, "area": 182, "x": 12.5, "y": 21},
     ]
+    drawn = np.asarray(Image.open(files.overlay_path("x")))
+    inside = np.zeros(ids.shape, bool)
+    inside[4:11, 3:10] = inside[16:27, 7:19] = True
+    outline = (drawn != 40).any(2)
+    assert (outline == ((ids > 0) & ~inside)).all()
+    assert (drawn[3, 2] != drawn[15, 6]).any()
 
 
-def test_the_closed_table_has_the_order_of_the_inputs(tmp_path):
-    table = new_table(tmp_path, keep=False)
-    add(table, "b", "c", "a")
-    table.close(["a", "broken", "b", "c"])
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert [line[0] for line in lines[1:]] == ["a", "b", "c"]
+def test_no_object_is_an_empty_file_of_ids(tmp_path):
+    _, image, _ = two_squares()
+    files = make_files(tmp_path, 2, save_instances=True)
+    saved = files.write("x", image, [(slice(0, 30), np.zeros((30, 24), np.uint8), None)])
+    assert saved.objects == [] and np.asarray(Image.open(files.instances_path("x"))).max() == 0
 
 
-def test_a_dropped_row_is_not_written(tmp_path):
-    table = new_table(tmp_path, keep=False)
-    add(table, "a", "b")
-    table = new_table(tmp_path, keep=True)
-    table.drop(["a", "never there"])
-    table.close([])
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert [line[0] for line in lines[1:]] == ["b"]
+def test_a_missing_file_of_ids_is_not_whole(tmp_path):
+    _, image, strips = two_squares()
+    files = make_files(tmp_path, 2, save_instances=True)
+    files.write("x", image, strips)
+    assert files.are_whole("x")
+    files.instances_path("x").unlink()
+    assert not files.are_whole("x")
 
 
-def test_a_table_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "predictions.csv").mkdir()
-    assert "predictions.csv: cannot be written" in error_of(new_table, tmp_path, keep=False)
-
-
-def test_a_kept_table_drops_a_line_that_was_cut_short(tmp_path):
-    table = new_table(tmp_path, keep=False)
-    add(table, "a", "b")
-    path = tmp_path / "predictions.csv"
-    path.write_text(path.read_text() + "c,20,1")
-    table = new_table(tmp_path, keep=True)
-    assert list(table.rows) == ["a", "b"]
-    add(table, "c", "b")
-    table.close(["a", "b", "c"])
-    assert [line[0] for line in path.read_text().splitlines()] == ["i", "a", "b", "c"]
-
-
-def test_a_table_of_other_classes_is_not_kept(tmp_path):
-    add(new_table(tmp_path, keep=False), "a")
-    assert new_table(tmp_path, keep=True, names=("background", "vessel")).rows == {}
-
-
-def test_without_keep_the_table_begins_anew(tmp_path):
-    add(new_table(tmp_path, keep=False), "a")
-    assert new_table(tmp_path, keep=False).rows == {}
-    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1
+def test_more_objects_than_16_bits_hold_are_a_problem_of_the_image(tmp_path):
+    mask = np.zeros((512, 512), np.uint8)
+    mask[::2, ::2] = 1
+    files = make_files(tmp_path, 2, save_instances=True)
+    image = torch.zeros(3, 512, 512, dtype=torch.uint8)
+    saved = files.write("x", image, [(slice(0, 512), mask, None)])
+    assert saved.problem.startswith("65,536 objects, more than the 65,535 of a 16-bit file; raise")
+    assert not files.instances_path("x").exists() and not files.are_whole("x")

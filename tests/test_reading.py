@@ -138,6 +138,32 @@ def test_pixels_outside_the_roi_are_ignored_in_the_target(tmp_path):
     assert (found.label[1:] == 1).all()
 
 
+@pytest.mark.parametrize("kind", ["file", "array", "folder"])
+def test_ids_become_objects_with_a_gap_where_they_touch(tmp_path, kind):
+    ids = np.zeros((8, 12), np.uint16)
+    ids[2:6, 1:6], ids[2:6, 6:11] = 3, 300
+    for name in ("in", "labels"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (12, 8)).save(tmp_path / "in" / "x.png")
+    if kind == "file":
+        Image.fromarray(ids).save(tmp_path / "labels" / "x.png")
+    elif kind == "array":
+        np.save(tmp_path / "labels" / "x.npy", ids)
+    else:
+        (tmp_path / "labels" / "x").mkdir()
+        for index in (3, 300):
+            mask = Image.fromarray((ids == index).astype(np.uint8) * 255)
+            mask.save(tmp_path / "labels" / "x" / f"{index}.png")
+    folders = (str(tmp_path / name) for name in ("in", "out", "labels"))
+    source, output, labels = folders
+    (job,) = find_jobs(source, False, output, "", labels, instances=True)
+    found = read_picture(job, 3, None, auto_roi=False, classes=BINARY, instances=True)
+    assert found.instances.dtype == torch.int32 and len(found.instances.unique()) == 3
+    assert ((found.instances > 0).numpy() == (ids > 0)).all()
+    assert found.target.dtype == torch.uint8 and (found.target[2:6, 5:7] == 0).all()
+    assert found.target.sum() == (ids > 0).sum() - 8
+
+
 def test_a_photograph_without_a_field_of_view_is_named(tmp_path):
     Image.new("RGB", (60, 50), (90, 90, 90)).save(tmp_path / "x.png")
     job = Job(Input(tmp_path / "x.png", "x"), None, None)

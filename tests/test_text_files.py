@@ -4,6 +4,7 @@ import csv
 import json
 import math
 
+import numpy as np
 import torch
 
 from train_utils.metrics import SegmentationCounts, summarize
@@ -71,6 +72,46 @@ def test_image_rows_by_hand():
     [row] = image_rows(["b"], counts_of(([0, 1, 2, 2], [0, 1, 1, 2]), num_classes=3))
     assert (row["tp"], row["fp"]) == ([1, 1], [1, 0])
     assert (row["fn"], row["tn"]) == ([0, 1], [2, 2])
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+def counts_of_objects():
+    """Two images: one object found and one missed; no object at all."""
+    counts = counts_of(([0, 1, 1, 0], [0, 1, 0, 0]), ([0, 0, 0, 0], [0, 0, 0, 0]))
+    counts.add_objects(np.array([[1, 1, 0, 2]]), np.array([[5, 5, 0, 0]]))
+    counts.add_objects(np.zeros((1, 4), int), np.zeros((1, 4), int))
+    return counts
+
+
+def test_score_table_shows_objects_where_there_are_any():
+    counts = counts_of_objects()
+    scores = summarize(counts, 0.25)
+    lines = score_table(scores, ["background", "cell"], 0.25).splitlines()
+    assert lines[-2:] == [
+        "objects: AP 0.5000 (at IoU 0.5 0.5000, at 0.75 0.5000)   AJI 0.6667",
+        "objects: 2 true, 1 predicted, 1 found, 0 merged, 0 split",
+    ]
+    scores["object_ap_at_threshold"] = 0.75
+    lines = score_table(scores, ["background", "cell"], 0.25).splitlines()
+    assert lines[-1] == "objects: AP at the chosen threshold 0.250   0.7500"
+
+
+def test_image_rows_have_the_objects_of_each_image():
+    first, second = image_rows(["a", "b"], counts_of_objects())
+    assert (first["objects"], first["objects_predicted"], first["object_ap"]) == (2, 1, 0.5)
+    assert (second["objects"], second["objects_found"]) == (0, 0)
+    assert math.isnan(second["object_ap"])
+
+
+def test_epoch_line_shows_the_average_precision_of_objects():
+    assert "  f1 0.2500  obj AP 0.5000  3.2 s" in epoch_line(
+        EPOCH | {"val_f1": 0.25, "val_object_ap": 0.5, "val_object_ap_50": 0.9}, 10
+    )
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_csv_has_a_column_for_every_name(tmp_path):

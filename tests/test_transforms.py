@@ -1,4 +1,4 @@
-"""The transforms keep image and target aligned, create no class ids, and pad targets with 255."""
+"""The transforms keep image, target and maps aligned, create no ids, and pad targets with 255."""
 
 import math
 
@@ -209,6 +209,55 @@ def test_image_and_target_stay_aligned_through_the_whole_chain(kind, seed):
     pure_dark, pure_bright = image < 0.01, image > BRIGHT / 255 - 0.01
     assert not (target[pure_dark & ~padded] == 1).any() and (target[pure_bright] == 1).all()
     assert (pure_dark | pure_bright).float().mean() > 0.4  # pixels at an edge may be either
+
+
+# --- maps ---------------------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandomResize(17, 90),
+        RandomHorizontalFlip(1),
+        RandomHorizontalFlip(0),
+        RandomVerticalFlip(1),
+        RandomVerticalFlip(0),
+        RandomCrop(20),
+        RandomCrop(64),
+        CenterCrop(21),
+        CenterCrop(64),
+        ToTensor(),
+        Compose([RandomResize(50, 90), RandomVerticalFlip(), RandomCrop(64)]),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_maps_are_resampled_as_the_target_and_padded_with_0(kind, transform):
+    torch.manual_seed(0)
+    original = np.random.default_rng(0).integers(0, 10, (50, 60))
+    weight, ids = torch.from_numpy(original) / 4 + 1, torch.from_numpy(original * 7001).int()
+    image, _ = make_pair(kind, original > 4)
+    _, target, *maps = transform(image, torch.from_numpy(original), weight, ids)
+    check_maps(target, *maps)
+
+
+def check_maps(target, weight, ids):
+    """Asserts that maps which were computed from the target still fit, and are padded with 0."""
+    assert weight.dtype == torch.float32 and ids.dtype == torch.int32
+    assert torch.equal(weight, torch.where(target == 255, 0, target / 4 + 1))
+    assert torch.equal(ids, torch.where(target == 255, 0, target * 7001).int())
+    assert ids.any()
+
+
+@KINDS
+def test_presets_pass_maps_on(kind):
+    original = random_target(50, 70, block=5)
+    weight, ids = torch.from_numpy(original) / 4 + 1, torch.from_numpy(original * 7001).int()
+    item = make_pair(kind, original)[0], torch.from_numpy(original), weight, ids
+    _, _, *same = eval_preset([0.5] * 3, [0.25] * 3)(*item)
+    assert torch.equal(same[0], weight) and torch.equal(same[1], ids)
+    for elastic in (0, 3):
+        check_maps(*preset(elastic=elastic)(*item)[1:])
 
 
 # --- to tensors ---------------------------------------------------------------------------------

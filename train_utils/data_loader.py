@@ -5,7 +5,7 @@ Loaders are handed the dataset and the crops; this module knows neither flags no
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -98,14 +98,15 @@ class SeededBatches:
 
 
 class CropLoader:
-    """Iterates over batches (images, targets) of random crops, as train_one_epoch expects them.
+    """Iterates over batches of random crops (images, targets, *maps), as train_one_epoch expects.
 
     Args:
         source: iterable of batches of whole images: (images, N of uint8 [C, H, W], targets, N of
-            uint8 [H, W], sizes int64 [N, 2]), padded to one size; sizes are those without padding.
-            A StackedImages or a DataLoader.
+            uint8 [H, W], sizes int64 [N, 2], *maps, N of [H, W] each), padded to one size; sizes
+            are those without padding. A StackedImages or a DataLoader.
         batches: the EpochBatches that the source follows.
-        crops: cuts the crops, called with (images, targets, sizes, generator, device).
+        crops: cuts the crops, called with (images, targets, sizes, generator, device), and with
+            `maps` if there are any.
         seed: seed of the crops. They depend on it, the epoch and the rank alone, so a resumed run
             repeats them.
         device: where the crops are cut.
@@ -125,36 +126,35 @@ class CropLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         seed = crop_seed(self.seed, self.batches.epoch, self.batches.rank)
         generator = torch.Generator().manual_seed(seed)
-        for images, targets, sizes in self.source:
-            yield self.crops(images, targets, sizes, generator, self.device)
+        for images, targets, sizes, *maps in self.source:
+            options = {"maps": maps} if maps else {}
+            yield self.crops(images, targets, sizes, generator, self.device, **options)
 
 
 class StackedImages:
     """All images of a dataset in memory; batches are taken there, without workers or files.
 
-    images uint8 [M, C, H, W], targets uint8 [M, H, W] and sizes int64 [M, 2] are those of
-    dataset.stack(). They are kept where pick_memory() says.
+    stack: images uint8 [M, C, H, W], targets uint8 [M, H, W], sizes int64 [M, 2] and the maps, as
+    dataset.stack() gives them. They are kept where pick_memory() says, the sizes on the CPU.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        sizes: Tensor,
-        batches: EpochBatches,
-        device: torch.device,
+        self, stack: Sequence[Tensor], batches: EpochBatches, device: torch.device
     ) -> None:
-        memory = pick_memory(images.nbytes + targets.nbytes, device)
-        self.images, self.targets = images.to(memory), targets.to(memory)
-        self.sizes, self.batches = sizes, batches
+        images, targets, self.sizes, *maps = stack
+        parts = [images, targets, *maps]
+        memory = pick_memory(sum(part.nbytes for part in parts), device)
+        self.parts = [part.to(memory) for part in parts]
+        self.batches = batches
 
-    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
+    def __iter__(self) -> Iterator[tuple]:
         for batch in self.batches:
-            images = [self.images[i] for i in batch]  # views: nothing is copied yet
-            yield images, [self.targets[i] for i in batch], self.sizes[batch]
+            # Views: nothing is copied yet.
+            images, targets, *maps = [[part[i] for i in batch] for part in self.parts]
+            yield images, targets, self.sizes[batch], *maps
 
 
 def pick_memory(size: int, device: torch.device) -> torch.device:

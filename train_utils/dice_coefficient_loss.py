@@ -15,6 +15,7 @@ def criterion(
     dice: bool = True,
     ignore_index: int = -100,
     batch_dice: bool = False,
+    pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted cross entropy + (1 − Dice) of each output, summed with the outputs' weights.
 
@@ -26,13 +27,17 @@ def criterion(
         loss_weight: [num_classes] weights of the cross entropy, or None.
         dice: whether to add the Dice loss, averaged over images and classes (see dice_loss).
         batch_dice: compute Dice over all pixels of the batch and the foreground classes only.
+        pixel_weight: float [N, H, W], by which each pixel's class weight is multiplied in the cross
+            entropy, or None. The Dice loss has no weights.
 
     Returns a float32 scalar; 0 with zero gradient if all pixels are ignored. It is computed in
     float32 whatever the dtype of the logits: sums over 10⁵ pixels overflow in float16 and lose
     small terms in bfloat16. ValueError if the logits have another number of classes.
     """
     losses = {
-        name: output_loss(logits, target, loss_weight, num_classes, dice, ignore_index, batch_dice)
+        name: output_loss(
+            logits, target, loss_weight, num_classes, dice, ignore_index, batch_dice, pixel_weight
+        )
         for name, logits in inputs.items()
     }
     auxiliary = [AUX_WEIGHT * loss for name, loss in losses.items() if name != "out"]
@@ -47,6 +52,7 @@ def output_loss(
     dice: bool,
     ignore_index: int,
     batch_dice: bool,
+    pixel_weight: Tensor | None,
 ) -> Tensor:
     """The criterion of one output; the arguments are those of criterion()."""
     if logits.shape[1] != num_classes:
@@ -55,39 +61,58 @@ def output_loss(
         )
     with torch.autocast(logits.device.type, enabled=False):
         log_probs = F.log_softmax(logits.float(), dim=1)
-        loss = cross_entropy(log_probs, target, loss_weight, ignore_index)
+        loss = cross_entropy(log_probs, target, loss_weight, ignore_index, pixel_weight)
         if dice:
             loss = loss + dice_loss(log_probs.exp(), target, ignore_index, batch=batch_dice)
         return loss
 
 
 def cross_entropy(
-    log_probs: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100
+    log_probs: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean of −log p(target) over the valid pixels.
 
     That is the sum of weight · (−log p) divided by the sum of the weights, as PyTorch's cross
     entropy, but 0 in place of NaN if no pixel is valid. log_probs [N, K, H, W], target [N, H, W],
-    weight [K] or None.
+    weight [K] or None, pixel_weight [N, H, W] or None. The weight of a pixel is the product of the
+    two.
     """
-    total = negative_log_likelihood(log_probs, target, weight, ignore_index)
+    total = negative_log_likelihood(log_probs, target, weight, ignore_index, pixel_weight)
     valid = target != ignore_index
-    if weight is None:
+    if weight is None and pixel_weight is None:
         return total / valid.sum().clamp_min(1)
-    weights = weight[target.masked_fill(~valid, 0)] * valid
+    weights = valid.to(log_probs.dtype)
+    if weight is not None:
+        weights = weights * weight[target.masked_fill(~valid, 0)]
+    if pixel_weight is not None:
+        weights = weights * pixel_weight
     return total / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def negative_log_likelihood(
-    log_probs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+    log_probs: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    pixel_weight: Tensor | None = None,
 ) -> Tensor:
-    """Sum of −weight·log p(target) over the valid pixels."""
+    """Sum of −weight·log p(target) over the valid pixels; see cross_entropy()."""
     if not torch.are_deterministic_algorithms_enabled():
-        return F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction="sum")
+        if pixel_weight is None:
+            options = {"ignore_index": ignore_index, "reduction": "sum"}
+            return F.nll_loss(log_probs, target, weight, **options)
+        losses = F.nll_loss(log_probs, target, weight, ignore_index=ignore_index, reduction="none")
+        return (losses * pixel_weight).sum()
     # On CUDA nll_loss adds in a random order.
     one_hot = one_hot_targets(log_probs, target, ignore_index)
     if weight is not None:
         one_hot = one_hot * weight.view(1, -1, *[1] * (one_hot.ndim - 2))
+    if pixel_weight is not None:
+        one_hot = one_hot * pixel_weight.unsqueeze(1)
     return -(one_hot * log_probs).sum()
 
 

@@ -8,11 +8,13 @@ left out of means, and named as absent.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.errors import UserError
+from train_utils.instance_metrics import COLUMNS, object_counts, object_scores
 from train_utils.rank_metrics import BINS, best_threshold, f1_at, rank_scores
 
 NOT_FINITE = (
@@ -135,6 +137,7 @@ class SegmentationCounts(ConfusionMatrix):
         over pixels that are not of the class (0) and that are (1). Bin i holds the probabilities in
         (i / BINS, (i + 1) / BINS].
     near: int64 [K−1, 4], near_counts() of each foreground class at `tolerance` px, else zeros.
+    objects: int64 [images, M], object_counts() of each image; without rows if none were added.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255, tolerance: int = 0) -> None:
@@ -145,6 +148,7 @@ class SegmentationCounts(ConfusionMatrix):
         """Forgets all images."""
         classes = self.num_classes
         self.confusion = torch.zeros(0, classes, classes, dtype=torch.int64)
+        self.objects = torch.zeros(0, len(COLUMNS), dtype=torch.int64)
         self._histograms = self._near = None  # created on the device of the first image
         self._start_image()
 
@@ -179,6 +183,10 @@ class SegmentationCounts(ConfusionMatrix):
         if self.tolerance:
             self._add_near(*(torch.cat(parts) for parts in zip(*self._masks, strict=True)))
         self._start_image()
+
+    def add_objects(self, truth: np.ndarray, predicted: np.ndarray) -> None:
+        """Adds the objects of the last image: ids [H, W], 0 for none."""
+        self.objects = torch.cat([self.objects, object_counts(truth, predicted)[None]])
 
     def _start_image(self) -> None:
         self._image = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
@@ -251,6 +259,7 @@ class SegmentationCounts(ConfusionMatrix):
         total.confusion = torch.cat([self.confusion, other.confusion])
         total.histograms = self.histograms + other.histograms
         total.near = self.near + other.near
+        total.objects = torch.cat([self.objects, other.objects])
         return total
 
     def dice_per_image(self) -> Tensor:
@@ -364,6 +373,8 @@ def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dic
     }
     if counts.tolerance:
         scores |= tolerant_scores(counts.near, counts.tolerance)
+    if len(counts.objects):
+        scores |= object_scores(counts.objects)
     if counts.num_classes == 2:
         scores["best_threshold"], scores["best_f1"] = best_threshold(*counts.histograms[0])
         if threshold is not None:

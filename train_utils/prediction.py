@@ -16,7 +16,8 @@ from src.predictor import Predictor
 from train_utils.data.reading import Job, Picture, equal_sizes, read_ahead
 from train_utils.metrics import check_finite
 from train_utils.prediction_scores import PredictionScores
-from train_utils.reporting.prediction_files import PredictionFiles, PredictionTable, Strip
+from train_utils.reporting.prediction_files import PredictionFiles, Strip
+from train_utils.reporting.prediction_tables import PredictionTable
 
 WORKERS = 4  # threads that read and write files
 MAX_WRITING = 16  # images whose files are being written while others are computed
@@ -25,12 +26,12 @@ MAX_WRITING_PIXELS = 32 * 1024**2  # and no more pixels than this, unless it is 
 
 @dataclass(frozen=True)
 class Written:
-    """A picture whose files are being written. pixels: int64 [K], of each class, when they are."""
+    """A picture whose files are being written. saved: what was written, when it is."""
 
     job: Job
     size: tuple[int, int]
     seconds: float
-    pixels: Future
+    saved: Future
 
 
 def predict_all(
@@ -42,19 +43,19 @@ def predict_all(
     table: PredictionTable,
     scores: PredictionScores | None,
 ) -> dict[str, str]:
-    """Segments and writes all images; returns {path: reason} of those that cannot be read."""
+    """Segments and writes all images; returns {path: reason} of those that failed."""
     failed, writing = {}, deque()
     pool = ThreadPoolExecutor(WORKERS)
     bar = tqdm(total=len(jobs), unit="image", leave=False, disable=None)
     try:
         for group in equal_sizes(read_ahead(pool, read, jobs, failed)):
             writing += segment(predictor, group, threshold, files, scores, pool)
-            while writing and (writing[0].pixels.done() or is_too_much(writing)):
-                finish(writing.popleft(), files, table)
+            while writing and (writing[0].saved.done() or is_too_much(writing)):
+                finish(writing.popleft(), files, table, failed)
             bar.update(len(group))
             del group  # or its images would be in memory while the next ones are read
         while writing:
-            finish(writing.popleft(), files, table)
+            finish(writing.popleft(), files, table, failed)
     finally:
         bar.close()
         pool.shutdown(cancel_futures=True)
@@ -91,8 +92,8 @@ def segment(
         strip = slice(0, len(probs[0])), probs
         strips = list(finished_strips([strip], picture, threshold, files.save_prob, scores))
         name, image = picture.job.item.name, picture.image
-        pixels = pool.submit(files.write, name, image, strips)
-        written.append(Written(picture.job, tuple(image.shape[1:]), seconds, pixels))
+        saved = pool.submit(files.write, name, image, strips)
+        written.append(Written(picture.job, tuple(image.shape[1:]), seconds, saved))
     return written
 
 
@@ -104,7 +105,7 @@ def segment_in_tiles(
     scores: PredictionScores | None,
 ) -> Written:
     """Segments and writes one image, strip by strip."""
-    start, pixels = time.perf_counter(), Future()
+    start, saved = time.perf_counter(), Future()
     name, image = picture.job.item.name, picture.image
     with tqdm(desc=name, unit="tile", leave=False, disable=None) as bar:
 
@@ -114,8 +115,8 @@ def segment_in_tiles(
 
         strips = predictor.strips(image, show)
         strips = finished_strips(strips, picture, threshold, files.save_prob, scores)
-        pixels.set_result(files.write(name, image, strips))
-    return Written(picture.job, tuple(image.shape[1:]), time.perf_counter() - start, pixels)
+        saved.set_result(files.write(name, image, strips))
+    return Written(picture.job, tuple(image.shape[1:]), time.perf_counter() - start, saved)
 
 
 def finished_strips(
@@ -141,19 +142,26 @@ def finished_strips(
         mask = decide(probs[None], threshold)[0].cpu().numpy()
         yield rows, mask, probs.cpu().numpy() if save_prob else None
     if scores:
-        scores.end_image(picture.job.item.name, picture.target, picture.label)
+        scores.end_image(picture)
 
 
-def finish(written: Written, files: PredictionFiles, table: PredictionTable) -> None:
-    """Waits for the files of an image, adds its row to the table, and prints a line."""
-    name, (height, width) = written.job.item.name, written.size
-    pixels = written.pixels.result()
-    table.add(name, written.size, pixels, written.seconds)
-    shares = 100 * pixels / pixels.sum()
-    text = ", ".join(
-        f"{each} {share:.1f} %" for each, share in zip(files.class_names, shares, strict=True)
-    )
-    path = files.mask_path(name)
-    line = f"{written.job.item.path} -> {path}  {width}x{height}  {written.seconds:.3f} s  {text}"
-    tqdm.write(line)
+def finish(
+    written: Written, files: PredictionFiles, table: PredictionTable, failed: dict[str, str]
+) -> None:
+    """Waits for the files of an image, adds its row to the table, and prints a line.
+
+    An image whose objects could not be written gets no row, and is noted in `failed`.
+    """
+    name, path, (height, width) = written.job.item.name, written.job.item.path, written.size
+    saved = written.saved.result()
+    if saved.problem:
+        failed[str(path)] = f"{path}: {saved.problem}"
+        return
+    table.add(name, written.size, saved.pixels, written.seconds, saved.objects)
+    shares = 100 * saved.pixels / saved.pixels.sum()
+    parts = [f"{each} {share:.1f} %" for each, share in zip(files.class_names, shares, strict=True)]
+    if files.save_instances:
+        parts.append(f"{len(saved.objects)} objects")
+    line = f"{path} -> {files.mask_path(name)}  {width}x{height}  {written.seconds:.3f} s  "
+    tqdm.write(line + ", ".join(parts))
     sys.stdout.flush()

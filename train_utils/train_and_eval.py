@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.blocks import centre_crop
 from src.device import memory_format
 from src.inference import decide, predict_strips
+from src.instances import label_objects
 from src.tiles import Tiling
 from train_utils.dice_coefficient_loss import criterion
 from train_utils.distributed_utils import (
@@ -51,6 +52,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler | None = None,
     *,
     loss_weight: Tensor | None = None,
+    dice: bool = True,
     batch_dice: bool = False,
     amp_dtype: torch.dtype | None = None,
     accumulate: int = 1,
@@ -61,14 +63,16 @@ def train_one_epoch(
 ) -> tuple[float, float]:
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]), or volumes.
 
-    Of the target only the centre that the model's output covers is used: all of it, except with
-    valid convolutions.
+    A batch may hold a third tensor, the weights of the pixels [N, H, W], see criterion(). Of target
+    and weights only the centre that the model's output covers is used: all of it, except with valid
+    convolutions.
 
     Args:
         lr_scheduler: stepped after every optimizer step.
         print_freq: log the loss every this many steps; only then does the CPU wait for the device.
         scaler: torch.amp.GradScaler for float16, or None.
         loss_weight: [num_classes] weights of the cross entropy, or None.
+        dice: whether the Dice loss is added to it.
         batch_dice: Dice over the foreground of the batch, see criterion().
         amp_dtype: dtype of autocast, None for full precision.
         accumulate: batches whose gradients are averaged for one optimizer step. The last step takes
@@ -91,26 +95,29 @@ def train_one_epoch(
     on_cuda = device.type == "cuda"
     losses, sizes, logged = torch.zeros(steps, device=device), [], 0
     with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
-        for step, (image, target) in enumerate(data_loader):
+        for step, (image, target, *weights) in enumerate(data_loader):
             group_start = step - step % accumulate
             group_end = min(group_start + accumulate, steps)
             with stage("copies"):
                 layout = memory_format(device, image.ndim - 2)
                 image = image.to(device, non_blocking=on_cuda, memory_format=layout)
                 target = target.to(device, non_blocking=on_cuda)
+                weights = [each.to(device, non_blocking=on_cuda) for each in weights]
             with gradient_sync(model, step + 1 == group_end):
                 autocast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
                 with stage("forward"), autocast:
                     output = model(image)
                 with stage("loss"):
-                    target = centre_crop(target, output["out"].shape[2:])
+                    size = output["out"].shape[2:]
                     loss = criterion(
                         output,
-                        target,
+                        centre_crop(target, size),
                         loss_weight,
                         num_classes,
-                        ignore_index=ignore_index,
-                        batch_dice=batch_dice,
+                        dice,
+                        ignore_index,
+                        batch_dice,
+                        *(centre_crop(each, size) for each in weights),
                     )
                 with stage("backward"):
                     scaler.scale(loss / (group_end - group_start)).backward()
@@ -200,7 +207,9 @@ def evaluate(
     changes nothing. Rank r of R must be handed the images r, r + R, …
 
     Args:
-        data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]), or volumes.
+        data_loader: batches of (images float32 [N, C, H, W], targets [N, H, W]), or volumes. With
+            a third tensor, the objects' ids int32 [N, H, W], the connected regions of class 1 are
+            compared with these objects.
         amp_dtype: dtype of autocast, None for full precision.
         tolerance: in px, also count matches within it (see SegmentationCounts).
         callback: called with the probabilities [K, H, W] of each image of this rank, in order. It
@@ -213,34 +222,45 @@ def evaluate(
     model.eval()
     device = torch.device(device)
     counts = SegmentationCounts(num_classes, ignore_index, tolerance)
-    for images, targets in data_loader:
-        for image, target in zip(images, targets, strict=True):
-            image, target = remove_padding(image, target, ignore_index)
+    for batch in data_loader:
+        for sample in zip(*batch, strict=True):
+            image, target, *instances = remove_padding(*sample, ignore_index=ignore_index)
             target = target.to(device, non_blocking=device.type == "cuda")
             strips = predict_strips(model, image, device, amp_dtype, tiling)
             if callback:
                 strips = list(strips)
                 callback(torch.cat([probs for _, probs in strips], dim=1))
+            predictions = []
             for rows, probs in strips:
-                counts.add_strip(target[rows], decide(probs[None])[0], probs)
+                pred = decide(probs[None])[0]
+                counts.add_strip(target[rows], pred, probs)
+                if instances:
+                    predictions.append((pred == 1) & (target[rows] != ignore_index))
             counts.end_image()
+            if instances:
+                foreground = torch.cat(predictions).cpu().numpy()
+                counts.add_objects(instances[0].numpy(), label_objects(foreground))
     counts = all_reduce_counts(counts, data_loader)
     return counts, counts.mean_dice()
 
 
-def remove_padding(image: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """image [C, H, W] and target [H, W] without last rows and columns that are 0 and ignored.
+def remove_padding(
+    image: Tensor, target: Tensor, *maps: Tensor, ignore_index: int
+) -> tuple[Tensor, ...]:
+    """image [C, H, W], target and maps [H, W] without last rows and columns of padding.
 
-    Of volumes, which have one dimension more, also without such last slices.
+    These are 0 in the image and ignored. Of volumes, which have one dimension more, also without
+    such last slices.
     """
     used = (image != 0).any(0) | (target != ignore_index)
     if not used.any():
-        return image, target
+        return image, target, *maps
     inside = []
     for axis in range(used.ndim):
         others = [other for other in range(used.ndim) if other != axis]
         inside.append(slice(int(used.any(others).nonzero().max()) + 1))
-    return image[(slice(None), *inside)], target[tuple(inside)]
+    masks = [each[tuple(inside)] for each in (target, *maps)]
+    return image[(slice(None), *inside)], *masks
 
 
 def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> SegmentationCounts:
@@ -251,12 +271,21 @@ def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> Segm
     """
     if not is_distributed():
         return counts
-    confusion = counts.confusion.new_zeros(len(data_loader.dataset), *counts.confusion.shape[1:])
-    confusion[rank() :: world_size()] = counts.confusion
-    parts = [confusion, counts.histograms, counts.near]
+    images = len(data_loader.dataset)
+    rows = [of_all_images(each, images) for each in (counts.confusion, counts.objects)]
+    parts = [*rows, counts.histograms, counts.near]
     total = all_reduce_sum(torch.cat([part.flatten() for part in parts]))
     flat = total.split([part.numel() for part in parts])
-    counts.confusion, counts.histograms, counts.near = (
+    counts.confusion, objects, counts.histograms, counts.near = (
         values.view_as(part) for values, part in zip(flat, parts, strict=True)
     )
+    if objects.any():  # else they were not evaluated, or there are none
+        counts.objects = objects
     return counts
+
+
+def of_all_images(rows: Tensor, images: int) -> Tensor:
+    """This rank's rows, one for each of its images, at their places among those of all images."""
+    total = rows.new_zeros(images, *rows.shape[1:])
+    total[rank() :: world_size()] = rows
+    return total

@@ -31,11 +31,9 @@ class VolumeTable(ImageTable):
         row = [*reversed(shape), *shares.round(9).tolist(), round(seconds, 4)]
         self.append(name, [row])
 
-    def row(self, name: str) -> dict:
-        """The row of a volume: its name, and the share of each class as a number."""
-        row = self.rows_of(name)[0]
-        shares = [column for column in self.columns if column.startswith("share_")]
-        return {"image": name} | {column: float(row[column]) for column in shares}
+    def row(self, name: str) -> dict[str, str]:
+        """The row of a volume."""
+        return self.rows_of(name)[0]
 
 
 class VolumeScores:

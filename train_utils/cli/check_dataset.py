@@ -4,12 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from src.errors import UserError
 from train_utils.atomic import replacing
 from train_utils.cli.parser import Parser, number
 from train_utils.cli.script import run_script
-from train_utils.data.class_table import find_table
-from train_utils.data.doctor import check
+from train_utils.cli.values import check_two_classes
+from train_utils.data.class_table import ClassTable, find_table
+from train_utils.data.doctor import Report, check
 from train_utils.data.doctor_volumes import check_volumes
+from train_utils.data.samples import DatasetFiles, choose_label_kind
 from train_utils.data.splits import read_split, samples_by_name
 from train_utils.reporting.grids import save_contact_sheet
 
@@ -30,6 +33,12 @@ def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
         "--classes", default="", metavar="FILE", help="class table of the labels, see train.py"
     )
     parser.add_argument(
+        "--label-kind",
+        choices=["classes", "instances"],
+        help="instances: a label holds one id an object (default: instances if there is a folder "
+        "instances/ and no other labels, else classes)",
+    )
+    parser.add_argument(
         "--split-file", default="", metavar="FILE", help="split.json of a run: check its splits"
     )
     parser.add_argument(
@@ -42,6 +51,11 @@ def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="print every error and warning (default: one line for those of one kind)",
     )
     parser.add_argument(
         "--output-dir",
@@ -67,17 +81,31 @@ def run(args: argparse.Namespace, datasets: dict) -> None:
     if args.split_file:
         parts = samples_by_name(files.splits, read_split(args.split_file, args.fold))
         files.splits = dict(zip(("train", "val", "test"), parts, strict=True))
-    if datasets[args.dataset]["dims"] == 3:
-        report = check_volumes(files, table, args.in_channels or 1)
-    else:
-        report = check(files, table, args.in_channels or 3, args.max_pixels)
+    report = make_report(args, files, table, datasets[args.dataset]["dims"])
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    print(report.text())
+    text = report.text(every_problem=args.all)
+    print(text)
     with replacing(folder / "check.txt") as temporary:
-        temporary.write_text(report.text() + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
     if report.sheet:
         save_contact_sheet(folder / "check.png", report.sheet, table)
     print(f"written to {folder}/")
     if report.errors:
         sys.exit(1)
+
+
+def make_report(
+    args: argparse.Namespace, files: DatasetFiles, table: ClassTable, dims: int
+) -> Report:
+    """The label doctor's report; dims: 2 for images, 3 for volumes."""
+    if dims == 3:
+        if args.label_kind == "instances":
+            raise UserError("--label-kind instances: labels of volumes hold classes; leave it out")
+        return check_volumes(files, table, args.in_channels or 1)
+    samples = [sample for split in files.splits.values() for sample in split]
+    label_kind = choose_label_kind(args.label_kind, samples)
+    if label_kind == "instances":
+        check_two_classes(args, table, label_kind)
+    channels = args.in_channels or 3
+    return check(files, table, channels, args.max_pixels, label_kind=label_kind)

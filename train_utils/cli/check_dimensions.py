@@ -13,6 +13,9 @@ IMAGE_FLAGS = {
     "mean": "each volume is normalized by its own mean",
     "std": "each volume is normalized by its own standard deviation",
     "base_size": "volumes are scaled relative to their own size",
+    "label_kind": "labels of volumes hold classes",
+    "border_weight": "it is for images",
+    "elastic": "it is for images",
 }
 
 

@@ -40,6 +40,15 @@ def data_flags(datasets: dict) -> list[Flag]:
             metavar="FILE",
         ),
         flag(
+            "--label-kind",
+            RUN,
+            None,
+            "classes: a label holds class ids, colours or two values; instances: one id an object, "
+            "0 for the background (a 16-bit image, .npy, or a folder with one mask an object)",
+            "instances if there is a folder instances/ and no other labels",
+            choices=["classes", "instances"],
+        ),
+        flag(
             "--num-classes",
             RUN,
             None,
@@ -254,6 +263,15 @@ def crop_flags() -> list[Flag]:
             "random flips of the crops; horizontal: left-right only, for scenes with an up and a "
             "down",
             choices=["both", "horizontal", "none"],
+        ),
+        flag(
+            "--elastic",
+            RUN,
+            PRESET,
+            "elastic deformation: standard deviation in px of the random displacements of a 3 x 3 "
+            "grid over the crop (10 in the U-Net paper); 0: off",
+            type=number(float, minimum=0),
+            metavar="PX",
         ),
         flag(
             "--jitter",

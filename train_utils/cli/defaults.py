@@ -11,7 +11,7 @@ from train_utils.cli.check_flags import check_flags
 from train_utils.cli.flags import train_flags
 from train_utils.cli.model_flags import check_model_flags
 from train_utils.cli.parser import LOCAL, MODEL, Parser
-from train_utils.cli.presets import DEMO, DEMO_VOLUMES, VOLUMES, preset_defaults
+from train_utils.cli.presets import DEMO, DEMO_VOLUMES, PRESETS, VOLUMES, preset_defaults
 from train_utils.distributed_utils import broadcast_from_rank_zero
 
 
@@ -63,11 +63,14 @@ class CommandLine:
         saved: the settings of the run that is resumed, evaluated or started from.
         """
         volumes = self.volume_defaults(saved | given)
-        chosen = self.base | volumes | saved | given
+        preset = PRESETS[(self.base | saved | given)["preset"]]
+        model = {"model": preset["model"]} if "model" in preset else {}
+        chosen = self.base | model | volumes | saved | given
         row = self.datasets[chosen["dataset"]]
         demo = DEMO_VOLUMES if volumes else DEMO
         return (
             self.base
+            | model
             | preset_defaults(chosen["preset"], chosen["model"])
             | volumes
             | normalization_defaults(row, chosen["in_channels"], chosen["pretrain_backbone"])

@@ -33,7 +33,8 @@ def training_flags() -> list[Flag]:
             RUN,
             "best",
             "the recipe, that is the defaults of many flags. best: the most accurate; classic: the "
-            "tutorials'; fast: best with small crops, under three minutes on two CPU cores",
+            "tutorials'; fast: best with small crops, under three minutes on two CPU cores; "
+            "original: that of the U-Net paper, with unet_original",
             choices=sorted(PRESETS),
         ),
         flag(
@@ -56,7 +57,7 @@ def training_flags() -> list[Flag]:
         ),
         flag("--optimizer", RUN, PRESET, "the optimizer", choices=["sgd", "adamw"]),
         flag("--lr", RUN, PRESET, "highest learning rate", type=number(float, above=0)),
-        flag("--momentum", RUN, 0.9, "momentum of SGD", type=number(float, minimum=0, below=1)),
+        flag("--momentum", RUN, PRESET, "momentum of SGD", type=number(float, minimum=0, below=1)),
         flag(
             "--wd/--weight-decay",
             RUN,
@@ -87,6 +88,31 @@ def training_flags() -> list[Flag]:
             "auto: median frequency balancing; or a list such as 1,2",
             type=class_weights,
             metavar="preset|none|auto|LIST",
+        ),
+        flag(
+            "--border-weight",
+            RUN,
+            PRESET,
+            "weight of the background between two objects in the cross entropy, which separates "
+            "objects that touch (w0 in equation 2 of the U-Net paper, there 10); 0: off. Objects "
+            "are those of --label-kind instances, else the connected regions of class 1",
+            type=number(float, minimum=0),
+            metavar="W0",
+        ),
+        flag(
+            "--border-sigma",
+            RUN,
+            5.0,
+            "how far the border weight reaches, sigma of equation 2 in px",
+            type=number(float, above=0),
+            metavar="PX",
+        ),
+        flag(
+            "--dice",
+            RUN,
+            PRESET,
+            "add the Dice loss to the cross entropy",
+            **SWITCH,
         ),
         flag(
             "--batch-dice",

@@ -9,6 +9,10 @@ from train_utils.cli.parser import Parser, number
 
 SWITCH = {"action": "store_true"}
 
+# Flags that make another file of the weights, and those that change it.
+ALONE = {"strip": (), "export": ("prune", "flips", "threshold")}
+ALWAYS = ("weights", "device", "amp")  # the last two never change what is written
+
 
 def parse_args(argv: list[str] | None, description: str) -> argparse.Namespace:
     """The flags, checked."""
@@ -23,6 +27,7 @@ def parse_args(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_output_flags(parser)
     add_prediction_flags(parser)
     args = parser.parse_args(argv)
+    check_alone(args, parser)
     try:
         pick_device(args.device)
     except ValueError as error:
@@ -120,10 +125,16 @@ def add_output_flags(parser: Parser) -> None:
         help="also write x_overlay.png, the prediction over the image (default: off)",
     )
     add(
+        "--instances",
+        **SWITCH,
+        help="also write x_instances.png, 16-bit ids of the objects (connected regions of class 1 "
+        "of two), and objects.csv; --labels then hold ids of objects (default: off)",
+    )
+    add(
         "--skip-existing",
         **SWITCH,
-        help="leave out images whose outputs are all there, and keep their rows of "
-        "predictions.csv; without it the table begins anew (default: off)",
+        help="leave out images whose outputs are all there, of the same weights and threshold, and "
+        "keep their rows of predictions.csv; without it the table begins anew (default: off)",
     )
 
 
@@ -163,14 +174,23 @@ def add_prediction_flags(parser: Parser) -> None:
     )
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for flags that do not go together."""
+def check_alone(args: argparse.Namespace, parser: Parser) -> None:
+    """UserError for a flag that --strip or --export has no use for."""
     if args.strip and args.export:
         raise UserError("--strip and --export: give one of them at a time")
+    for alone, used in ALONE.items():
+        if not getattr(args, alone):
+            continue
+        for name, value in vars(args).items():
+            if name not in (alone, *used, *ALWAYS) and value != parser.get_default(name):
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag}: leave it out with --{alone}, which does not use it")
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for flags that do not go together."""
     if not (args.input or args.strip or args.export):
         raise UserError("--input: name the images to segment, or give --export or --strip")
-    if args.input and (args.strip or args.export):
-        raise UserError("--input: leave it out with --export and --strip, which predict nothing")
     if args.strip and len(args.weights) > 1:
         raise UserError(f"--strip {args.strip}: takes one file of --weights at a time")
     if args.auto_roi and args.roi_mask:
@@ -187,7 +207,7 @@ def check_volumes(args: argparse.Namespace) -> None:
     """UserError for flags that predictions of volumes do not have."""
     if args.report:
         raise UserError("--report: of volumes, train.py --test-only writes it; leave it out")
-    for name in ("auto_roi", "max_pixels"):
+    for name in ("auto_roi", "max_pixels", "instances"):
         if getattr(args, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag}: is for images; leave it out with a model for volumes")

@@ -21,10 +21,14 @@ CLASSIC = {  # the tutorials' recipe, unchanged
     "batch_size": 4,
     "optimizer": "sgd",
     "lr": 0.01,
+    "momentum": 0.9,
     "weight_decay": 1e-4,
     "warmup_epochs": 1.0,
     "clip_grad": 0.0,
+    "dice": True,
     "batch_dice": False,
+    "border_weight": 0.0,
+    "elastic": 0.0,
 }
 BEST = {
     "augment": "affine",
@@ -40,12 +44,34 @@ BEST = {
     "batch_size": 2,
     "optimizer": "adamw",
     "lr": 1e-3,
+    "momentum": 0.9,
     "weight_decay": 1e-2,
     "warmup_epochs": 4.0,
     "clip_grad": 5.0,
+    "dice": True,
     "batch_dice": True,
+    "border_weight": 0.0,
+    "elastic": 0.0,
 }
 FAST = {**BEST, "crop_size": 96, "crops": 124, "lr": 2e-3, "epochs": 4, "warmup_epochs": 0.4}
+# The recipe of Ronneberger et al. 2015, sections 3 and 3.1: large tiles one at a time, SGD with
+# momentum 0.99, cross entropy alone with the border weight, and elastic deformation of 10 px. The
+# paper gives no learning rate and no number of steps: these are ours, as are the schedule, the
+# clipping and the range of scales. It also balances the classes. We do not: with the border weight
+# on top, no cell was found at p > 0.5 on held-out training slices of ISBI 2012.
+ORIGINAL = {
+    **BEST,
+    "model": "unet_original",
+    "crop_size": 444,
+    "batch_size": 1,
+    "optimizer": "sgd",
+    "lr": 3e-3,
+    "momentum": 0.99,
+    "weight_decay": 0.0,
+    "dice": False,
+    "border_weight": 10.0,
+    "elastic": 10.0,
+}
 # What unet_3d and volumes change; the other recipes are for images.
 VOLUMES = {
     "dataset": "volumes",
@@ -60,10 +86,15 @@ VOLUMES = {
     "lr": 2e-3,
     "warmup_epochs": 1.0,
 }
-PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST}
+PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST, "original": ORIGINAL}
 
 # What `--class-weights preset` means for two classes. With more classes it means no weights.
-PRESET_CLASS_WEIGHTS = {"best": [1.0, 1.25], "classic": [1.0, 2.0], "fast": [1.0, 1.25]}
+PRESET_CLASS_WEIGHTS = {
+    "best": [1.0, 1.25],
+    "classic": [1.0, 2.0],
+    "fast": [1.0, 1.25],
+    "original": "none",
+}
 
 # What --demo changes: the run then takes well under two minutes on two CPU cores.
 DEMO = {

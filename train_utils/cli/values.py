@@ -1,10 +1,13 @@
 """From flags to values: what the scripts hand to functions that know no flags."""
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 
 from src.errors import UserError
 from src.image_io import MANY_CLASSES
 from train_utils.data import splits
+from train_utils.data.border_weights import border_weights
 from train_utils.data.class_table import ClassTable, find_table
 from train_utils.data.samples import Sample
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
@@ -69,9 +72,15 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
 
 
 def reading_options(
-    args: argparse.Namespace, classes: ClassTable, spacing: list[float] | None = None
+    args: argparse.Namespace,
+    classes: ClassTable,
+    label_kind: str = "classes",
+    spacing: list[float] | None = None,
 ) -> dict:
-    """How SegmentationDataset reads the files, or with `spacing` VolumeDataset: its arguments."""
+    """How SegmentationDataset reads the files, or with `spacing` VolumeDataset: its arguments.
+
+    label_kind: of choose_label_kind(). UserError if it does not fit to the classes.
+    """
     options = {
         "classes": classes,
         "cache": args.cache_limit * 1e9 * args.cache,
@@ -79,7 +88,35 @@ def reading_options(
     }
     if spacing:
         return options | {"spacing": spacing}
-    return options | {"size": args.resize, "max_pixels": args.max_pixels}
+    check_two_classes(args, classes, label_kind)
+    maps = ["instances"] if label_kind == "instances" else []
+    options |= {"size": args.resize, "max_pixels": args.max_pixels}
+    return options | {"label_kind": label_kind, "maps": maps}
+
+
+def weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
+    """The weights of pixels, for training: arguments that replace those of reading_options()."""
+    border = None
+    if args.border_weight:
+        border = partial(border_weights, w0=args.border_weight, sigma=args.border_sigma)
+    has_weights = border is not None or any(sample.weight for sample in samples)
+    return {"border": border, "maps": ["weight"] if has_weights else []}
+
+
+def check_two_classes(args: argparse.Namespace, classes: ClassTable, label_kind: str) -> None:
+    """UserError if objects, which are of class 1, are asked for with more than two classes."""
+    if len(classes.names) == 2:
+        return
+    if label_kind == "instances":
+        raise UserError(
+            f"--label-kind instances: objects are of class 1, but the class table has "
+            f"{len(classes.names)} classes; leave the table out, or give --label-kind classes"
+        )
+    if args.border_weight:
+        raise UserError(
+            f"--border-weight {args.border_weight:g}: separates the objects of class 1, but the "
+            f"class table has {len(classes.names)} classes; give --border-weight 0"
+        )
 
 
 def loading_options(args: argparse.Namespace) -> dict:

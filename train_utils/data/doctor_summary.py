@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from src.image_io import IGNORE, stem_of
+from train_utils.data.doctor_instances import describe_objects, describe_weights
 from train_utils.data.doctor_sample import Finding
 from train_utils.data.labels import conflicting_encodings
+from train_utils.data.problems import Problem
+from train_utils.data.samples import TRAINING_SPLITS
 from train_utils.data.statistics import (
     add_sums,
     channel_sums,
@@ -19,7 +22,6 @@ from train_utils.data.statistics import (
 )
 
 MAX_LISTED = 8  # files or values that a line lists at most
-TRAINING_SPLITS = ("train", "all")  # "all": a dataset without splits
 
 
 class DatasetSummary:
@@ -37,7 +39,9 @@ class DatasetSummary:
         self.modes = defaultdict(Counter)
         self.encodings = defaultdict(Counter)
         self.roi_shares = defaultdict(list)
-        self.single_class = defaultdict(list)  # paths of labels that hold one class alone
+        self.objects = defaultdict(list)  # (count, touching, pixels) of labels with ids of objects
+        self.weights = defaultdict(list)  # (lowest, highest, mean) of weight maps
+        self.single_class = []  # warnings of labels that hold one class alone
         # These two have a digest of the content as key, and lists of (split, path).
         self.same_image = defaultdict(list)
         self.same_label = defaultdict(list)
@@ -53,18 +57,26 @@ class DatasetSummary:
             self.same_image[digest(finding.image.numpy())].append((split, sample.image))
         if finding.roi_share is not None:
             self.roi_shares[split].append(finding.roi_share)
+        if finding.objects is not None:
+            objects = finding.objects
+            self.objects[split].append((objects.count, objects.touching, objects.pixels))
+        if finding.weight is not None:
+            weight = finding.weight
+            self.weights[split].append((weight.min(), weight.max(), weight.mean()))
         if finding.target is not None:
             self.add_target(finding)
 
     def add_target(self, finding: Finding) -> None:
         """Adds the target of one sample, and its image to the channel sums."""
-        split, label, target = finding.split, finding.sample.label, finding.target
+        split, label, target = finding.split, finding.label, finding.target
         counts = np.bincount(target.ravel(), minlength=256)
         self.pixels[split] += counts
         self.images[split] += counts > 0
         self.encodings[split][finding.encoding] += 1
         if np.count_nonzero(counts[:IGNORE]) < 2:
-            self.single_class[split].append(label)
+            if finding.objects is None:
+                text = f"{label}: holds a single class"
+                self.single_class.append(Problem(text, "single class", label.name))
         else:
             self.same_label[digest(target)].append((split, label))
         if finding.image is not None and split in TRAINING_SPLITS:
@@ -91,6 +103,10 @@ class DatasetSummary:
         if shares:
             smallest, largest = 100 * min(shares), 100 * max(shares)
             lines.append(f"  ROI masks cover {smallest:.1f} to {largest:.1f} % of an image")
+        if self.objects[split]:
+            lines += describe_objects(self.objects[split])
+        if self.weights[split]:
+            lines.append(describe_weights(self.weights[split]))
         return lines + self.describe_classes(split)
 
     def describe_classes(self, split: str) -> list[str]:
@@ -125,7 +141,7 @@ class DatasetSummary:
     # --- checks ----------------------------------------------------------------------------------
 
     def check_all(self) -> tuple[list[str], list[str]]:
-        """(errors, warnings) that no single sample shows."""
+        """(errors, warnings) that no single file shows, each a Problem or any string."""
         errors, warnings = self.check_duplicate_images()
         warnings += self.check_duplicate_labels()
         pairs = {}
@@ -137,30 +153,27 @@ class DatasetSummary:
             errors.append(conflict)
         for split in self.pixels:
             warnings += self.check_split(split)
-        for split, labels in self.single_class.items():
-            warnings.append(
-                f"{split}: {len(labels)} labels hold a single class: {list_paths(labels)}"
-            )
+        warnings += self.single_class
         training = self.training_pixels()
         absent = [name for i, name in enumerate(self.names) if not training[i]]
         if absent and training.any():
             warnings.append(f"no training image has a pixel of: {', '.join(absent)}")
         return errors, warnings
 
-    def check_duplicate_images(self) -> tuple[list[str], list[str]]:
+    def check_duplicate_images(self) -> tuple[list[Problem], list[Problem]]:
         """(errors, warnings) about images with the same content: errors if in several splits."""
         errors, warnings = [], []
         for group in self.same_image.values():
             paths = list_paths(path for _, path in group)
             if len({split for split, _ in group}) > 1:
-                errors.append(
-                    f"the same picture in several splits makes scores too optimistic: {paths}"
-                )
+                text = f"the same picture in several splits makes scores too optimistic: {paths}"
+                errors.append(Problem(text, "in several splits", group[0][1].name))
             elif len(group) > 1:
-                warnings.append(f"the same picture twice: {paths}")
+                text = f"the same picture twice: {paths}"
+                warnings.append(Problem(text, "twice", group[0][1].name))
         return errors, warnings
 
-    def check_duplicate_labels(self) -> list[str]:
+    def check_duplicate_labels(self) -> list[Problem]:
         """Warnings about labels with the same content whose images differ."""
         duplicates = set()
         for group in self.same_image.values():
@@ -170,10 +183,9 @@ class DatasetSummary:
         for group in self.same_label.values():
             stems = {stem_of(path) for _, path in group}
             if len(group) > 1 and not stems <= duplicates:
-                warnings.append(
-                    "the same label for different pictures, one of which must be wrong: "
-                    + list_paths(path for _, path in group)
-                )
+                paths = list_paths(path for _, path in group)
+                text = f"the same label for different pictures, one of which must be wrong: {paths}"
+                warnings.append(Problem(text, "same label", group[0][1].name))
         return warnings
 
     def check_split(self, split: str) -> list[str]:
@@ -187,7 +199,7 @@ class DatasetSummary:
         new = [name for i, name in enumerate(self.names) if pixels[i] and not training[i]]
         if new:
             warnings.append(f"{split}: holds classes that no training image has: {', '.join(new)}")
-        if len(self.names) == 2 and pixels[1] > pixels[0]:
+        if len(self.names) == 2 and pixels[1] > pixels[0] and not self.objects[split]:
             share = 100 * pixels[1] / pixels[:2].sum()
             warnings.append(
                 f"{split}: {self.names[1]} covers {share:.0f} % of the pixels; "

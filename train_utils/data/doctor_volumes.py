@@ -13,6 +13,7 @@ from src.volumes import Geometry, resampled_shape, size_text
 from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor import Report
 from train_utils.data.doctor_summary import digest, list_paths, most_common, new_counts
+from train_utils.data.problems import Problem, problem_of
 from train_utils.data.samples import DatasetFiles, Sample
 from train_utils.data.volumes import SPARSE, doubtful_255, read_roi, read_target
 
@@ -31,7 +32,7 @@ class VolumeFinding:
     digest: str = ""  # of the image
     counts: np.ndarray | None = None  # int64 [256]: voxels of each class, and ignored ones
     encoding: str = ""
-    errors: list[str] = field(default_factory=list)
+    errors: list[Problem] = field(default_factory=list)
 
 
 def check_volumes(files: DatasetFiles, table: ClassTable, channels: int = 1) -> Report:
@@ -66,7 +67,7 @@ def check_sample(sample: Sample, table: ClassTable, channels: int) -> VolumeFind
             finding.counts = np.bincount(target.ravel(), minlength=256)
             finding.label_header = describe_header(sample.label)
     except UserError as error:
-        finding.errors.append(str(error))
+        finding.errors.append(problem_of(error, sample.image))
     return finding
 
 
@@ -184,13 +185,17 @@ def check_255(findings: list[VolumeFinding]) -> list[str]:
     return [doubt.removeprefix("warning: ")] if doubt else []
 
 
-def check_duplicates(findings: list[VolumeFinding]) -> list[str]:
+def check_duplicates(findings: list[VolumeFinding]) -> list[Problem]:
     """Errors about volumes that are there twice."""
     groups = defaultdict(list)
     for finding in findings:
         if finding.digest:
             groups[finding.digest].append(finding.sample.image)
-    return [f"the same volume twice: {list_paths(g)}" for g in groups.values() if len(g) > 1]
+    return [
+        Problem(f"the same volume twice: {list_paths(group)}", "twice", group[0].name)
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def check_classes(findings: list[VolumeFinding], table: ClassTable) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.image_io import IMAGE_SUFFIXES, image_files, stem_of
+from train_utils.data.instance_labels import instance_files
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
 
 
@@ -34,6 +35,8 @@ class FileKind:
 
 
 IMAGES = FileKind("images", tuple(sorted(IMAGE_SUFFIXES)), image_files)
+# Labels alone: ids of objects, as an image, an array, or a folder with one mask an object.
+INSTANCES = FileKind("labels", (*IMAGES.suffixes, ".npy"), instance_files)
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def find_partners(
         an ending that training accepts, see train_utils/data/samples.py. The file of sub/x is in
         the sub-folder sub if the folder has it.
     flag: the flag that gave the source, for messages.
+    kind: of the files in a folder.
 
     UserError if the source does not exist, if an input has no file or several, or if two inputs
     have the same one.

@@ -16,8 +16,11 @@ from src.image_io import (
     read_binary,
 )
 from train_utils.data.class_table import EXAMPLE, UNKNOWN, ClassTable
+from train_utils.data.instance_labels import looks_like_instances
 
 MAX_SMALL_ID = 31  # two different foreground values up to this one are taken for class ids
+MAX_ORGANS = 15  # up to so many ids of one region each may be classes, too
+MIN_OBJECT_PIXELS = 50  # on average, of objects that have a colour each
 MAX_STRAY_VALUES = 8  # a label with more values outside the table is taken for a smoothed one
 
 
@@ -32,7 +35,19 @@ def read_label(
 
     max_pixels: largest image that is decoded; None: Pillow's limit.
     UserError names the file and lists the values or colours outside the table with their counts.
+    If the label holds one id an object, it says so instead.
     """
+    try:
+        return read_classes(path, table, max_pixels)
+    except UserError:
+        hint = instances_hint(path, table, max_pixels)
+        if hint:
+            raise UserError(f"{path}: {hint}") from None
+        raise
+
+
+def read_classes(path: Path, table: ClassTable, max_pixels: int | None) -> tuple[np.ndarray, str]:
+    """read_label() without a look at labels of objects."""
     if table.any_pair:
         mask, values = read_binary(path, "label", max_pixels)
         return mask.astype(np.uint8), pair_name(values)
@@ -139,6 +154,40 @@ def number_encoding(image: Image.Image, numbers: np.ndarray, table: ClassTable) 
 
 
 # --- labels that do not match the table ----------------------------------------------------------
+
+
+def instances_hint(path: Path, table: ClassTable, max_pixels: int | None) -> str:
+    """What to do about a label that cannot be read if it holds one id an object; else ""."""
+    try:
+        image = open_image(path, max_pixels)
+        is_colour = numbers_of(path, image) is None
+        objects = count_objects(path, image)
+    except UserError:
+        return ""
+    may_be_classes = table.any_pair and objects <= MAX_ORGANS
+    if objects == 0 or (is_colour and may_be_classes):
+        return ""
+    if is_colour:
+        return (
+            f"holds {objects + 1} colours, nearly all with one region; these labels hold a colour "
+            "for each object: save ids in a 16-bit grey image, and give --label-kind instances"
+        )
+    hint = (
+        f"holds {objects} ids beside 0, nearly all with one region; these labels hold one id an "
+        "object: give --label-kind instances (predict.py: --instances)"
+    )
+    return f"{hint}, or {MANY_CLASSES}" if may_be_classes else hint
+
+
+def count_objects(path: Path, image: Image.Image) -> int:
+    """The number of objects if a label looks like one with an id or a colour for each; else 0."""
+    numbers = numbers_of(path, image)
+    if numbers is None:
+        colours, numbers = np.unique(packed_colours(image), return_inverse=True)
+        numbers = numbers.reshape(image.height, image.width)
+        if len(colours) * MIN_OBJECT_PIXELS > numbers.size:  # a photograph
+            return 0
+    return len(np.unique(numbers)) - 1 if looks_like_instances(numbers) else 0
 
 
 def likely_colours(by_number: np.ndarray | None, by_colour: np.ndarray | None) -> bool:

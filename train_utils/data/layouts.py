@@ -7,12 +7,22 @@ Files that do not match are collected as problems, so that the label doctor can 
 Training refuses a dataset with problems.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from src.errors import UserError
 from src.image_io import image_files, stem_of
-from train_utils.data.samples import DatasetFiles, Sample, pair
+from train_utils.data.instance_labels import instance_files
+from train_utils.data.problems import Problem
+from train_utils.data.samples import (
+    TRAINING_SPLITS,
+    DatasetFiles,
+    Sample,
+    add_files,
+    missing_files,
+    pair,
+)
 
 # Split → names that its folder may have.
 SPLITS = {
@@ -21,8 +31,27 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 IMAGE_FOLDERS = ("images",)
-LABEL_FOLDERS = ("masks", "labels", "annotations")
 ROI_FOLDERS = ("roi", "rois", "fov")
+
+
+class Folders(NamedTuple):
+    """The folders of the samples of a split; None for missing ones."""
+
+    images: Path | None
+    labels: Path | None
+    rois: Path | None
+    instances: Path | None
+    weights: Path | None
+
+
+# The names that each of the Folders may have.
+FOLDER_NAMES = (
+    IMAGE_FOLDERS,
+    ("masks", "labels", "annotations"),
+    ROI_FOLDERS,
+    ("instances",),
+    ("weights",),
+)
 
 
 def first_folder(root: Path, names: Iterable[str]) -> Path | None:
@@ -48,52 +77,100 @@ def folder(
 ) -> DatasetFiles:
     """Any images/ + masks/ (+ roi/): without splits, or with train/, val/, test/ above or below.
 
-    masks/ may also be called labels/ or annotations/. Files are paired by name, see pair(). A test
-    split may have no masks. list_files: the files of a folder that are read. UserError if there are
-    no training images.
+    masks/ may also be called labels/ or annotations/. Beside it, or in place of it, there may be
+    instances/ with one id an object, and weights/ with a map for each training image. Files are
+    paired by name, see pair(). A test split may have no labels.
+
+    list_files: the files of a folder that are read; of other files than images there are neither
+    instances nor weights. UserError if there are no training images.
     """
-    dataset = DatasetFiles()
-    for split, (images, labels, rois) in find_folders(Path(root)).items():
-        files = optional_files(images, list_files)
-        if not files:
-            continue
-        labels_required = split != "test" or labels is not None
-        labels = labels or images.with_name("masks")
-        roi_files = optional_files(rois, list_files)
-        found = pair(files, list_files(labels), roi_files, labels, rois, labels_required)
-        dataset.add(split, *found)
+    found, dataset = find_folders(Path(root)), DatasetFiles()
+    for split, folders in found.items():
+        if list_files is not image_files:
+            folders = folders._replace(instances=None, weights=None)
+        # A folder inside instances/ holds one mask an object, unless it is that of a split.
+        split_folders = {each.instances for each in found.values()}
+        if optional_files(folders.images, list_files):
+            dataset.add(split, *pair_folders(split, folders, list_files, split_folders))
     if "all" in dataset.splits and len(dataset.splits) > 1:
         # Beside val/ or test/, the images without a split are for training.
         dataset.splits["train"] = dataset.splits.pop("all")
     if not dataset.splits.keys() & {"all", "train"}:
         raise UserError(
             f"{Path(root) / 'images'}: no images there; --data-path must name a folder with "
-            "images/ and masks/ (and roi/ if pixels are to be ignored), or with train/images/, "
-            "train/masks/ and the same for val and test"
+            "images/ and masks/ or instances/ (and roi/ if pixels are to be ignored), or with "
+            "train/images/, train/masks/ and the same for val and test"
         )
     return dataset
 
 
-def find_folders(root: Path) -> dict[str, list[Path | None]]:
-    """{split or "all": folders of images, labels and ROI masks}; None for missing folders."""
-    folders = {"all": sample_folders(root)}
+def find_folders(root: Path) -> dict[str, Folders]:
+    """{split or "all": its folders}."""
+    everywhere = sample_folders(root)
+    found = {"all": everywhere}
     for split, names in SPLITS.items():
         above = first_folder(root, names)
-        below = []
-        for place in folders["all"]:
-            below.append(first_folder(place, names) if place else None)
+        below = Folders(*(place and first_folder(place, names) for place in everywhere))
         if above and first_folder(above, IMAGE_FOLDERS):
-            folders[split] = sample_folders(above)
-        elif below[0]:
-            folders[split] = below
-    if "train" in folders:
-        del folders["all"]
-    return folders
+            found[split] = sample_folders(above)
+        elif below.images:
+            found[split] = below
+    if "train" in found:
+        del found["all"]
+    return found
 
 
-def sample_folders(root: Path) -> list[Path | None]:
-    """The folders of images, labels and ROI masks in `root`; None for missing ones."""
-    return [first_folder(root, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS, ROI_FOLDERS)]
+def sample_folders(root: Path) -> Folders:
+    """The folders in `root`."""
+    return Folders(*(first_folder(root, names) for names in FOLDER_NAMES))
+
+
+def pair_folders(
+    split: str,
+    folders: Folders,
+    list_files: Callable[[Path], list[Path]],
+    split_folders: Container[Path | None],
+) -> tuple[list[Sample], list[Problem]]:
+    """(samples, problems) of one split."""
+    ids = optional_files(folders.instances, instance_files)
+    ids = [path for path in ids if path not in split_folders]
+    labels_required = split != "test" or bool(folders.labels or folders.instances)
+    label_folder = folders.labels or folders.images.with_name("masks")
+    samples, problems = pair(
+        list_files(folders.images),
+        list_files(label_folder),
+        optional_files(folders.rois, list_files),
+        label_folder,
+        folders.rois,
+        labels_required and not ids,
+    )
+    if ids:
+        samples, more = add_files(samples, "instances", ids)
+        problems += more + without_labels(samples, folders)
+    weights = optional_files(folders.weights, weight_files)
+    if weights:
+        samples, more = add_files(samples, "weight", weights)
+        problems += more
+    if weights and split in TRAINING_SPLITS:
+        found = {sample.image for sample in samples if sample.weight}
+        images = [sample.image for sample in samples]
+        problems += missing_files("weight map", images, found, folders.weights)
+    return samples, problems
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight maps in the folder, sorted: image files and .npy files."""
+    return [path for path in instance_files(folder) if path.is_file()]
+
+
+def without_labels(samples: list[Sample], folders: Folders) -> list[Problem]:
+    """The problems of images that have neither a label nor instances."""
+    images = [sample.image for sample in samples]
+    found = {sample.image for sample in samples if sample.label or sample.instances}
+    if not folders.labels:
+        return missing_files("label", images, found, folders.instances)
+    places = f"{folders.labels} or {folders.instances}"
+    return missing_files("label", images, found, places)
 
 
 # --- text files that list the paths --------------------------------------------------------------
@@ -122,7 +199,7 @@ def from_list(root: str | Path) -> DatasetFiles:
     return dataset
 
 
-def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[str]]:
+def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[Problem]]:
     """(samples, problems) of one list file; UserError if it lists no images."""
     samples, problems, images, names = [], [], set(), set()
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
@@ -131,20 +208,22 @@ def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[str
             continue
         place = f"{file}, line {number}"
         if len(fields) > 3 or not fields[0]:
-            problems.append(
+            text = (
                 f"{place}: holds {len(fields)} paths; give an image, its label and its ROI mask "
                 "(put tabs between paths that contain spaces)"
             )
+            problems.append(Problem(text, "paths of a line", f"line {number}"))
             continue
         paths = [file.parent / text if text else None for text in fields]
         image, label, roi = paths + [None] * (3 - len(paths))
         for path in paths:
             if path and not path.is_file():
-                problems.append(f"{place}: there is no {path}")
+                problems.append(Problem(f"{place}: there is no {path}", "no file", path.name))
         if labels_required and not label:
-            problems.append(f"{place}: {image} has no label")
+            problems.append(Problem(f"{place}: {image} has no label", "no label", image.name))
         if image in images:
-            problems.append(f"{place}: {image} is listed twice")
+            text = f"{place}: {image} is listed twice"
+            problems.append(Problem(text, "listed twice", image.name))
         name = stem_of(image)
         if name in names:  # such as x/001.png and y/001.png
             name = fields[0]

@@ -9,6 +9,7 @@ from src.errors import UserError
 from src.image_io import IGNORE, image_files, stem_of
 from train_utils.data.class_table import ClassTable
 from train_utils.data.layouts import ROI_FOLDERS, SPLITS, first_folder, optional_files
+from train_utils.data.problems import Problem
 from train_utils.data.samples import DatasetFiles, Sample, pair
 
 
@@ -71,25 +72,26 @@ def drive_split(root: str | Path, train: bool) -> tuple[list[Sample], list[str]]
     return samples, problems
 
 
-def files_by_number(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def files_by_number(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """({number: path}, problems) of a folder's images, sorted; 21_training.tif has number "21"."""
     found, problems = {}, []
     for path in image_files(folder):
         number = path.stem.split("_")[0]
         if number in found:
-            problems.append(
-                f"{found[number]} and {path} are two files for one number; keep one of them"
-            )
+            text = f"{found[number]} and {path} are two files for one number; keep one of them"
+            problems.append(Problem(text, "two files", path.name))
         found.setdefault(number, path)
     return found, problems
 
 
 def missing_numbers(
     what: str, files: dict[str, Path], found: Container[str], folder: Path
-) -> list[str]:
+) -> list[Problem]:
     """The problems of files whose number is not among those in `folder`."""
     return [
-        f"{path} has no {what} in {folder}" for number, path in files.items() if number not in found
+        Problem(f"{path} has no {what} in {folder}", f"no {what}", path.name)
+        for number, path in files.items()
+        if number not in found
     ]
 
 

@@ -15,8 +15,10 @@ from src.field_of_view import find_field_of_view
 from src.image_decoding import count_pixels
 from src.image_io import IGNORE, read_binary, read_image
 from src.inference import BATCH_PIXELS
+from src.instances import separate
 from train_utils.data.class_table import ClassTable
-from train_utils.data.inputs import Input, find_inputs, find_partners
+from train_utils.data.inputs import IMAGES, INSTANCES, Input, find_inputs, find_partners
+from train_utils.data.instance_labels import read_instances
 from train_utils.data.labels import read_label
 
 MAX_AHEAD = 16  # images that are read while others are computed
@@ -37,13 +39,14 @@ class Picture:
     """One image that was read.
 
     image: uint8 [C, H, W]. roi: bool [H, W], or None for the whole image. label: class ids and
-    IGNORE, uint8 [H, W], or None.
+    IGNORE, uint8 [H, W], or None. instances: ids of the true objects, int32 [H, W], or None.
     """
 
     job: Job
     image: Tensor
     roi: Tensor | None
     label: Tensor | None
+    instances: Tensor | None = None
 
     @property
     def target(self) -> Tensor:
@@ -53,23 +56,43 @@ class Picture:
         return self.label.masked_fill(~self.roi, IGNORE)
 
 
-def find_jobs(source: str, recursive: bool, output: str, roi_mask: str, labels: str) -> list[Job]:
-    """The images of --input, each with its ROI mask and label, if there are any."""
+def find_jobs(
+    source: str,
+    recursive: bool,
+    output: str,
+    roi_mask: str,
+    labels: str,
+    instances: bool = False,
+) -> list[Job]:
+    """The images of --input, each with its ROI mask and label, if there are any.
+
+    instances: whether labels are ids of objects: images, .npy files, or folders of masks.
+    """
     inputs = find_inputs(source, recursive, output)
     roi_paths = label_paths = [None] * len(inputs)
     if roi_mask:
         roi_paths = find_partners(roi_mask, inputs, "--roi-mask")
     if labels:
-        label_paths = find_partners(labels, inputs, "--labels")
+        kind = INSTANCES if instances else IMAGES
+        label_paths = find_partners(labels, inputs, "--labels", kind)
     return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
 
 
 def read_picture(
-    job: Job, channels: int, max_pixels: int | None, auto_roi: bool, classes: ClassTable
+    job: Job,
+    channels: int,
+    max_pixels: int | None,
+    auto_roi: bool,
+    classes: ClassTable,
+    instances: bool = False,
 ) -> Picture:
-    """Reads the files of a job; UserError for a file that is broken or of another size."""
+    """Reads the files of a job; UserError for a file that is broken or of another size.
+
+    instances: whether the label holds ids of objects. They are class 1, with a gap of background
+    between those that touch, as in training.
+    """
     image = read_image(job.item.path, channels, max_pixels)
-    roi = label = None
+    roi = label = ids = None
     if auto_roi:
         roi = find_field_of_view(image)
         if roi is None:
@@ -80,10 +103,14 @@ def read_picture(
     elif job.roi_path:
         values, _ = read_binary(job.roi_path, "ROI mask", max_pixels)
         roi = checked_size(values, job.roi_path, image, job.item.path)
-    if job.label_path:
+    if job.label_path and instances:
+        values = read_instances(job.label_path, max_pixels)
+        ids = checked_size(values, job.label_path, image, job.item.path)
+        label = torch.from_numpy((separate(values) > 0).astype(np.uint8))
+    elif job.label_path:
         values, _ = read_label(job.label_path, classes, max_pixels)
         label = checked_size(values, job.label_path, image, job.item.path)
-    return Picture(job, image, roi, label)
+    return Picture(job, image, roi, label, ids)
 
 
 def checked_size(values: np.ndarray, path: Path, image: Tensor, image_path: Path) -> Tensor:
@@ -91,7 +118,8 @@ def checked_size(values: np.ndarray, path: Path, image: Tensor, image_path: Path
     if values.shape != tuple(image.shape[1:]):
         raise UserError(
             f"{path}: is {values.shape[1]}×{values.shape[0]} pixels, its image {image_path} is "
-            f"{image.shape[2]}×{image.shape[1]}"
+            f"{image.shape[2]}×{image.shape[1]}; give the one that was drawn on this image, or "
+            "resize it to this size without smoothing (nearest neighbour)"
         )
     return torch.from_numpy(values)
 

@@ -1,19 +1,23 @@
 """A sample's files, and which image, label and ROI mask belong together by their names."""
 
 import re
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from src.errors import UserError
 from src.image_io import stem_of
+from train_utils.data.problems import Problem
 
 # What file names have beside the sample's name: x.jpg belongs to x_mask.png, 21_training.tif to
 # 21_manual1.gif, x_0000.nii.gz (the first channel in nnU-Net's names) to x.nii.gz.
 IMAGE_ENDINGS = r"(_training|_test|_image|_img|_sat|_0000)$"
 LABEL_ENDINGS = (
     r"(_training_mask|_test_mask|_mask|_masks|_label|_labels|_labelids|_manual1|_1stho|_gt|_seg"
-    r"|_segmentation|_annotation|_l|_p|_roi|_fov)$"
+    r"|_segmentation|_annotation|_l|_p|_roi|_fov|_instance|_instances|_instanceids|_ids|_weight"
+    r"|_weights)$"
 )
+TRAINING_SPLITS = ("train", "all")  # "all": a dataset without splits
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Sample:
 
     roi: mask of the valid pixels.
     second: label by a second observer, who is scored for comparison with the model.
+    instances: label with one id an object: a file, or a folder with one mask an object.
+    weight: map of the loss's weight at each pixel.
     """
 
     name: str
@@ -29,6 +35,37 @@ class Sample:
     label: Path | None = None
     roi: Path | None = None
     second: Path | None = None
+    instances: Path | None = None
+    weight: Path | None = None
+
+
+def label_path(sample: Sample, label_kind: str) -> Path | None:
+    """The label that is read as "classes" or "instances".
+
+    Without instances, a label is read as ids: the masks/ of many datasets hold them.
+    """
+    if label_kind == "instances":
+        return sample.instances or sample.label
+    return sample.label
+
+
+def choose_label_kind(given: str | None, samples: Iterable[Sample]) -> str:
+    """What the labels are read as: "classes", or "instances" for one id an object.
+
+    It is `given` (--label-kind), if that is not None; else "instances" if there are no other
+    labels. UserError for "classes" without any.
+    """
+    samples = list(samples)
+    has_labels = any(sample.label for sample in samples)
+    instances = [sample.instances for sample in samples if sample.instances]
+    if given == "classes" and instances and not has_labels:
+        raise UserError(
+            f"--label-kind classes: there are no labels of classes, only ids of objects such as "
+            f"{instances[0]}; leave the flag out to read those"
+        )
+    if given is None:
+        return "instances" if instances and not has_labels else "classes"
+    return given
 
 
 @dataclass
@@ -36,6 +73,7 @@ class DatasetFiles:
     """The samples of a dataset, and sentences about files that do not match.
 
     splits: {"train", "val", "test": samples} if the layout has splits, else {"all": samples}.
+    problems: each a Problem, or any string.
     """
 
     splits: dict[str, list[Sample]] = field(default_factory=dict)
@@ -47,6 +85,9 @@ class DatasetFiles:
         self.problems += problems
 
 
+# --- files of one image --------------------------------------------------------------------------
+
+
 def pair(
     images: list[Path],
     labels: list[Path],
@@ -54,25 +95,20 @@ def pair(
     label_folder: Path,
     roi_folder: Path | None = None,
     labels_required: bool = True,
-) -> tuple[list[Sample], list[str]]:
+) -> tuple[list[Sample], list[Problem]]:
     """Pairs files of equal names, else files whose names are equal without their endings.
 
     labels_required: report images without a label. If there are ROI masks, each image needs one.
     Returns (samples, problems).
     """
-    by_name, by_short_name, problems = {}, {}, []
+    by_name, problems = {}, []
     for image in images:
         name = match_key(image)
         if name in by_name:
             problems.append(two_files(by_name[name], image))
         by_name.setdefault(name, image)
-        by_short_name.setdefault(match_key(image, IMAGE_ENDINGS), image)
-
-    def image_of(path: Path) -> Path | None:
-        short = match_key(path, LABEL_ENDINGS)
-        return by_name.get(match_key(path)) or by_name.get(short) or by_short_name.get(short)
-
     images = list(by_name.values())
+    image_of = image_finder(images)
     label_of, label_problems = match_files(labels, image_of)
     if labels_required:
         label_problems += missing_files("label", images, label_of, label_folder)
@@ -85,23 +121,49 @@ def pair(
     return samples, problems + label_problems + roi_problems
 
 
+def add_files(
+    samples: list[Sample], field_name: str, files: Sequence[Path]
+) -> tuple[list[Sample], list[Problem]]:
+    """The samples with the files that belong to their images by name, and problems of the files.
+
+    field_name: that of Sample which holds the file.
+    """
+    file_of, problems = match_files(files, image_finder([sample.image for sample in samples]))
+    found = [replace(each, **{field_name: file_of.get(each.image)}) for each in samples]
+    return found, problems
+
+
+def image_finder(images: Iterable[Path]) -> Callable[[Path], Path | None]:
+    """A function that returns the image to which a label or mask belongs by its name, or None."""
+    by_name, by_short_name = {}, {}
+    for image in images:
+        by_name.setdefault(match_key(image), image)
+        by_short_name.setdefault(match_key(image, IMAGE_ENDINGS), image)
+
+    def image_of(path: Path) -> Path | None:
+        short = match_key(path, LABEL_ENDINGS)
+        return by_name.get(match_key(path)) or by_name.get(short) or by_short_name.get(short)
+
+    return image_of
+
+
 def match_key(path: Path, endings: str | None = None) -> str:
     """The file name in lower case, without suffix and without one of the `endings` (a regex)."""
-    stem = stem_of(path).lower()
+    stem = path.name if path.is_dir() else stem_of(path)
     if endings is None:
-        return stem
-    return re.sub(endings, "", stem)
+        return stem.lower()
+    return re.sub(endings, "", stem.lower())
 
 
 def match_files(
-    files: list[Path], image_of: Callable[[Path], Path | None]
-) -> tuple[dict[Path, Path], list[str]]:
+    files: Iterable[Path], image_of: Callable[[Path], Path | None]
+) -> tuple[dict[Path, Path], list[Problem]]:
     """({image: file}, problems) of labels or of ROI masks; image_of(file) is its image or None."""
     found, problems = {}, []
     for path in files:
         image = image_of(path)
         if image is None:
-            problems.append(f"{path} has no image")
+            problems.append(Problem(f"{path} has no image", "no image", path.name))
         elif image in found:
             problems.append(two_files(found[image], path))
         else:
@@ -110,12 +172,17 @@ def match_files(
 
 
 def missing_files(
-    what: str, images: Iterable[Path], found: Container[Path], folder: Path | None
-) -> list[str]:
-    """The problems of images without a label or a ROI mask."""
-    return [f"{image} has no {what} in {folder}" for image in images if image not in found]
+    what: str, images: Iterable[Path], found: Container[Path], folder: Path | str | None
+) -> list[Problem]:
+    """The problems of images without a label, ROI mask or weight map."""
+    return [
+        Problem(f"{image} has no {what} in {folder}", f"no {what}", image.name)
+        for image in images
+        if image not in found
+    ]
 
 
-def two_files(first: Path, second: Path) -> str:
+def two_files(first: Path, second: Path) -> Problem:
     """The problem of two files for one image."""
-    return f"{first} and {second} are two files for one image; keep one of them"
+    text = f"{first} and {second} are two files for one image; keep one of them"
+    return Problem(text, "two files", second.name)

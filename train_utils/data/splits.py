@@ -138,7 +138,7 @@ def test_samples(
 
 def labelled(samples: list[Sample]) -> list[Sample]:
     """The samples that have a label; the test labels of some datasets are not public."""
-    return [sample for sample in samples if sample.label]
+    return [sample for sample in samples if sample.label or sample.instances]
 
 
 # --- splits as lists of names --------------------------------------------------------------------

@@ -50,7 +50,7 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
     """
     sums, per_image = None, []
     for i in range(len(dataset)):
-        image, target = dataset.read(i)
+        image, target, *_ = dataset.read(i)
         image_sums = channel_sums(image, target != IGNORE)
         sums = add_sums(sums, image_sums)
         if image_sums[0]:

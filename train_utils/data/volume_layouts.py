@@ -10,6 +10,7 @@ from src.image_io import stem_of
 from src.volume_io import volume_files
 from train_utils.data import layouts
 from train_utils.data.layouts import first_folder, folder, optional_files
+from train_utils.data.problems import Problem
 from train_utils.data.samples import (
     IMAGE_ENDINGS,
     LABEL_ENDINGS,
@@ -79,7 +80,7 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
 
 def with_rois(
     samples: list[Sample], test: list[Sample], roi_folder: Path | None
-) -> tuple[list[Sample], list[str]]:
+) -> tuple[list[Sample], list[Problem]]:
     """The training samples with their ROI volumes, and the problems of those.
 
     The folder may also hold the ROI volumes of the test images, which are not used.
@@ -119,9 +120,11 @@ def sample_name(sample: Sample) -> str:
     return sample.name
 
 
-def missing_files(description: Path, samples: list[Sample]) -> list[str]:
+def missing_files(description: Path, samples: list[Sample]) -> list[Problem]:
     """The problems of files that dataset.json names and that are not there."""
     paths = [path for sample in samples for path in (sample.image, sample.label) if path]
     return [
-        f"{description} names {path}, which is not there" for path in paths if not path.exists()
+        Problem(f"{description} names {path}, which is not there", "not there", path.name)
+        for path in paths
+        if not path.exists()
     ]

@@ -23,6 +23,7 @@ VALIDATION_CURVES = {
     "f1": (RED, 1.5),
     "mean_iou": (GREEN, 1.5),
     "auc": (PINK, 1.5),
+    "object_ap": ("#e69f00", 1.5),
 }
 
 

@@ -18,9 +18,11 @@ from src.image_io import IGNORE
 from src.inference import decide, predict_strips
 from src.tiles import Tiling
 from train_utils.atomic import replacing
+from train_utils.data.border_weights import border_weights
 from train_utils.data.class_table import ClassTable
 from train_utils.data.doctor_sample import Finding
 from train_utils.metrics import SegmentationCounts
+from train_utils.reporting.object_pictures import object_picture, weight_picture
 from train_utils.reporting.pictures import (
     IGNORED_COLOUR,
     as_rgb,
@@ -37,7 +39,7 @@ from train_utils.reporting.slices import slices_of
 DPI = 200
 MAX_SIDE = 600  # px, to which larger pictures are reduced before they are shown
 LEGEND_COLUMNS = 5
-SAMPLES_PER_LINE = 3  # of the contact sheet
+COLUMNS = 6  # of the contact sheet; a sample takes two, with weights three
 LEGEND_LINE = 0.19  # inches
 TITLE_HEIGHT = 0.25  # inches
 FONT_SIZE = 9
@@ -71,7 +73,7 @@ def draw_predictions(
     """
     rows = []
     for i, sample in enumerate(dataset.samples[:count]):
-        image, target = dataset.read(i)
+        image, target, *_ = dataset.read(i)
         prediction, counts = torch.empty_like(target), SegmentationCounts(len(class_names))
         for part, probs in predict_strips(model, dataset[i][0], device, amp_dtype, tiling):
             prediction[part] = decide(probs[None])[0].cpu()
@@ -141,19 +143,39 @@ def _prediction_cells(row: dict, colours: np.ndarray, ignore_index: int) -> list
 def save_contact_sheet(path: str | Path, findings: Sequence[Finding], table: ClassTable) -> None:
     """Save images of a dataset, each beside its label in the colours of the class table.
 
+    Labels with one id an object show each object in another colour than those beside it, and then
+    the border weights. A weight map of the dataset is shown in place of these.
+
     findings: of the label doctor, with image and target. OSError if path is not writable.
     """
     colours = with_default_colours(table.colours)
-    lines = []
-    for start in range(0, len(findings), SAMPLES_PER_LINE):
-        line = []
-        for finding in findings[start : start + SAMPLES_PER_LINE]:
-            title = _shorten(f"{finding.split}: {finding.sample.name}", 40)
-            line.append(Cell(title, as_rgb(finding.image), photograph=True))
-            line.append(Cell("", class_picture(finding.target, colours)))
-        lines.append(line)
+    cells = [_sample_cells(finding, colours) for finding in findings]
+    per_line, lines = COLUMNS // max(len(sample) for sample in cells), []
+    for start in range(0, len(cells), per_line):
+        lines.append([cell for sample in cells[start : start + per_line] for cell in sample])
     legend = [*zip(table.names, colours, strict=True), ("ignored", IGNORED_COLOUR)]
+    if findings[0].objects is not None:
+        del legend[1]  # objects have many colours
     _save_grid(path, lines, {"outside lower left": legend}, cell_width=1.6)
+
+
+def _sample_cells(finding: Finding, colours: np.ndarray) -> list[Cell]:
+    """Image, label and, if there are any, weights of a sample."""
+    title = _shorten(f"{finding.split}: {finding.sample.name}", 40)
+    cells = [Cell(title, as_rgb(finding.image), photograph=True)]
+    weight = finding.weight
+    if finding.objects is None:
+        cells.append(Cell("", class_picture(finding.target, colours)))
+    else:
+        picture = object_picture(finding.objects.ids)
+        picture[finding.target == IGNORE] = IGNORED_COLOUR
+        cells.append(Cell(f"{finding.objects.count} objects", picture))
+        if weight is None:
+            weight = border_weights(finding.objects.ids)
+    if weight is not None:
+        title = f"weight {weight.min():.3g} to {weight.max():.3g}"
+        cells.append(Cell(title, weight_picture(weight)))
+    return cells
 
 
 def _save_grid(

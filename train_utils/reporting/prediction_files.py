@@ -1,21 +1,34 @@
-"""The files that predict.py writes: masks, probabilities, overlays, and predictions.csv."""
+"""The files that predict.py writes for each image: masks, objects, probabilities, overlays."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from train_utils.atomic import replacing
+from src.instances import connected_objects, label_objects, object_table
+from train_utils.reporting.object_outlines import object_edges, outlined
 from train_utils.reporting.pictures import as_rgb, mask_style, overlay
-from train_utils.reporting.png import NpyWriter, PngWriter, is_whole, naming
+from train_utils.reporting.png import NpyWriter, PngWriter, is_whole
 
-TABLE_NAME = "predictions.csv"
-# Names of files need not be valid UTF-8: their bytes are written as they are.
-TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+MAX_OBJECTS = 65535  # in a 16-bit file
+STRIP_PIXELS = 1 << 20  # of a whole image that are written at a time
 Strip = tuple[slice, np.ndarray, np.ndarray]  # rows, class ids [h, W], probabilities [K, h, W]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was written of an image.
+
+    pixels: int64 [K], of each class. objects: of src.instances.object_table(), [] where none are
+    asked for. problem: why they could not be written; "" if they were.
+    """
+
+    pixels: np.ndarray
+    objects: Sequence[dict] = ()
+    problem: str = ""
 
 
 class PredictionFiles:
@@ -27,7 +40,8 @@ class PredictionFiles:
         colours: [K, 3] uint8 of the classes.
         class_ids: the stored id of each class.
         save_prob: also write the probabilities.
-        save_overlay: also write the prediction over the image.
+        save_overlay: also write the prediction over the image; objects are outlined.
+        save_instances: also write the ids of objects, which are those of class 1 of two.
     """
 
     def __init__(
@@ -38,11 +52,13 @@ class PredictionFiles:
         class_ids: Sequence[int],
         save_prob: bool = False,
         save_overlay: bool = False,
+        save_instances: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.class_names, self.class_ids = list(class_names), list(class_ids)
         self.colours = np.asarray(colours, np.uint8)
         self.save_prob, self.save_overlay = save_prob, save_overlay
+        self.save_instances = save_instances
 
     def mask_path(self, name: str) -> Path:
         """Where the mask of the image `name` goes."""
@@ -57,6 +73,10 @@ class PredictionFiles:
         """Where the prediction over the image goes."""
         return self.folder / f"{name}_overlay.png"
 
+    def instances_path(self, name: str) -> Path:
+        """Where the ids of its objects go."""
+        return self.folder / f"{name}_instances.png"
+
     def are_whole(self, name: str) -> bool:
         """Whether all requested files of the image exist and none of them is cut short."""
         paths = [self.mask_path(name)]
@@ -64,25 +84,28 @@ class PredictionFiles:
             paths.append(self.prob_path(name))
         if self.save_overlay:
             paths.append(self.overlay_path(name))
+        if self.save_instances:
+            paths.append(self.instances_path(name))
         return all(is_whole(path) for path in paths)
 
-    def write(self, name: str, image: Tensor, strips: Iterable[Strip]) -> np.ndarray:
+    def write(self, name: str, image: Tensor, strips: Iterable[Strip]) -> Saved:
         """Writes the files of one image. They appear when the last strip is written.
 
         image: uint8 [C, H, W]. strips: from top to bottom (rows, class ids uint8 [h, W],
-        probabilities float32 [K, h, W]). Returns int64 [K], the pixels of each class. UserError if
-        a file cannot be written.
+        probabilities float32 [K, h, W]). UserError if a file cannot be written.
         """
         self.mask_path(name).parent.mkdir(parents=True, exist_ok=True)
         height, width = image.shape[1:]
         pixels = np.zeros(len(self.class_names), np.int64)
         kind, palette, values = mask_style(self.colours, self.class_ids)
+        if self.save_instances:
+            foreground = np.empty((height, width), bool)
         with ExitStack() as stack:
             masks = PngWriter(self.mask_path(name), width, height, kind, palette)
             stack.enter_context(masks)
             if self.save_prob:
                 probabilities = stack.enter_context(self._prob_writer(name, height, width))
-            if self.save_overlay:
+            if self.save_overlay and not self.save_instances:
                 overlays = PngWriter(self.overlay_path(name), width, height, "rgb")
                 stack.enter_context(overlays)
             for rows, mask, probs in strips:
@@ -90,9 +113,37 @@ class PredictionFiles:
                 masks.write(values[mask])
                 if self.save_prob:
                     probabilities.write(self._stored(probs))
-                if self.save_overlay:
+                if self.save_instances:
+                    foreground[rows] = mask == 1
+                elif self.save_overlay:
                     overlays.write(overlay(as_rgb(image[:, rows]), mask, self.colours))
-        return pixels
+        if self.save_instances:
+            return self._write_objects(name, image, foreground, pixels)
+        return Saved(pixels)
+
+    def _write_objects(
+        self, name: str, image: Tensor, foreground: np.ndarray, pixels: np.ndarray
+    ) -> Saved:
+        """Writes the ids of the objects in the foreground, bool [H, W], and their outlines."""
+        height, width = foreground.shape
+        # Counted before they are grown back, which takes minutes for a million specks.
+        number = int(connected_objects(foreground).max())
+        if number > MAX_OBJECTS:
+            problem = (
+                f"{number:,} objects, more than the {MAX_OBJECTS:,} of a 16-bit file; raise "
+                "--threshold, or cut the image into smaller ones"
+            )
+            return Saved(pixels, problem=problem)
+        ids = label_objects(foreground)
+        with PngWriter(self.instances_path(name), width, height, "grey16") as writer:
+            for rows in strips_of_rows(height, width):
+                writer.write(ids[rows].astype(np.uint16))
+        if self.save_overlay:
+            edges = object_edges(ids)
+            with PngWriter(self.overlay_path(name), width, height, "rgb") as writer:
+                for rows in strips_of_rows(height, width):
+                    writer.write(outlined(as_rgb(image[:, rows]), ids[rows], edges[rows]))
+        return Saved(pixels, object_table(ids))
 
     def _prob_writer(self, name: str, height: int, width: int) -> PngWriter | NpyWriter:
         path, classes = self.prob_path(name), len(self.class_names)
@@ -107,62 +158,8 @@ class PredictionFiles:
         return probs
 
 
-class PredictionTable:
-    """predictions.csv: one row for each image, written when the files of the image are there.
-
-    Columns: image, width, height, share_<class> in 0–1, seconds of computing.
-
-    Args:
-        folder: of the table.
-        keep: keep the rows that the table of an earlier call has.
-    """
-
-    def __init__(self, folder: str | Path, class_names: Sequence[str], keep: bool) -> None:
-        self.path = Path(folder) / TABLE_NAME
-        shares = [f"share_{name}" for name in class_names]
-        self.columns = ["image", "width", "height", *shares, "seconds"]
-        self.rows = {}
-        if keep:
-            self.rows = {row["image"]: row for row in self._earlier_rows()}
-        self._write_all(self.rows.values())  # without a line that a kill cut short
-        self._file = open(self.path, "a", **TEXT)
-        self._writer = csv.DictWriter(self._file, self.columns)
-
-    def add(self, name: str, size: tuple[int, int], pixels: np.ndarray, seconds: float) -> None:
-        """Adds the row of an image of `size` (height, width)."""
-        values = (pixels / pixels.sum()).round(9).tolist()
-        row = [name, size[1], size[0], *values, round(seconds, 4)]
-        row = dict(zip(self.columns, row, strict=True))
-        self.rows[name] = row
-        with naming(self.path):
-            self._writer.writerow(row)
-            self._file.flush()
-
-    def drop(self, names: Iterable[str]) -> None:
-        """Removes the earlier rows of images that are done again."""
-        for name in names:
-            self.rows.pop(name, None)
-
-    def close(self, order: Sequence[str]) -> None:
-        """Writes the table anew, with the images in this order and then the others."""
-        with naming(self.path):
-            self._file.close()
-        names = dict.fromkeys([*order, *self.rows])
-        self._write_all(self.rows[name] for name in names if name in self.rows)
-
-    def _write_all(self, rows: Iterable[dict]) -> None:
-        with naming(self.path), replacing(self.path) as new, open(new, "w", **TEXT) as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def _earlier_rows(self) -> list[dict]:
-        """The whole rows of the table as it is, if it has the same columns."""
-        if not self.path.is_file():
-            return []
-        with open(self.path, **TEXT) as file:
-            lines = [line for line in file if line.endswith("\n")]
-        reader = csv.DictReader(lines)
-        if reader.fieldnames != self.columns:
-            return []
-        return [row for row in reader if None not in row.values() and None not in row]
+def strips_of_rows(height: int, width: int) -> Iterator[slice]:
+    """Rows from top to bottom, in strips of STRIP_PIXELS."""
+    step = max(STRIP_PIXELS // width, 1)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))

@@ -75,10 +75,10 @@ class ImageTable:
         """{image: its whole rows} of the file as it is."""
         found = {}
         with open(self.path, **TEXT) as file:
-            if file.readline() != csv_text([self.columns]):
+            if cells_of(file.readline()) != self.columns:
                 return {}
             for line in file:
-                cells = next(csv.reader([line]), [])
+                cells = cells_of(line)
                 if line.endswith("\n") and len(cells) == len(self.columns):
                     found.setdefault(cells[0], []).append(line)
         return {name: "".join(lines) for name, lines in found.items()}
@@ -89,6 +89,11 @@ def csv_text(rows: Iterable[Sequence]) -> str:
     text = StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue()
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of one line of a CSV file."""
+    return next(csv.reader([line]), [])
 
 
 class ObjectTable(ImageTable):
@@ -153,12 +158,14 @@ class PredictionTable(ImageTable):
         self.append(name, [[*row, round(seconds, 4)]])
 
     def drop(self, names: Iterable[str]) -> None:
+        """Removes the earlier rows of images that are done again, and of their objects."""
         names = list(names)
         super().drop(names)
         if self.objects:
             self.objects.drop(names)
 
     def close(self, order: Sequence[str]) -> None:
+        """Writes both files anew, with the images in this order and then the others."""
         super().close(order)
         if self.objects:
             self.objects.close(order)

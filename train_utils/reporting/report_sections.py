@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from train_utils.metrics import summarize
+from train_utils.reporting import report_objects
 from train_utils.reporting.report_data import THICK, ReportData, bootstrap
 from train_utils.reporting.report_elements import (
     MISSING,
@@ -84,6 +85,8 @@ def cards(
     if "f1_at_threshold" in scores:
         value = number(scores["f1_at_threshold"])
         boxes.append(card("F1 at the chosen threshold", value, f"p > {threshold:.3f}"))
+    if "object_ap" in scores:
+        boxes += report_objects.cards(scores, threshold)
     return "\n".join(boxes)
 
 
@@ -106,7 +109,10 @@ def score_note(scores: dict, report_data: ReportData, class_names: list[str]) ->
     )
     if scores["images_without_foreground"]:
         text += f"; {scores['images_without_foreground']} images without foreground have no Dice"
-    return html.escape(f"{text}.")
+    text += "."
+    if "object_ap" in scores:
+        text += f" {report_objects.NOTE}"
+    return html.escape(text)
 
 
 def conventions(report_data: ReportData) -> str:
@@ -192,12 +198,18 @@ def classes(scores: dict, class_names: list[str]) -> str:
 
 
 def images(rows: list[dict], report_data: ReportData) -> str:
-    """The scores of each image."""
-    lines = [
-        [row["name"], *(number(scores[key]) for key in PER_IMAGE)]
-        for row, scores in zip(rows, report_data.roi.images, strict=True)
-    ]
-    return table(["image", *(SCORE_NAMES[key].full for key in PER_IMAGE)], lines)
+    """The scores of each image, and those of its objects, if there are any."""
+    header = ["image", *(SCORE_NAMES[key].full for key in PER_IMAGE)]
+    with_objects = bool(rows) and "object_ap" in rows[0]
+    if with_objects:
+        header += report_objects.COLUMNS.values()
+    lines = []
+    for row, scores in zip(rows, report_data.roi.images, strict=True):
+        line = [row["name"], *(number(scores[key]) for key in PER_IMAGE)]
+        if with_objects:
+            line += report_objects.cells(row)
+        lines.append(line)
+    return table(header, lines)
 
 
 def provenance(content: dict) -> str:

@@ -25,6 +25,10 @@ SCORE_NAMES = {
     "mean_iou": ScoreName("mean IoU", "mIoU"),
     "auc": ScoreName("AUC", "auc"),
     "average_precision": ScoreName("average precision"),
+    "object_ap": ScoreName("AP of objects", "obj AP"),
+    "object_ap_50": ScoreName("AP of objects at IoU 0.5"),
+    "object_ap_75": ScoreName("AP of objects at IoU 0.75"),
+    "aji": ScoreName("AJI of objects"),
     "recall": ScoreName("recall"),
     "iou": ScoreName("IoU"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from train_utils.atomic import replacing
+from train_utils.instance_metrics import image_object_rows
 from train_utils.metrics import SegmentationCounts, score_lines
 from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
@@ -64,6 +65,8 @@ def score_table(scores: dict, class_names: list[str], threshold: float | None) -
     if len(class_names) > 2:
         lines.append(_class_dice_line(scores, class_names))
     lines.append(f"mean IoU {scores['mean_iou']:.4f}, over the classes that occur")
+    if "object_ap" in scores:
+        lines += _object_lines(scores, threshold)
     return "\n".join(lines)
 
 
@@ -93,6 +96,21 @@ def _tolerance_line(scores: dict) -> str:
     for key in ("f1", "precision", "recall"):
         line += f"   {SCORE_NAMES[key].full} {scores[f'{key}_tolerant']:.4f}"
     return line
+
+
+def _object_lines(scores: dict, threshold: float | None) -> list[str]:
+    """Average precision of objects, and what became of them."""
+    lines = [
+        f"objects: AP {scores['object_ap']:.4f} (at IoU 0.5 {scores['object_ap_50']:.4f}, "
+        f"at 0.75 {scores['object_ap_75']:.4f})   AJI {scores['aji']:.4f}",
+        f"objects: {scores['objects']} true, {scores['objects_predicted']} predicted, "
+        f"{scores['objects_found']} found, {scores['objects_merged']} merged, "
+        f"{scores['objects_split']} split",
+    ]
+    if "object_ap_at_threshold" in scores:
+        value = scores["object_ap_at_threshold"]
+        lines.append(f"objects: AP at the chosen threshold {threshold:.3f}   {value:.4f}")
+    return lines
 
 
 def _class_lines(scores: dict, class_names: list[str]) -> list[str]:
@@ -164,6 +182,7 @@ def image_rows(names: list[str], counts: SegmentationCounts) -> list[dict]:
     """One dict for each image: its name, Dice, and pixels TP, FP, FN, TN of the foreground.
 
     With two classes the pixels are integers, with more they are lists over the foreground classes.
+    Scores of objects follow, where there are any.
     """
     rows = []
     dice_per_image = counts.dice_per_image().tolist()
@@ -177,4 +196,7 @@ def image_rows(names: list[str], counts: SegmentationCounts) -> list[dict]:
             foreground = pixels[1:].tolist()
             row[cell] = foreground[0] if len(foreground) == 1 else foreground
         rows.append(row)
+    if len(counts.objects):
+        for row, scores in zip(rows, image_object_rows(counts.objects), strict=True):
+            row |= scores
     return rows
