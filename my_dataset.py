@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 
 from src.errors import UserError
 from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
-from train_utils.data import layouts, public_datasets, volume_layouts, volumes
+from train_utils.data import large_sets, layouts, public_datasets, volume_layouts, volumes
 from train_utils.data.class_table import BINARY, ClassTable, two_classes
 from train_utils.data.labels import conflicting_encodings, read_label
 from train_utils.data.samples import Sample
@@ -41,6 +42,7 @@ __all__ = [
 
 PROBLEMS_SHOWN = 12  # of the files that do not fit together
 Pair = tuple[Tensor, Tensor]
+COUNTING = Lock()  # of encodings, while threads read
 
 
 class SegmentationDataset(Dataset):
@@ -55,7 +57,13 @@ class SegmentationDataset(Dataset):
         channels: of the image, see read_image.
         size: (height, width) to which images and targets are resized when read; None: their own.
         max_pixels: largest image that is decoded; None: Pillow's limit.
+
+    Attributes: `examined`, the dataset of those samples of a large one that were read before
+    training, see open_dataset; None: all. `occurrences`, int64 [256], images in which each class id
+    occurs, after count_pixels().
     """
+
+    examined = None
 
     nouns = ("images", "pixels")  # in messages
     channel_bytes = 1  # of a pixel's channel
@@ -126,22 +134,29 @@ class SegmentationDataset(Dataset):
                 )
             target = np.where(roi, label, IGNORE)
         if index not in self.sizes:
-            self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
+            with COUNTING:
+                self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
         target = torch.from_numpy(target.astype(np.uint8))
         if self.size:
             image, target = resize_image(image, self.size), resize_target(target, self.size)
         self.sizes[index] = tuple(target.shape)
         return image, target
 
-    def count_pixels(self) -> Tensor:
+    def count_pixels(self, threads: bool = False) -> Tensor:
         """Reads every sample, which finds bad files before training, and counts its pixels.
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts the ignored ones.
-        UserError if labels contradict each other.
+        UserError if labels contradict each other. threads: read several at a time.
         """
-        counts = [
-            torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self))
-        ]
+
+        def count(index: int) -> Tensor:
+            return torch.bincount(self.read(index)[1].flatten(), minlength=256)
+
+        if threads:
+            counts = large_sets.in_threads(count, len(self))
+        else:
+            counts = [count(index) for index in range(len(self))]
+        self.occurrences = (torch.stack(counts) > 0).sum(0)
         if self.classes.any_pair:
             conflict = conflicting_encodings(self.encodings)
             if conflict:
@@ -289,9 +304,9 @@ class VolumeDataset(SegmentationDataset):
         self.sizes[index] = tuple(target.shape)
         return image, target
 
-    def count_pixels(self) -> Tensor:
+    def count_pixels(self, threads: bool = False) -> Tensor:
         """As for images; UserError also if 255 is a class in one label, unlabelled in another."""
-        counts = super().count_pixels()
+        counts = super().count_pixels(threads)
         if "0/255" in self.encodings and volumes.SPARSE in self.encodings:
             raise UserError(
                 f"{self.encodings['0/255'][1]} holds 0 and 255, "
@@ -361,14 +376,18 @@ def open_dataset(
 ) -> tuple[SegmentationDataset, Tensor]:
     """Reads every sample once, so that files that cannot be used raise UserError here.
 
-    Returns (the dataset, the pixels of each class id, int64 [256]), and logs what it found under
-    `title`. options: those of SegmentationDataset, or with `spacing` those of VolumeDataset.
-    UserError also for no samples, for labels without a valid pixel, and with `for_training` for
-    labels without a foreground pixel.
+    Of a large dataset of images only a part is read here; the others raise it when they are used.
+    Returns (the dataset, the pixels of each class id that were read, int64 [256]), and logs what it
+    found under `title`. options: those of SegmentationDataset, or with `spacing` those of
+    VolumeDataset. UserError also for no samples, for labels without a valid pixel, and with
+    `for_training` for labels without a foreground pixel.
     """
     if not samples:
         raise UserError(f"{title}: there are no images; check --data-path and the split")
     kind = VolumeDataset if "spacing" in options else SegmentationDataset
+    part = samples if kind is VolumeDataset else large_sets.choose_sample(samples)
+    if len(part) < len(samples):
+        return open_large_dataset(samples, part, title, transforms, **options)
     dataset = kind(samples, transforms=transforms, **options)
     pixels = dataset.count_pixels()
     if not pixels[:IGNORE].any():
@@ -386,6 +405,25 @@ def open_dataset(
     return dataset, pixels
 
 
+def open_large_dataset(
+    samples: Sequence[Sample],
+    part: Sequence[Sample],
+    title: str,
+    transforms: Callable | None = None,
+    **options: object,
+) -> tuple[SegmentationDataset, Tensor]:
+    """open_dataset() of images of which only a `part` is read here, and none kept in memory."""
+    dataset = SegmentationDataset(samples, transforms=transforms, **options | {"cache": False})
+    dataset.examined = dataset.with_samples(part)
+    pixels = dataset.examined.count_pixels(threads=True)
+    log(
+        f"{title}: read {len(part):,} of {len(samples):,} images, the others when they are used "
+        "(python my_dataset.py check reads all)\n"
+        f"  of these: {dataset.examined.describe(pixels)}"
+    )
+    return dataset, pixels
+
+
 # One row for each dataset:
 #   layout: function of --data-path that finds the files, see train_utils/data/layouts.py
 #   classes: the class table; one in a file replaces it
@@ -393,10 +431,12 @@ def open_dataset(
 #   mean, std: of the channels, of pixels in 0–1; None: computed from the training images, or for
 #       volumes by each volume's own
 #   dims: 2 for images, 3 for volumes
+#   kind: "free" for images without an up and a down (microscopes, fundus, aerial), "scenes" for
+#       upright ones (streets, rooms); it chooses the default of --preset, best or scenes
 # DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
 # averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
 # as well as those of all pixels together.
-COMPUTED = {"dims": 2, "mean": None, "std": None}
+COMPUTED = {"dims": 2, "kind": "free", "mean": None, "std": None}
 VESSEL = two_classes("vessel")
 DATASETS = {
     "drive": {
@@ -404,6 +444,7 @@ DATASETS = {
         "classes": VESSEL,
         "ordered": True,
         "dims": 2,
+        "kind": "free",
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
@@ -412,6 +453,7 @@ DATASETS = {
         "classes": public_datasets.CAMVID,
         "ordered": False,
         **COMPUTED,
+        "kind": "scenes",
     },
     "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COMPUTED},
     "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COMPUTED},

@@ -1,11 +1,7 @@
 """Presets: the recipes, as defaults of train.py's flags. Flags that are given override them."""
 
-import argparse
-
-from src import MODELS
-from src.unet_original import valid_input_side
-
 PRESET = None  # as the default of a flag: it is the preset's
+PLAN = None  # as the default of a preset: it is planned from the data, see recipe.py
 
 CLASSIC = {  # the tutorials' recipe, unchanged
     "augment": "resize",
@@ -46,6 +42,9 @@ BEST = {
     "batch_dice": True,
 }
 FAST = {**BEST, "crop_size": 96, "crops": 124, "lr": 2e-3, "epochs": 4, "warmup_epochs": 0.4}
+# The flags whose default is planned from the data. With --crops the warm-up is that of BEST.
+PLANNED = ("crop_size", "batch_size", "accumulate", "base_c", "scale", "rotate", "mirror")
+PLANNED_BEST = {**BEST, **dict.fromkeys((*PLANNED, "crops", "warmup_epochs"), PLAN)}
 # What unet_3d and volumes change; the other recipes are for images.
 VOLUMES = {
     "dataset": "volumes",
@@ -54,16 +53,29 @@ VOLUMES = {
     "scale": [0.8, 1.25],
     "crop_size": 64,
     "crops": 1,
+    "batch_size": 2,
+    "accumulate": 1,
     "rotate": 30.0,
+    "mirror": "both",
     "jitter": 0.25,
     "base_c": 16,
     "lr": 2e-3,
     "warmup_epochs": 1.0,
 }
-PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST}
+PRESETS = {"best": PLANNED_BEST, "scenes": PLANNED_BEST, "classic": CLASSIC, "fast": FAST}
+# The presets that are planned, and for which kind of images, see train_utils/plan.py.
+PRESET_KINDS = {"best": "free", "scenes": "scenes"}
+# The default preset of a dataset whose row names this kind.
+PRESET_OF_KIND = {kind: preset for preset, kind in PRESET_KINDS.items()}
 
-# What `--class-weights preset` means for two classes. With more classes it means no weights.
-PRESET_CLASS_WEIGHTS = {"best": [1.0, 1.25], "classic": [1.0, 2.0], "fast": [1.0, 1.25]}
+# What `--class-weights preset` means for two classes. With more classes it means no weights. Images
+# of a planned preset have the plan's weights.
+PRESET_CLASS_WEIGHTS = {
+    "best": [1.0, 1.25],
+    "scenes": [1.0, 1.25],
+    "classic": [1.0, 2.0],
+    "fast": [1.0, 1.25],
+}
 
 # What --demo changes: the run then takes well under two minutes on two CPU cores.
 DEMO = {
@@ -104,16 +116,3 @@ def resolve_class_weights(
     if choice != "preset":
         return choice
     return PRESET_CLASS_WEIGHTS[preset] if num_classes == 2 else "none"
-
-
-def describe_recipe(args: argparse.Namespace, model_kwargs: dict, class_weights: object) -> str:
-    """Two lines for the log: the model, and the preset's settings as the flags left them."""
-    model = ", ".join(f"{name} {value}" for name, value in model_kwargs.items())
-    names = [name for name in PRESETS[args.preset] if name not in MODEL_OPTIONS_OF_PRESETS]
-    settings = {name: getattr(args, name) for name in names} | {"class_weights": class_weights}
-    recipe = ", ".join(f"{name} {value}" for name, value in settings.items())
-    margin = MODELS[args.model].margin
-    if margin:
-        centre = valid_input_side(args.crop_size) - 2 * margin
-        model += f"; it trains on the central {centre} px of each crop"
-    return f"model {args.model}: {model}\nrecipe {args.preset}: {recipe}"
