@@ -26,7 +26,7 @@ class TotalTime:
         val_images, test_images: that are evaluated after each epoch and at the end.
         image_seconds: measures the time of an evaluation for each image. It is called once, after
             the first steps, on all ranks.
-        now: the clock, in seconds.
+        now: the clock, in seconds; None: time.perf_counter.
 
     Attribute: `step_seconds`, the time of a step, 0 until it is known.
     """
@@ -38,9 +38,9 @@ class TotalTime:
         val_images: int,
         test_images: int,
         image_seconds: Callable[[], float],
-        now: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] | None = None,
     ) -> None:
-        self.steps, self.epochs, self.now = steps, epochs, now
+        self.steps, self.epochs, self.now = steps, epochs, now or time.perf_counter
         self.val_images, self.test_images = val_images, test_images
         self.image_seconds = lru_cache(image_seconds)
         self.done, self.start, self.step_seconds = 0, 0.0, 0.0
