@@ -11,6 +11,7 @@ from train_utils.cli.parser import Parser
 from train_utils.cli.presets import PRESET_KINDS
 from train_utils.data_loader import cores
 from train_utils.distributed_utils import world_size
+from train_utils.plan import BATCH_RANGE, GRID
 
 WORKERS_PER_CORE = 4  # more loader processes than this only take memory
 
@@ -133,15 +134,17 @@ def check_device(parser: Parser, args: argparse.Namespace) -> torch.device:
 
 
 def check_memory(parser: Parser, args: argparse.Namespace, device: torch.device) -> None:
-    """A batch of crops must fit into the free memory, before anything is computed from it."""
-    if args.batch_size is None or args.crop_size is None:  # planned for less
-        return
+    """A batch of crops must fit into the free memory, before anything is computed from it.
+
+    What is planned later is taken to be as small as it can be.
+    """
     free = free_memory(device)
-    sides = crop_sides(args.crop_size, MODELS[args.model].dims)
-    needed = crop_batch_bytes(args.batch_size, sides, args.in_channels)
+    batch_size, crop_size = args.batch_size or BATCH_RANGE[0], args.crop_size or GRID
+    sides = crop_sides(crop_size, MODELS[args.model].dims)
+    needed = crop_batch_bytes(batch_size, sides, args.in_channels)
     if free is not None and needed > free:
         parser.error(
-            f"--batch-size {args.batch_size} of --crop-size {args.crop_size}: the crops alone take "
+            f"--batch-size {batch_size} of --crop-size {crop_size}: the crops alone take "
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}; "
             "lower one of them"
         )
