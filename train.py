@@ -20,6 +20,7 @@ from src.device import (
     pick_amp_dtype,
     pick_device,
     reuse_freed_memory,
+    synchronize,
     use_deterministic_algorithms,
 )
 from src.errors import UserError
@@ -92,7 +93,7 @@ next:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Data, model, optimizer, resume, epochs, and the test split, once."""
+    """Data, recipe, model, optimizer, resume, epochs, and the test split, once."""
     start = time.perf_counter()
     if args.list_models:
         return log(list_models.list_models(DATASETS))
@@ -436,6 +437,7 @@ def make_clock(
         len(data.val) if data.val else 0,
         len(data.test_samples),
         partial(total_time.image_seconds, evaluator, model, images),
+        partial(synchronize, evaluator.device),
     )
 
 

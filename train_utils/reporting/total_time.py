@@ -26,6 +26,7 @@ class TotalTime:
         val_images, test_images: that are evaluated after each epoch and at the end.
         image_seconds: measures the time of an evaluation for each image. It is called once, after
             the first steps, on all ranks.
+        wait: waits until the device has done its work.
         now: the clock, in seconds; None: time.perf_counter.
 
     Attribute: `step_seconds`, the time of a step, 0 until it is known.
@@ -38,16 +39,19 @@ class TotalTime:
         val_images: int,
         test_images: int,
         image_seconds: Callable[[], float],
+        wait: Callable[[], object] = bool,
         now: Callable[[], float] | None = None,
     ) -> None:
         self.steps, self.epochs, self.now = steps, epochs, now or time.perf_counter
         self.val_images, self.test_images = val_images, test_images
-        self.image_seconds = lru_cache(image_seconds)
+        self.image_seconds, self.wait = lru_cache(image_seconds), wait
         self.done, self.start, self.step_seconds = 0, 0.0, 0.0
 
     def step(self) -> None:
         """To be called after every step."""
         self.done += 1
+        if self.done in (1, FIRST_STEPS):
+            self.wait()
         if self.done == 1:
             self.start = self.now()
         if self.done == FIRST_STEPS:
