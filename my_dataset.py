@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch.utils.data import Dataset
 from src.errors import UserError
 from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
 from src.instances import connected_objects, separate
-from train_utils.data import layouts, public_datasets, volume_layouts, volumes
+from train_utils.data import large_sets, layouts, public_datasets, volume_layouts, volumes
 from train_utils.data.border_weights import read_weights
 from train_utils.data.class_table import BINARY, ClassTable, two_classes
 from train_utils.data.instance_labels import read_instances
@@ -51,6 +52,7 @@ PROBLEMS_SHOWN = 12  # kinds of problems with files that do not fit together
 #   instances: int32, the id of the object that a pixel belongs to, 0 for none, for evaluation
 MAPS = ("weight", "instances")
 Item = tuple[Tensor, ...]
+COUNTING = Lock()  # of encodings, while threads read
 
 
 class SegmentationDataset(Dataset):
@@ -71,6 +73,10 @@ class SegmentationDataset(Dataset):
         border: function of the objects' ids [H, W] that gives a factor of the "weight" map, such as
             border_weights(), or None. Of a label of two classes each connected region of class 1 is
             an object.
+
+    Attributes: `examined`, the dataset of those samples of a large one that were read before
+    training, see open_dataset; None: all. `occurrences`, int64 [256], images in which each class id
+    occurs, after count_pixels().
     """
 
     nouns = ("images", "pixels")  # in messages
@@ -98,6 +104,7 @@ class SegmentationDataset(Dataset):
 
     def _forget(self) -> None:
         """Empties the cache, and forgets what was read."""
+        self.examined = None
         self._cache = {}  # index → (image, target, *maps)
         self.cached_bytes = 0
         self.sizes = {}  # index → (height, width) of the samples read so far
@@ -147,7 +154,8 @@ class SegmentationDataset(Dataset):
             label, encoding = read_label(path, self.classes, self.max_pixels)
         check_size(path, label, sample.image, image)
         if index not in self.sizes:
-            self.encodings.setdefault(encoding, [0, path])[0] += 1
+            with COUNTING:
+                self.encodings.setdefault(encoding, [0, path])[0] += 1
         label = self._resized(label)
         target = label.astype(np.uint8)
         objects = label
@@ -196,15 +204,21 @@ class SegmentationDataset(Dataset):
             return values
         return resize_target(torch.from_numpy(values), self.size).numpy()
 
-    def count_pixels(self) -> Tensor:
+    def count_pixels(self, threads: bool = False) -> Tensor:
         """Reads every sample, which finds bad files before training, and counts its pixels.
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts the ignored ones.
-        UserError if labels contradict each other.
+        UserError if labels contradict each other. threads: read several at a time.
         """
-        counts = [
-            torch.bincount(self.read(i)[1].flatten(), minlength=256) for i in range(len(self))
-        ]
+
+        def count(index: int) -> Tensor:
+            return torch.bincount(self.read(index)[1].flatten(), minlength=256)
+
+        if threads:
+            counts = large_sets.in_threads(count, len(self))
+        else:
+            counts = [count(index) for index in range(len(self))]
+        self.occurrences = (torch.stack(counts) > 0).sum(0)
         if self.classes.any_pair:
             conflict = conflicting_encodings(self.encodings)
             if conflict:
@@ -353,9 +367,9 @@ class VolumeDataset(SegmentationDataset):
         doubt = volumes.doubtful_255(self.encodings)
         return f"{text}\n  {doubt}" if doubt else text
 
-    def count_pixels(self) -> Tensor:
+    def count_pixels(self, threads: bool = False) -> Tensor:
         """As for images; UserError also if 255 is a class in one label, unlabelled in another."""
-        counts = super().count_pixels()
+        counts = super().count_pixels(threads)
         if "0/255" in self.encodings and volumes.SPARSE in self.encodings:
             raise UserError(
                 f"{self.encodings['0/255'][1]} holds 0 and 255, "
@@ -426,14 +440,18 @@ def open_dataset(
 ) -> tuple[SegmentationDataset, Tensor]:
     """Reads every sample once, so that files that cannot be used raise UserError here.
 
-    Returns (the dataset, the pixels of each class id, int64 [256]), and logs what it found under
-    `title`. options: those of SegmentationDataset, or with `spacing` those of VolumeDataset.
-    UserError also for no samples, for labels without a valid pixel, and with `for_training` for
-    labels without a foreground pixel.
+    Of a large dataset of images only a part is read here; the others raise it when they are used.
+    Returns (the dataset, the pixels of each class id that were read, int64 [256]), and logs what it
+    found under `title`. options: those of SegmentationDataset, or with `spacing` those of
+    VolumeDataset. UserError also for no samples, for labels without a valid pixel, and with
+    `for_training` for labels without a foreground pixel.
     """
     if not samples:
         raise UserError(f"{title}: there are no images; check --data-path and the split")
     kind = VolumeDataset if "spacing" in options else SegmentationDataset
+    part = samples if kind is VolumeDataset else large_sets.choose_sample(samples)
+    if len(part) < len(samples):
+        return open_large_dataset(samples, part, title, transforms, **options)
     dataset = kind(samples, transforms=transforms, **options)
     pixels = dataset.count_pixels()
     first = label_path(samples[0], dataset.label_kind)
@@ -452,6 +470,25 @@ def open_dataset(
     return dataset, pixels
 
 
+def open_large_dataset(
+    samples: Sequence[Sample],
+    part: Sequence[Sample],
+    title: str,
+    transforms: Callable | None = None,
+    **options: object,
+) -> tuple[SegmentationDataset, Tensor]:
+    """open_dataset() of images of which only a `part` is read here, and none kept in memory."""
+    dataset = SegmentationDataset(samples, transforms=transforms, **options | {"cache": False})
+    dataset.examined = dataset.with_samples(part)
+    pixels = dataset.examined.count_pixels(threads=True)
+    log(
+        f"{title}: read {len(part):,} of {len(samples):,} images, the others when they are used "
+        "(python my_dataset.py check reads all)\n"
+        f"  of these: {dataset.examined.describe(pixels)}"
+    )
+    return dataset, pixels
+
+
 # One row for each dataset:
 #   layout: function of --data-path that finds the files, see train_utils/data/layouts.py
 #   classes: the class table; one in a file replaces it
@@ -459,10 +496,12 @@ def open_dataset(
 #   mean, std: of the channels, of pixels in 0–1; None: computed from the training images, or for
 #       volumes by each volume's own
 #   dims: 2 for images, 3 for volumes
+#   kind: "free" for images without an up and a down (microscopes, fundus, aerial), "scenes" for
+#       upright ones (streets, rooms); it chooses the default of --preset, best or scenes
 # DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
 # averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
 # as well as those of all pixels together.
-COMPUTED = {"dims": 2, "mean": None, "std": None}
+COMPUTED = {"dims": 2, "kind": "free", "mean": None, "std": None}
 VESSEL = two_classes("vessel")
 DATASETS = {
     "drive": {
@@ -470,6 +509,7 @@ DATASETS = {
         "classes": VESSEL,
         "ordered": True,
         "dims": 2,
+        "kind": "free",
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
@@ -478,6 +518,7 @@ DATASETS = {
         "classes": public_datasets.CAMVID,
         "ordered": False,
         **COMPUTED,
+        "kind": "scenes",
     },
     "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COMPUTED},
     "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COMPUTED},

@@ -20,6 +20,7 @@ from src.device import (
     pick_amp_dtype,
     pick_device,
     reuse_freed_memory,
+    synchronize,
     use_deterministic_algorithms,
 )
 from src.errors import UserError
@@ -37,8 +38,23 @@ from train_utils import (
 )
 from train_utils import checkpoint as checkpoints
 from train_utils.atomic import prepare_folder
+from train_utils.budget import (
+    Budget,
+    new_budget,
+    plan_minutes,
+    resumed_budget,
+    schedule,
+    start_epoch,
+)
 from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
-from train_utils.cli import defaults, list_models, model_flags, presets, script, values
+from train_utils.cli import defaults, list_models, model_flags, script, values
+from train_utils.cli.recipe import (
+    Recipe,
+    budget_of,
+    describe_recipe,
+    make_recipe,
+    saved_recipe,
+)
 from train_utils.data import demo, demo_volumes, splits, statistics, volumes
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import choose_label_kind
@@ -59,6 +75,7 @@ from train_utils.distributed_utils import (
     world_size,
     wrap_in_ddp,
 )
+from train_utils.plan import DataSummary, summarize_data
 from train_utils.random_state import random_state
 from train_utils.reporting import profile, provenance, tensorboard, text_files, total_time
 from train_utils.volume_crops import RandomVolumeCrops
@@ -77,7 +94,7 @@ next:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Data, model, optimizer, resume, epochs, and the test split, once."""
+    """Data, recipe, model, optimizer, resume, epochs, and the test split, once."""
     start = time.perf_counter()
     if args.list_models:
         return log(list_models.list_models(DATASETS))
@@ -93,17 +110,16 @@ def main(args: argparse.Namespace) -> None:
     if args.test_only:
         return test_only(args, classes, evaluator)
 
-    # Data
+    # Data and recipe
     data = read_data(args, classes)
-    ranks = rank(), world_size()
-    batches = EpochBatches(len(data.train), args.batch_size, args.seed, *ranks, args.crops)
-    train_loader = make_train_loader(args, data, batches, device)
-    val_loader = loader_of(data.val) if data.val else None
+    recipe = make_recipe(args, summarize_training(data), device)
+    order = args.seed, rank(), world_size(), recipe.crops or 1
+    batches = EpochBatches(len(data.train), recipe.batch_size, *order)
+    train_loader = make_train_loader(args, recipe, data, batches, device)
 
     # Model
     model_kwargs = model_flags.model_kwargs(args, num_classes, data.spacing)
-    weights_choice = presets.resolve_class_weights(args.class_weights, args.preset, num_classes)
-    log(presets.describe_recipe(args, model_kwargs, weights_choice))
+    log(describe_recipe(args, model_kwargs, recipe))
     description = ModelDescription(
         args.model, model_kwargs, classes, data.mean, data.std, args.resize, data.spacing
     )
@@ -115,20 +131,11 @@ def main(args: argparse.Namespace) -> None:
     # Optimizer and schedule, new or resumed
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    steps = math.ceil(len(batches) / args.accumulate)
-    state = start_state(args, checkpoint, data.split, steps, optimizer, scaler)
+    state, budget = start_state(args, recipe, checkpoint, data.split, batches, optimizer, scaler)
     lr_scheduler = create_lr_scheduler(
-        optimizer,
-        steps,
-        args.epochs,
-        warmup=args.warmup_epochs > 0,
-        warmup_epochs=args.warmup_epochs,
-        plan=state.plan,
-        step=state.step,
+        optimizer, budget.epoch_steps, budget.epochs, plan=state.plan, step=state.step
     )
-    state.plan = lr_scheduler.plan
-    loss_weight = statistics.choose_class_weights(weights_choice, data.pixels[:num_classes])
-    clock = total_time.TotalTime((args.epochs - state.epoch) * len(batches))
+    clock = make_clock(evaluator, model, recipe, data, state, budget)
     train = partial(
         train_one_epoch,
         parallel_model,
@@ -137,37 +144,19 @@ def main(args: argparse.Namespace) -> None:
         device=device,
         num_classes=num_classes,
         lr_scheduler=lr_scheduler,
-        print_freq=args.print_freq,
         scaler=scaler,
-        loss_weight=None if loss_weight is None else loss_weight.to(device),
-        dice=args.dice,
-        batch_dice=args.batch_dice,
         amp_dtype=amp_dtype,
-        accumulate=args.accumulate,
-        clip_grad=args.clip_grad or None,
         after_step=clock.step,
+        **training_options(args, recipe, data, device),
     )
-    validate = None
-    if val_loader is not None:
-        validate = partial(
-            evaluate,
-            model,
-            val_loader,
-            device,
-            num_classes,
-            amp_dtype=amp_dtype,
-            tolerance=args.tolerance,
-            tiling=tiling,
-        )
+    validate = make_validation(evaluator, model, data)
     if args.profile:
         return profile.profile_training(train, train_loader, validate, device, args.output_dir)
 
     # Files
     write_split(args, data)
-    training = TrainingSettings(args.val, args.folds, args.epochs, args.lr, args.weights)
-    build_checkpoint = partial(
-        checkpoints.build, model, optimizer, scaler, description, training, state
-    )
+    earlier = checkpoint["recipe"] if args.resume else {}
+    build_checkpoint = partial(checkpoints.build, model, optimizer, scaler, description)
     log_folder = Path(args.output_dir) / "tensorboard"
     logger = tensorboard.TensorBoardLogger(
         log_folder if args.tensorboard and is_main_process() else None
@@ -177,7 +166,9 @@ def main(args: argparse.Namespace) -> None:
     # Epochs
     measure = resume.measure_of(num_classes)
     with resume.history_kept(args.output_dir, state, measure):
-        for epoch in range(state.epoch, args.epochs):
+        while state.epoch < budget.epochs:
+            epoch = state.epoch
+            start_epoch(batches, budget, state, recipe.accumulate, recipe.crops)
             with benchmark_convolutions(device):  # not in evaluation: each image has its own size
                 row = train_epoch(train, epoch, batches, data)
             broadcast_buffers(model)
@@ -186,14 +177,22 @@ def main(args: argparse.Namespace) -> None:
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = resume.add_epoch(state, row, measure)
             state.step = lr_scheduler.last_epoch  # optimizer steps so far
+            if args.minutes and epoch == 0:
+                budget = plan_by_speed(args, recipe, clock, evaluator)
+                state.plan = schedule(budget, recipe.warmup_epochs, trial=True)
+                lr_scheduler.follow(state.plan)
             random_states = all_gather_objects(random_state())
             if is_main_process():
-                content = build_checkpoint(random_states) | {"args": vars(args)}
+                training = TrainingSettings(
+                    args.val, args.folds, budget.epochs, args.lr, args.weights
+                )
+                content = build_checkpoint(training, state, random_states)
+                content |= {"args": vars(args), "recipe": saved_recipe(recipe, budget, earlier)}
                 checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
                 text_files.write_history(args.output_dir, state.results_name, state.history)
             state.epoch = epoch + 1
             mark = "  *best" if is_best and validate else ""
-            log(text_files.epoch_line(row, args.epochs) + mark)
+            log(text_files.epoch_line(row, budget.epochs) + mark)
             logger.scalars(row, epoch)
 
     # Test
@@ -230,7 +229,8 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
         train_samples, "training", for_training=True, **(options | weights)
     )
     if not is_volumes:
-        mean, std = statistics.choose_mean_and_std(args.mean, args.std, train_set)
+        read = train_set.examined or train_set
+        mean, std = statistics.choose_mean_and_std(args.mean, args.std, read)
     val_set = None
     if val_samples:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
@@ -238,12 +238,28 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
 
 
+def summarize_training(data: Data) -> DataSummary:
+    """What the recipe is planned from."""
+    train_set, num_classes = data.train.examined or data.train, len(data.train.classes.names)
+    return summarize_data(
+        train_set.sizes.values(),
+        len(data.train),
+        train_set.channels,
+        data.pixels[:num_classes].tolist(),
+        train_set.occurrences[:num_classes].tolist(),
+    )
+
+
 def make_train_loader(
-    args: argparse.Namespace, data: Data, batches: EpochBatches, device: torch.device
+    args: argparse.Namespace,
+    recipe: Recipe,
+    data: Data,
+    batches: EpochBatches,
+    device: torch.device,
 ) -> CropLoader | DataLoader:
     """Batches of random crops, cut on the device (--augment affine) or by the loader (resize)."""
     dataset, in_memory = data.train, data.train.fits_in_memory()
-    if args.cache and not in_memory:
+    if args.cache and not in_memory and not dataset.examined:
         text = "they are read from files"
         if data.spacing:
             text = "a whole volume is read for each crop, unless it is in memory; raise the limit"
@@ -257,9 +273,9 @@ def make_train_loader(
         **values.loading_options(args),
     )
     if data.spacing:
-        crops = make_volume_crops(args, data)
+        crops = make_volume_crops(args, recipe, data)
     elif args.augment == "resize":
-        dataset.transforms = train_preset(data.mean, data.std, **crop_options(args))
+        dataset.transforms = train_preset(data.mean, data.std, **crop_options(args, recipe))
         # While a GPU trains, the CPU's cores are free for the transforms.
         in_memory = in_memory and device.type == "cpu"
         return load(collate_fn=dataset.collate_fn, in_memory=in_memory)
@@ -267,10 +283,10 @@ def make_train_loader(
         crops = RandomAffineCrops(
             data.mean,
             data.std,
-            rotate=args.rotate,
+            rotate=recipe.rotate,
             jitter=args.jitter,
             margin=MODELS[args.model].margin,
-            **crop_options(args),
+            **crop_options(args, recipe),
         )
     if in_memory:
         source = StackedImages(dataset.stack(), batches, device)
@@ -279,24 +295,24 @@ def make_train_loader(
     return CropLoader(source, batches, crops, args.seed, device)
 
 
-def crop_options(args: argparse.Namespace) -> dict:
+def crop_options(args: argparse.Namespace, recipe: Recipe) -> dict:
     """What both ways of cutting crops from images take."""
     return {
-        "crop_size": args.crop_size,
+        "crop_size": recipe.crop_size,
         "base_size": args.base_size,
-        "scale": args.scale,
+        "scale": recipe.scale,
         "elastic": args.elastic,
-        **values.flip_options(args),
+        **values.flip_options(recipe.mirror),
     }
 
 
-def make_volume_crops(args: argparse.Namespace, data: Data) -> RandomVolumeCrops:
+def make_volume_crops(args: argparse.Namespace, recipe: Recipe, data: Data) -> RandomVolumeCrops:
     """The crops of volumes. UserError if the model cannot be trained on crops of that size."""
     options = model_flags.model_kwargs(args, len(data.train.classes.names), data.spacing)
     with torch.device("meta"):  # the sizes that the model needs, without its weights
         model = build_model(args.model, **options)
     sizes = list(data.train.sizes.values())
-    crop_size = volumes.choose_crop(args.crop_size, sizes, model.margins)
+    crop_size = volumes.choose_crop(recipe.crop_size, sizes, model.margins)
     try:
         model.check_sides(crop_size)
     except ValueError as error:
@@ -304,10 +320,10 @@ def make_volume_crops(args: argparse.Namespace, data: Data) -> RandomVolumeCrops
     return RandomVolumeCrops(
         crop_size,
         data.spacing,
-        args.scale,
-        args.rotate,
+        recipe.scale,
+        recipe.rotate,
         args.jitter,
-        values.volume_flip_probs(args),
+        values.volume_flip_probs(recipe.mirror),
         margins=model.margins,
     )
 
@@ -349,25 +365,107 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
 
 def start_state(
     args: argparse.Namespace,
+    recipe: Recipe,
     checkpoint: dict,
     split: dict,
-    steps: int,
+    batches: EpochBatches,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
-) -> TrainingState:
-    """The state of a new run, or of the one in --resume, whose optimizer is restored.
-
-    steps: optimizer steps in an epoch.
-    """
+) -> tuple[TrainingState, Budget]:
+    """The state and the length of a new run, or of the one in --resume, whose optimizer is
+    restored."""
+    accumulate, crops = recipe.accumulate, recipe.crops
     if not args.resume:
-        return resume.new_state(steps, split, args.start_epoch)
+        lengths = crops, recipe.steps, recipe.planned_steps
+        budget = new_budget(batches, accumulate, args.epochs, *lengths)
+        state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
+        state.plan = schedule(budget, recipe.warmup_epochs, trial=args.minutes is not None)
+        return state, budget
+    saved = budget_of(checkpoint["recipe"])
+    epoch_steps = math.ceil(len(batches) / accumulate) if crops else saved.epoch_steps
     resume.check_split(checkpoint, split, args.resume)
     resume.restore_optimizer(checkpoint, optimizer, scaler)
-    state = resume.saved_state(checkpoint, steps, args.start_epoch)
-    log(resume.describe_state(checkpoint, state, args.batch_size, args.resume))
+    state = resume.saved_state(checkpoint, epoch_steps, args.start_epoch)
+    log(resume.describe_state(checkpoint, state, recipe.batch_size, args.resume))
+    budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, args.epochs, args.steps)
     lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
-    state.plan = resume.resumed_plan(state, steps, args.epochs, lr, new_rate)
-    return state
+    state.plan = resume.resumed_plan(state, budget, lr, new_rate)
+    return state, budget
+
+
+def training_options(
+    args: argparse.Namespace, recipe: Recipe, data: Data, device: torch.device
+) -> dict:
+    """How train_one_epoch trains: its keyword arguments."""
+    pixels = data.pixels[: len(data.train.classes.names)]
+    loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels)
+    return {
+        "print_freq": args.print_freq,
+        "loss_weight": None if loss_weight is None else loss_weight.to(device),
+        "dice": args.dice,
+        "batch_dice": args.batch_dice,
+        "accumulate": recipe.accumulate,
+        "clip_grad": args.clip_grad or None,
+    }
+
+
+def make_validation(
+    evaluator: evaluation.Evaluator, model: nn.Module, data: Data
+) -> Callable[[], tuple] | None:
+    """evaluate() on the validation images; None without them."""
+    if not data.val:
+        return None
+    return partial(
+        evaluate,
+        model,
+        evaluator.make_loader(data.val),
+        evaluator.device,
+        len(data.val.classes.names),
+        amp_dtype=evaluator.amp_dtype,
+        tolerance=evaluator.tolerance,
+        tiling=evaluator.tiling,
+    )
+
+
+def make_clock(
+    evaluator: evaluation.Evaluator,
+    model: nn.Module,
+    recipe: Recipe,
+    data: Data,
+    state: TrainingState,
+    budget: Budget,
+) -> total_time.TotalTime:
+    """Says after ten steps how long the run will take, with its evaluations."""
+    normalize = eval_preset(data.mean, data.std)
+    images = data.val or data.train.with_samples(data.train.samples, normalize)
+    return total_time.TotalTime(
+        (budget.steps - state.step) * recipe.accumulate,
+        budget.epochs - state.epoch,
+        len(data.val) if data.val else 0,
+        len(data.test_samples),
+        partial(total_time.image_seconds, evaluator, model, images),
+        partial(synchronize, evaluator.device),
+    )
+
+
+def plan_by_speed(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    clock: total_time.TotalTime,
+    evaluator: evaluation.Evaluator,
+) -> Budget:
+    """--minutes: the length of the run, by the speed of its first steps on rank 0."""
+    elapsed = time.perf_counter() - evaluator.start
+    step_seconds = clock.step_seconds * recipe.accumulate
+    speed = step_seconds, clock.evaluation_seconds(), clock.end_seconds()
+    budget = broadcast_from_rank_zero(
+        lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
+    )
+    log(
+        f"--minutes {args.minutes:g}: {budget.steps:,} steps in {budget.epochs} epochs, at "
+        f"{speed[0]:.3f} s a step and {speed[1]:.1f} s an evaluation"
+    )
+    return budget
 
 
 def train_epoch(
@@ -375,7 +473,6 @@ def train_epoch(
 ) -> dict:
     """One epoch's row of the history. Names the images of a batch whose loss is not finite."""
     start = time.perf_counter()
-    batches.set_epoch(epoch)
     try:
         loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
@@ -393,7 +490,7 @@ def train_epoch(
         "train_loss": loss,
         "lr": lr,
         "seconds": seconds,
-        "images_per_second": batches.size * batches.repeats / seconds,
+        "images_per_second": batches.items / seconds,
     }
 
 
@@ -427,7 +524,7 @@ def finish(
             )
     evaluator.draw(model, drawn, folder / "predictions.png")
     for name in ("curves.png", "predictions.png"):
-        logger.picture(folder / name, args.epochs)
+        logger.picture(folder / name, checkpoint["training"]["epochs"])
     logger.close()
     seconds = time.perf_counter() - evaluator.start
     log(f"{seconds:.0f} s in all; weights, scores and pictures are in {folder}/")

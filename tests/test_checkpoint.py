@@ -219,6 +219,7 @@ def test_an_older_file_without_flags_is_taken_for_a_finished_run():
 
 def test_nothing_that_a_file_holds_is_replaced():
     content = build([{"epoch": 0}]) | {"format": FORMAT, "args": {"val": "none", "epochs": 99}}
+    content["recipe"] = {"steps": 99}
     assert fill_in(content) == content
     older = described(make_model(), class_ids=[3, 5], class_colours=[[1, 2, 3], [4, 5, 6]])
     filled = fill_in(older)

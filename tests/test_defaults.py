@@ -39,6 +39,8 @@ RUN = {  # a resumed run, or an evaluated one, takes them from the checkpoint
     "jitter": 0.11,
     "pretrain_backbone": True,
     "preset": "fast",
+    "memory": "large",
+    "steps": 1234,
     "epochs": 17,
     "batch_size": 5,
     "accumulate": 3,
@@ -103,6 +105,7 @@ LOCAL = {  # no other run takes them
     "tensorboard": True,
     "list_models": True,
     "dist_timeout": 60,
+    "minutes": 5.0,
 }
 
 
@@ -136,9 +139,25 @@ def chosen(args, names):
 
 def test_the_preset_replaces_built_in_defaults():
     best, classic = parse(), parse("--preset", "classic")
-    assert (best.epochs, best.crop_size, best.lr, best.base_c) == (40, 288, 1e-3, 16)
+    assert (best.epochs, best.lr, best.crop_size, best.base_c) == (40, 1e-3, None, None)  # planned
     assert (classic.epochs, classic.crop_size, classic.lr, classic.base_c) == (200, 480, 0.01, 32)
     assert best.momentum == classic.momentum == 0.9  # in no preset
+
+
+def test_the_dataset_chooses_the_preset_by_its_kind():
+    assert {row["kind"] for row in DATASETS.values()} == {"free", "scenes"}
+    assert parse().preset == parse("--dataset", "folder").preset == "best"
+    assert parse("--dataset", "camvid").preset == "scenes"
+    assert parse("--dataset", "camvid", "--preset", "best").preset == "best"
+    assert parse("--dataset", "folder", "--preset", "scenes").preset == "scenes"
+
+
+def test_a_length_in_steps_or_minutes_replaces_the_crops_of_a_preset_and_of_the_demo():
+    for length in (("--steps", 100), ("--minutes", 2)):
+        for argv in (("--preset", "fast"), ("--demo",), ("--model", "unet_3d"), ()):
+            args = parse(*argv, *length)
+            assert args.crops is None and (args.steps or args.minutes) == length[1]
+    assert (parse("--preset", "fast").crops, parse("--demo").crops) == (124, 8)
 
 
 def test_the_width_of_a_preset_is_that_of_the_plain_unet():
@@ -259,14 +278,16 @@ def default_in_help(capsys, name, *argv):
 @pytest.mark.parametrize(
     "argv, name, expected",
     [
-        ((), "--crop-size", "288"),
+        ((), "--crop-size", "planned from the data"),
+        (("--dataset", "camvid"), "--preset", "scenes"),
         (("--preset", "classic"), "--crop-size", "480"),
         (("--preset", "classic"), "--epochs", "200"),
         (("--preset", "classic", "--demo"), "--crop-size", "192"),
         ((), "--mean", "0.709 0.381 0.224"),
         (("--dataset", "folder"), "--mean", "the dataset's, else .*"),
-        ((), "--base-c", "16"),
-        (("--model", "resunet"), "--base-c", "the model's own, as in its paper"),
+        ((), "--base-c", "16 for two classes, 32 for more; .*"),
+        (("--preset", "classic"), "--base-c", "32"),
+        (("--model", "resunet"), "--base-c", ".* of other models than unet their own, .*"),
         ((), "--amp, --no-amp", "on"),
     ],
 )

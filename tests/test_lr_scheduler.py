@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from train_utils import create_lr_scheduler
-from train_utils.lr_scheduler import WarmupPolyLR, extend_plan, plan_schedule, poly_factor
+from train_utils.lr_scheduler import (
+    WarmupPolyLR,
+    extend_plan,
+    plan_after_trial,
+    plan_schedule,
+    poly_factor,
+)
 
 BASE_LR = 0.5
 
@@ -165,3 +171,20 @@ def test_restart_falls_from_the_base_rate_again(step):
 def test_shortening_to_before_the_end_of_the_warm_up_leaves_no_rate_after_the_end():
     shortened = extend_plan(plan_schedule(10, 10, warmup_epochs=4), 5, 20)
     assert factors(shortened, [20, 30]) == [0, 0]
+
+
+def test_a_scheduler_that_follows_another_plan_is_one_that_began_with_it():
+    """So a run whose length is planned after its first steps is resumed exactly."""
+    trial, whole = plan_after_trial(5, 6, 0), plan_after_trial(5, 50, 8)
+    optimizer = make_optimizer()
+    scheduler = create_lr_scheduler(optimizer, 5, 1, plan=trial)
+    seen = []
+    for step in range(50):
+        if step == 5:
+            scheduler.follow(whole)
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert seen == rates(50, 50, 1, plan=whole)
+    assert seen[:6] == [BASE_LR * 1e-3] * 6 and seen.index(max(seen)) == 13
+    assert max(seen) == BASE_LR and 0 < seen[-1] < seen[14]

@@ -20,7 +20,7 @@ from src.errors import UserError
 from tests.tiny import TINY, parse, run_train
 from train_utils.checkpoint import ModelDescription, load
 from train_utils.cli.model_flags import MODEL_FLAGS, model_kwargs
-from train_utils.cli.presets import describe_recipe, resolve_class_weights
+from train_utils.cli.recipe import describe_recipe, make_recipe, recipe_of_flags
 from train_utils.data_loader import EpochBatches
 from train_utils.model_loading import check_description, load_model
 
@@ -120,8 +120,7 @@ def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
 def described(*argv):
     """The lines that the log says of the model and the recipe."""
     args = parse(*argv)
-    weights = resolve_class_weights(args.class_weights, args.preset, 2)
-    return describe_recipe(args, model_kwargs(args, 2), weights)
+    return describe_recipe(args, model_kwargs(args, 2), recipe_of_flags(args, 2))
 
 
 def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
@@ -308,7 +307,9 @@ def test_crops_reach_over_the_border_by_what_valid_convolutions_take_off(tiny_ro
     data = Data(dataset, None, [], {"train": [], "val": []}, pixels, row["mean"], row["std"])
     for argv, margin in ((["--model", "unet_original"], 92), ([], 0)):
         batches = EpochBatches(len(dataset), 1, 0)
-        loader = train.make_train_loader(parse(*argv), data, batches, torch.device("cpu"))
+        args = parse(*argv)
+        recipe = make_recipe(args, train.summarize_training(data), torch.device("cpu"))
+        loader = train.make_train_loader(args, recipe, data, batches, torch.device("cpu"))
         assert loader.crops.margin == margin
 
 

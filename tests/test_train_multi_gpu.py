@@ -124,6 +124,14 @@ def test_without_torchrun_it_is_one_process_like_train_py(tiny_root, tmp_path):
     assert all(torch.equal(multi[name], single[name]) for name in single)
 
 
+def test_rank_zero_plans_the_steps_of_minutes(tiny_root, tmp_path):
+    """Each rank measures another speed; with different lengths they would wait for each other."""
+    out = succeed(ONE_MACHINE, tiny_root, tmp_path, "--minutes", 0.01, "--epochs", 3).stdout
+    checkpoint = load(tmp_path / "last_model.pth")
+    assert out.count("--minutes 0.01: 20 steps in 2 epochs") == 1
+    assert checkpoint["step"] == checkpoint["recipe"]["steps"] == 20 and epochs(tmp_path) == [0, 1]
+
+
 def test_more_processes_than_images_still_train(tiny_root, tmp_path):
     succeed(
         ("--standalone", "--nproc_per_node=3"),

@@ -15,6 +15,8 @@ It describes itself:
     resize                      (height, width) that images are resized to when read, or None
     threshold                   on the probability of class 1, chosen by validation, else 0.5
     training                    TrainingSettings as a dict
+    recipe                      what the flags left open, as it was planned from the data: the
+                                fields of cli.recipe.Recipe and of budget.Budget; {} in older files
     args                        all flags of the run, as a record
 
 and holds what an exact continuation needs:
@@ -51,7 +53,7 @@ REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std",
 # What strip() keeps: weights, description, and where they come from. Of the flags a later
 # train.py --weights takes those of the model.
 KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize", "spacing")
-KEPT += ("training", "epoch", "args", "source")
+KEPT += ("training", "epoch", "recipe", "args", "source")
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,8 @@ def check_whole(checkpoint: dict, purpose: str, path: str | Path) -> None:
 def fill_in(checkpoint: dict) -> dict:
     """The checkpoint with the entries that files of earlier versions lack."""
     names = checkpoint.get("class_names") or []
-    filled = {"resize": None, "spacing": None, "class_ids": list(range(len(names))), **checkpoint}
+    older = {"resize": None, "spacing": None, "recipe": {}, "class_ids": list(range(len(names)))}
+    filled = {**older, **checkpoint}
     if not checkpoint.get("stripped"):  # which has the entries of its run, or came from no run
         filled = {**entries_of_run(checkpoint), **filled}
     if len(names) >= 2:

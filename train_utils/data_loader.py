@@ -37,6 +37,10 @@ class EpochBatches:
     every ranks-th of it. If the items do not divide evenly, the first of the permutation come once
     more, so that all ranks have equally many batches, and at least one. A single process repeats
     nothing, and its last batch may be smaller.
+
+    An epoch may also take any other number of items. Where they do not begin and end with whole
+    permutations, the run's items are one permutation after the other, which continue from epoch to
+    epoch: over the run each item comes equally often, up to one.
     """
 
     def __init__(
@@ -50,11 +54,18 @@ class EpochBatches:
     ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.ranks, self.repeats = rank, ranks, repeats
-        self.epoch = 0
+        self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of this epoch."""
+    def set_epoch(self, epoch: int, start: int | None = None, items: int | None = None) -> None:
+        """Chooses the order of this epoch.
+
+        start: items of the run before it, of all ranks. items: of this epoch. None: each epoch has
+        size · repeats items.
+        """
+        whole = self.size * self.repeats
         self.epoch = epoch
+        self.start = epoch * whole if start is None else start
+        self.items = whole if items is None else items
 
     def __len__(self) -> int:
         return math.ceil(self.items_per_rank() / self.batch_size)
@@ -64,17 +75,30 @@ class EpochBatches:
 
     def batches(self) -> list[list[int]]:
         """This epoch's batches of this rank, as lists of indices."""
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        order = torch.randperm(self.size * self.repeats, generator=generator) % self.size
-        order = order.tolist()
-        order += order * (self.ranks // self.size + 1)
+        order = self.order()
+        order += order * (self.ranks // self.items + 1)
         end = self.items_per_rank() * self.ranks
         own = order[self.rank : end : self.ranks]
         return [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
 
+    def order(self) -> list[int]:
+        """This epoch's items of all ranks."""
+        if self.start % self.size == 0 and self.items % self.size == 0:
+            return self.permutation(self.items, self.epoch)
+        first, before = divmod(self.start, self.size)
+        order = []
+        while len(order) < before + self.items:
+            order += self.permutation(self.size, first + len(order) // self.size)
+        return order[before : before + self.items]
+
+    def permutation(self, length: int, number: int) -> list[int]:
+        """A random order of `length` items, a multiple of `size`, seeded by `number`."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
+        return (torch.randperm(length, generator=generator) % self.size).tolist()
+
     def items_per_rank(self) -> int:
         """Items of a rank in an epoch, repeated ones included."""
-        return math.ceil(self.size * self.repeats / self.ranks)
+        return math.ceil(self.items / self.ranks)
 
 
 class SeededBatches:

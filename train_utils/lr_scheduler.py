@@ -13,19 +13,24 @@ def poly_factor(
     warmup_factor: float = 1e-3,
     start_step: int = 0,
     start_factor: float = 1.0,
+    hold_steps: int = 0,
 ) -> float:
     """The factor on the base rate at optimizer step `step` ≥ 0.
 
     Up to warmup_steps it rises linearly from warmup_factor to 1. Then it falls as
     (1 − progress)^POWER, where progress goes from 0 at the end of the warm-up to 1 at total_steps.
     A run that was extended (see extend_plan) decays from `start_factor` at `start_step` instead of
-    from 1 at the end of the warm-up.
+    from 1 at the end of the warm-up. The first `hold_steps` steps of a run whose length is not
+    known yet stay at warmup_factor; then the warm-up begins.
     """
     if step >= total_steps:
         return 0.0
+    if step < hold_steps:
+        return warmup_factor
     # A run that was extended after its warm-up does not warm up again.
     if step < warmup_steps and start_step <= warmup_steps:
-        return warmup_factor + (1 - warmup_factor) * step / warmup_steps
+        warming = step - hold_steps
+        return warmup_factor + (1 - warmup_factor) * warming / (warmup_steps - hold_steps)
     begin = max(start_step, warmup_steps)
     return start_factor * min((total_steps - step) / (total_steps - begin), 1.0) ** POWER
 
@@ -36,13 +41,15 @@ def plan_schedule(
     warmup: bool = True,
     warmup_epochs: float = 1,
     warmup_factor: float = 1e-3,
+    *,
+    total_steps: int | None = None,
 ) -> dict:
     """The arguments of poly_factor for `epochs` epochs of `num_step` optimizer steps each.
 
     A dict of numbers, which a checkpoint keeps. The warm-up takes at most half of the run.
-    ValueError if there is no step.
+    total_steps: where the last epoch is shorter. ValueError if there is no step.
     """
-    total_steps = num_step * epochs
+    total_steps = total_steps or num_step * epochs
     if num_step < 1 or epochs < 1:
         raise ValueError(
             f"a schedule needs at least one step, got {epochs} epochs of {num_step} steps"
@@ -55,6 +62,16 @@ def plan_schedule(
         "start_step": 0,
         "start_factor": 1.0,
     }
+
+
+def plan_after_trial(trial_steps: int, total_steps: int, warmup_steps: int) -> dict:
+    """The plan of a run whose length became known after `trial_steps` at the lowest rate.
+
+    Of the rest, warmup_steps are the warm-up, at most half.
+    """
+    warmup_steps = min(warmup_steps, (total_steps - trial_steps) // 2)
+    plan = plan_schedule(total_steps, 1, warmup=False)
+    return plan | {"warmup_steps": trial_steps + warmup_steps, "hold_steps": trial_steps}
 
 
 def extend_plan(plan: dict, step: int, total_steps: int, restart: bool = False) -> dict:
@@ -86,7 +103,13 @@ class WarmupPolyLR(LambdaLR):
         self.plan = plan
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # LambdaLR needs it to start at a later step
-        super().__init__(optimizer, lambda now: poly_factor(now, **plan), last_epoch=step - 1)
+        super().__init__(optimizer, lambda now: poly_factor(now, **self.plan), last_epoch=step - 1)
+
+    def follow(self, plan: dict) -> None:
+        """Continues by another plan, from the next step on."""
+        self.plan = plan
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * poly_factor(self.last_epoch, **plan)
 
 
 def create_lr_scheduler(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
+from train_utils.budget import Budget
 from train_utils.checkpoint import TrainingState, check_whole, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
@@ -99,21 +100,22 @@ def describe_state(
     return text
 
 
-def resumed_plan(state: TrainingState, steps: int, epochs: int, lr: float, new_rate: bool) -> dict:
-    """The run's own plan, or one that is extended to another number of epochs.
+def resumed_plan(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
+    """The run's own plan, or one that is extended to another number of steps.
 
-    lr: the base rate. new_rate: whether it differs from the base rate of the saved run. If so, the
-    extended schedule starts from it.
+    budget: the length of the run. lr: the base rate. new_rate: whether it differs from the base
+    rate of the saved run. If so, the extended schedule starts from it.
     """
-    end = state.step + (epochs - state.epoch) * steps
+    end = budget.steps
     same_end = end == state.plan["total_steps"] and state.step >= state.plan["start_step"]
-    if state.epoch >= epochs or same_end:
+    if state.epoch >= budget.epochs or same_end:
         return state.plan
     plan = extend_plan(state.plan, state.step, end, new_rate)
     hint = "" if new_rate else " (give --lr to start from another rate)"
+    rate, last = lr * poly_factor(state.step, **plan), budget.epochs - 1
     log(
         f"the schedule is extended: from epoch {state.epoch} on the learning rate falls from "
-        f"{lr * poly_factor(state.step, **plan):.6f} to 0 at the end of epoch {epochs - 1}{hint}"
+        f"{rate:.6f} to 0 at the end of epoch {last}{hint}"
     )
     return plan
 

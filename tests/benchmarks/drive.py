@@ -13,6 +13,7 @@ import train
 from my_dataset import DATASETS, list_drive
 from tests.benchmarks import ours, tutorial
 from train_utils.cli import values
+from train_utils.cli.recipe import make_recipe
 from train_utils.data.demo import write_demo_drive
 from train_utils.data_loader import EpochBatches, make_evaluation_loader
 
@@ -60,10 +61,11 @@ class OurData:
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
         self.data = train.read_data(args, DATASETS["drive"]["classes"])
+        recipe = make_recipe(args, train.summarize_training(self.data), device)
         self.batches = EpochBatches(
-            len(self.data.train), args.batch_size, args.seed, repeats=args.crops
+            len(self.data.train), recipe.batch_size, args.seed, repeats=recipe.crops or 1
         )
-        self.train_loader = train.make_train_loader(args, self.data, self.batches, device)
+        self.train_loader = train.make_train_loader(args, recipe, self.data, self.batches, device)
         loader_of = partial(make_evaluation_loader, device=device, **values.loading_options(args))
         self.val_loader = loader_of(self.data.val)
         self.epoch = 0

@@ -39,7 +39,7 @@ def check_dimensions(parser: Parser, args: argparse.Namespace, given: dict, data
         check_volume_flags(parser, args, given)
     elif isinstance(args.crop_size, list):
         parser.error("--crop-size takes one number for images, the side of a square")
-    elif args.crop_size < MIN_CROP:
+    elif args.crop_size is not None and args.crop_size < MIN_CROP:
         parser.error(f"--crop-size: must be at least {MIN_CROP}, got {args.crop_size}")
 
 

@@ -8,8 +8,10 @@ import torch
 from src import MODELS
 from src.device import free_memory, pick_device
 from train_utils.cli.parser import Parser
+from train_utils.cli.presets import PRESET_KINDS
 from train_utils.data_loader import cores
 from train_utils.distributed_utils import world_size
+from train_utils.plan import BATCH_RANGE, GRID
 
 WORKERS_PER_CORE = 4  # more loader processes than this only take memory
 
@@ -17,6 +19,7 @@ WORKERS_PER_CORE = 4  # more loader processes than this only take memory
 def check_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Ends the script with exit code 2 where flags cannot be met together."""
     check_data_flags(parser, args, given)
+    check_length_flags(parser, args, given)
     check_crop_flags(parser, args)
     check_evaluation_flags(parser, args, given)
     device = check_device(parser, args)
@@ -48,9 +51,32 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
         )
 
 
+def check_length_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """The length of the run, and what belongs to planning it."""
+    lengths = [name for name in ("steps", "minutes", "crops") if given.get(name)]
+    if len(lengths) > 1:
+        first, second = lengths[:2]
+        parser.error(f"--{first} and --{second} both say how long a run is; give one of them")
+    if args.minutes and args.start_epoch is not None:
+        parser.error("--minutes plans the run from its first epoch; omit --start-epoch")
+    if args.resume:
+        if {"steps", "epochs"} <= given.keys():
+            parser.error("--steps and --epochs both extend a resumed run; give one of them")
+        for name in ("minutes", "memory"):
+            if name in given:
+                parser.error(
+                    f"--{name} plans a new run, and --resume keeps the plan of its own; "
+                    "--steps makes it longer"
+                )
+    if given.get("memory") and args.preset not in PRESET_KINDS:
+        parser.error(
+            f"--memory: --preset {args.preset} is a fixed recipe; lower --batch-size or --crop-size"
+        )
+
+
 def check_crop_flags(parser: Parser, args: argparse.Namespace) -> None:
     """Crops, augmentation and epochs."""
-    smallest, largest = args.scale
+    smallest, largest = args.scale or (1.0, 1.0)
     if smallest > largest:
         parser.error(f"--scale {smallest} {largest}: the first number must be the smaller one")
     if args.augment == "resize":
@@ -59,7 +85,7 @@ def check_crop_flags(parser: Parser, args: argparse.Namespace) -> None:
                 f"--scale {smallest} of --base-size {args.base_size} leaves no pixel; "
                 "--augment resize needs both"
             )
-        if args.rotate or args.jitter:
+        if args.rotate is None or args.rotate or args.jitter:
             parser.error(
                 "--rotate and --jitter belong to --augment affine; give --rotate 0 --jitter 0"
             )
@@ -108,13 +134,17 @@ def check_device(parser: Parser, args: argparse.Namespace) -> torch.device:
 
 
 def check_memory(parser: Parser, args: argparse.Namespace, device: torch.device) -> None:
-    """A batch of crops must fit into the free memory, before anything is computed from it."""
+    """A batch of crops must fit into the free memory, before anything is computed from it.
+
+    What is planned later is taken to be as small as it can be.
+    """
     free = free_memory(device)
-    sides = crop_sides(args.crop_size, MODELS[args.model].dims)
-    needed = crop_batch_bytes(args.batch_size, sides, args.in_channels)
+    batch_size, crop_size = args.batch_size or BATCH_RANGE[0], args.crop_size or GRID
+    sides = crop_sides(crop_size, MODELS[args.model].dims)
+    needed = crop_batch_bytes(batch_size, sides, args.in_channels)
     if free is not None and needed > free:
         parser.error(
-            f"--batch-size {args.batch_size} of --crop-size {args.crop_size}: the crops alone take "
+            f"--batch-size {batch_size} of --crop-size {crop_size}: the crops alone take "
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}; "
             "lower one of them"
         )

@@ -3,7 +3,18 @@
 With each flag stands its default, whether a resumed run takes it from the checkpoint, and its help.
 """
 
-from train_utils.cli.parser import LOCAL, MODEL, ON, RUN, SWITCH, Flag, OneOrThree, flag, number
+from train_utils.cli.parser import (
+    FROM_DATA,
+    LOCAL,
+    MODEL,
+    ON,
+    RUN,
+    SWITCH,
+    Flag,
+    OneOrThree,
+    flag,
+    number,
+)
 from train_utils.cli.presets import PRESET
 
 
@@ -176,8 +187,7 @@ def loading_flags() -> list[Flag]:
             LOCAL,
             4.0,
             "memory for the decoded images of each split, at most half of what is free on a GPU; "
-            "beyond it images are read from files, each one --crops times in an epoch: lower "
-            "--crops for a large dataset",
+            "beyond it images are read from files, each time one is used",
             type=number(float, minimum=0),
             metavar="GB",
         ),
@@ -231,6 +241,7 @@ def crop_flags() -> list[Flag]:
             RUN,
             PRESET,
             "range of the random resize, relative to --base-size",
+            FROM_DATA,
             type=number(float, above=0),
             nargs=2,
             metavar=("MIN", "MAX"),
@@ -241,19 +252,26 @@ def crop_flags() -> list[Flag]:
             PRESET,
             "side of the square training crops in px, at least 32, for unet_original 188; of "
             "volumes in voxels, one number, cut to the volumes' median size, or D H W",
+            FROM_DATA,
             type=number(int, minimum=1),
             nargs="+",
             action=OneOrThree,
             metavar="SIDE",
         ),
         flag(
-            "--crops", RUN, PRESET, "crops of each image in an epoch", type=number(int, minimum=1)
+            "--crops",
+            RUN,
+            PRESET,
+            "crops of each image in an epoch, in place of --steps",
+            "as many as the steps take",
+            type=number(int, minimum=1),
         ),
         flag(
             "--rotate",
             RUN,
             PRESET,
             "largest angle in degrees; half of the crops are rotated",
+            FROM_DATA,
             type=number(float, minimum=0, maximum=180),
         ),
         flag(
@@ -262,6 +280,7 @@ def crop_flags() -> list[Flag]:
             "both",
             "random flips of the crops; horizontal: left-right only, for scenes with an up and a "
             "down",
+            FROM_DATA,
             choices=["both", "horizontal", "none"],
         ),
         flag(

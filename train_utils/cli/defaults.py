@@ -11,7 +11,15 @@ from train_utils.cli.check_flags import check_flags
 from train_utils.cli.flags import train_flags
 from train_utils.cli.model_flags import check_model_flags
 from train_utils.cli.parser import LOCAL, MODEL, Parser
-from train_utils.cli.presets import DEMO, DEMO_VOLUMES, PRESETS, VOLUMES, preset_defaults
+from train_utils.cli.presets import (
+    DEMO,
+    DEMO_VOLUMES,
+    PRESET_OF_KIND,
+    PRESETS,
+    VOLUMES,
+    preset_defaults,
+    resolve_class_weights,
+)
 from train_utils.distributed_utils import broadcast_from_rank_zero
 
 
@@ -58,23 +66,26 @@ class CommandLine:
 
     def defaults(self, given: dict, saved: dict) -> dict:
         """The default of every flag. Lowest precedence first: built-in, preset, dataset, demo,
-        checkpoint.
+        checkpoint. The dataset also chooses the preset. None: planned from the data.
 
         saved: the settings of the run that is resumed, evaluated or started from.
         """
         volumes = self.volume_defaults(saved | given)
-        preset = PRESETS[(self.base | saved | given)["preset"]]
-        model = {"model": preset["model"]} if "model" in preset else {}
-        chosen = self.base | model | volumes | saved | given
-        row = self.datasets[chosen["dataset"]]
+        row = self.datasets[(self.base | volumes | saved | given)["dataset"]]
+        preset = {"preset": PRESET_OF_KIND[row["kind"]]}
+        recipe = PRESETS[(self.base | preset | saved | given)["preset"]]
+        model = {"model": recipe["model"]} if "model" in recipe else {}
+        chosen = self.base | preset | model | volumes | saved | given
         demo = DEMO_VOLUMES if volumes else DEMO
         return (
             self.base
+            | preset
             | model
             | preset_defaults(chosen["preset"], chosen["model"])
             | volumes
             | normalization_defaults(row, chosen["in_channels"], chosen["pretrain_backbone"])
             | (demo if chosen["demo"] else {})
+            | ({"crops": None} if given.keys() & {"steps", "minutes"} else {})
             | saved
         )
 
@@ -141,6 +152,14 @@ class CommandLine:
             return {}
         found = ("mean", "std", "spacing")  # in the training images, where no flag gave them
         values = args | {name: checkpoint[name] for name in found if name in checkpoint}
+        if checkpoint.get("recipe"):
+            values |= checkpoint["recipe"]
+        elif "class_weights" in values:  # a run from before recipes were planned
+            values["class_weights"] = resolve_class_weights(
+                values["class_weights"],
+                values.get("preset", "best"),
+                len(checkpoint["class_names"]),
+            )
         saved = {}
         for name, each in self.flags.items():
             wanted = each.inherit != LOCAL if same_run else each.inherit == MODEL
@@ -152,6 +171,8 @@ class CommandLine:
         """Exits if --preset differs from the resumed run's, or its model or dataset is unknown."""
         if given["resume"] and given.get("preset", saved.get("preset")) != saved.get("preset"):
             parser.error(f"--resume continues with the preset of its run, {saved.get('preset')}")
+        if given["resume"] and "crops" in given and saved.get("steps") and not saved.get("crops"):
+            parser.error("--crops: the length of this run is in steps; --steps makes it longer")
         for name, table in (("model", MODELS), ("dataset", self.datasets)):
             if saved.get(name, self.base[name]) not in table and name not in given:
                 parser.error(

@@ -7,8 +7,19 @@ presets, checkpoints and the command line are put together is in defaults.py.
 
 from train_utils.cli.data_flags import crop_flags, data_flags, loading_flags, split_flags
 from train_utils.cli.model_flags import model_flags
-from train_utils.cli.parser import LOCAL, ON, RUN, SWITCH, Flag, class_weights, flag, number
+from train_utils.cli.parser import (
+    FROM_DATA,
+    LOCAL,
+    ON,
+    RUN,
+    SWITCH,
+    Flag,
+    class_weights,
+    flag,
+    number,
+)
 from train_utils.cli.presets import PRESET, PRESETS
+from train_utils.plan import MEMORY
 
 
 def train_flags(datasets: dict) -> dict[str, list[Flag]]:
@@ -32,19 +43,52 @@ def training_flags() -> list[Flag]:
             "--preset",
             RUN,
             "best",
-            "the recipe, that is the defaults of many flags. best: the most accurate; classic: the "
-            "tutorials'; fast: best with small crops, under three minutes on two CPU cores; "
-            "original: that of the U-Net paper, with unet_original",
+            "the recipe, that is the defaults of many flags. best: the most accurate, planned from "
+            "the data, for images without an up and a down; scenes: the same for upright ones, the "
+            "default of datasets of streets; classic: the tutorials'; fast: best with small crops, "
+            "under three minutes on two CPU cores; original: that of the U-Net paper, with "
+            "unet_original",
             choices=sorted(PRESETS),
         ),
         flag(
-            "--epochs", RUN, PRESET, "passes over the training images", type=number(int, minimum=1)
+            "--memory",
+            RUN,
+            "small",
+            "the memory that a planned recipe may use: small 4 GB, medium 12 GB, large 40 GB. Only "
+            "for images of more than 512 px more memory means larger crops",
+            choices=list(MEMORY),
+        ),
+        flag(
+            "--steps",
+            RUN,
+            None,
+            "optimizer steps of the whole run, divided into --epochs. With N processes a step "
+            "takes N times the crops",
+            "planned from the data; with --crops those of --epochs",
+            type=number(int, minimum=1),
+        ),
+        flag(
+            "--minutes",
+            LOCAL,
+            None,
+            "plan the steps so that the run takes this long, by the speed of its first ten steps",
+            "no limit",
+            type=number(float, above=0),
+        ),
+        flag(
+            "--epochs",
+            RUN,
+            PRESET,
+            "parts of the run that are each evaluated and saved; with --crops passes over the "
+            "training images",
+            type=number(int, minimum=1),
         ),
         flag(
             "-b/--batch-size",
             RUN,
             PRESET,
-            "crops in a batch, on each device: N devices take N times fewer steps in an epoch",
+            "crops in a batch, on each device",
+            FROM_DATA,
             type=number(int, minimum=1),
         ),
         flag(
@@ -52,6 +96,7 @@ def training_flags() -> list[Flag]:
             RUN,
             1,
             "batches whose gradients are averaged for one optimizer step",
+            "1, more where a planned batch exceeds the free memory",
             type=number(int, minimum=1),
             metavar="N",
         ),
@@ -70,6 +115,7 @@ def training_flags() -> list[Flag]:
             RUN,
             PRESET,
             "epochs of linear warm-up; after it the rate falls as (1 - progress)^0.9",
+            "a tenth of the run; 4 with --crops",
             type=number(float, minimum=0),
         ),
         flag(
@@ -84,8 +130,8 @@ def training_flags() -> list[Flag]:
             "--class-weights",
             RUN,
             "preset",
-            "weights of the cross entropy. preset: the preset's for two classes, none for more; "
-            "auto: median frequency balancing; or a list such as 1,2",
+            "weights of the cross entropy. preset: the plan's, for classic and fast their own for "
+            "two classes, none for more; auto: median frequency balancing; or a list such as 1,2",
             type=class_weights,
             metavar="preset|none|auto|LIST",
         ),
@@ -158,7 +204,8 @@ def resuming_flags() -> list[Flag]:
             LOCAL,
             "",
             "continue a run with its own flags; auto: from last_model.pth in --output-dir, if it "
-            "exists. A larger --epochs extends the schedule; --lr restarts it from that rate",
+            "exists. A larger --epochs or --steps extends the schedule; --lr restarts it from that "
+            "rate",
             "a new run",
             metavar="auto|FILE",
         ),

@@ -4,6 +4,8 @@ import argparse
 
 from src import MODELS, default_options
 from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
+from train_utils.cli.presets import PRESET_KINDS
+from train_utils.plan import plan_width
 
 # Keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {
@@ -34,7 +36,7 @@ def model_flags() -> list[Flag]:
             MODEL,
             None,
             "channels of the first level",
-            PAPER,
+            "16 for two classes, 32 for more; of other models than unet their own, as in the paper",
             type=number(int, minimum=1),
         ),
         flag(
@@ -126,7 +128,7 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
     smallest = MODELS[args.model].min_training_side
     if MODELS[args.model].dims == 3:  # it depends on the voxels, see train.make_volume_crops()
         return
-    if args.crop_size < smallest and not args.test_only:
+    if args.crop_size is not None and args.crop_size < smallest and not args.test_only:
         parser.error(
             f"--crop-size {args.crop_size}: {args.model} trains on crops of at least {smallest} px"
         )
@@ -144,6 +146,8 @@ def model_kwargs(
     for option in MODEL_FLAGS:
         if option in kwargs and getattr(args, option) is not None:
             kwargs[option] = getattr(args, option)
+    if args.model == "unet" and args.base_c is None and args.preset in PRESET_KINDS:
+        kwargs["base_c"] = plan_width(num_classes)
     if spacing:
         kwargs["spacing"] = spacing
     kwargs.pop("pretrain_backbone", None)  # it says where weights came from, not what the model is

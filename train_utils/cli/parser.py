@@ -11,6 +11,8 @@ RUN = "run"  # part of the run: `--resume` and `--test-only` take it from the ch
 MODEL = "model"  # part of the model: so does a new run that starts from `--weights`
 LOCAL = "local"  # where and how to compute: always from the command line
 
+FROM_DATA = "planned from the data"  # a default in help texts
+
 
 @dataclass(frozen=True)
 class Flag:

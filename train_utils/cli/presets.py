@@ -1,11 +1,7 @@
 """Presets: the recipes, as defaults of train.py's flags. Flags that are given override them."""
 
-import argparse
-
-from src import MODELS
-from src.unet_original import valid_input_side
-
 PRESET = None  # as the default of a flag: it is the preset's
+PLAN = None  # as the default of a preset: it is planned from the data, see recipe.py
 
 CLASSIC = {  # the tutorials' recipe, unchanged
     "augment": "resize",
@@ -72,6 +68,9 @@ ORIGINAL = {
     "border_weight": 10.0,
     "elastic": 10.0,
 }
+# The flags whose default is planned from the data. With --crops the warm-up is that of BEST.
+PLANNED = ("crop_size", "batch_size", "accumulate", "base_c", "scale", "rotate", "mirror")
+PLANNED_BEST = {**BEST, **dict.fromkeys((*PLANNED, "crops", "warmup_epochs"), PLAN)}
 # What unet_3d and volumes change; the other recipes are for images.
 VOLUMES = {
     "dataset": "volumes",
@@ -80,17 +79,32 @@ VOLUMES = {
     "scale": [0.8, 1.25],
     "crop_size": 64,
     "crops": 1,
+    "batch_size": 2,
+    "accumulate": 1,
     "rotate": 30.0,
+    "mirror": "both",
     "jitter": 0.25,
     "base_c": 16,
     "lr": 2e-3,
     "warmup_epochs": 1.0,
 }
-PRESETS = {"best": BEST, "classic": CLASSIC, "fast": FAST, "original": ORIGINAL}
+PRESETS = {
+    "best": PLANNED_BEST,
+    "scenes": PLANNED_BEST,
+    "classic": CLASSIC,
+    "fast": FAST,
+    "original": ORIGINAL,
+}
+# The presets that are planned, and for which kind of images, see train_utils/plan.py.
+PRESET_KINDS = {"best": "free", "scenes": "scenes"}
+# The default preset of a dataset whose row names this kind.
+PRESET_OF_KIND = {kind: preset for preset, kind in PRESET_KINDS.items()}
 
-# What `--class-weights preset` means for two classes. With more classes it means no weights.
+# What `--class-weights preset` means for two classes. With more classes it means no weights. Images
+# of a planned preset have the plan's weights.
 PRESET_CLASS_WEIGHTS = {
     "best": [1.0, 1.25],
+    "scenes": [1.0, 1.25],
     "classic": [1.0, 2.0],
     "fast": [1.0, 1.25],
     "original": "none",
@@ -135,16 +149,3 @@ def resolve_class_weights(
     if choice != "preset":
         return choice
     return PRESET_CLASS_WEIGHTS[preset] if num_classes == 2 else "none"
-
-
-def describe_recipe(args: argparse.Namespace, model_kwargs: dict, class_weights: object) -> str:
-    """Two lines for the log: the model, and the preset's settings as the flags left them."""
-    model = ", ".join(f"{name} {value}" for name, value in model_kwargs.items())
-    names = [name for name in PRESETS[args.preset] if name not in MODEL_OPTIONS_OF_PRESETS]
-    settings = {name: getattr(args, name) for name in names} | {"class_weights": class_weights}
-    recipe = ", ".join(f"{name} {value}" for name, value in settings.items())
-    margin = MODELS[args.model].margin
-    if margin:
-        centre = valid_input_side(args.crop_size) - 2 * margin
-        model += f"; it trains on the central {centre} px of each crop"
-    return f"model {args.model}: {model}\nrecipe {args.preset}: {recipe}"

@@ -35,7 +35,7 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
     try:
         main()
     except (UserError, NonFiniteLossError, OSError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {sentence_of(error)}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
@@ -49,6 +49,14 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
         sys.exit(2)
     except KeyboardInterrupt as error:
         sys.exit(error.args[0] if error.args else 130)
+
+
+def sentence_of(error: Exception) -> str:
+    """The message of an error, without the traceback that a loader's worker puts before it."""
+    text = str(error)
+    if isinstance(error, UserError) and " in DataLoader worker process " in text:
+        return text.rpartition("UserError: ")[2].rstrip()
+    return text
 
 
 def interrupt(signum: int, frame: object) -> None:

@@ -128,18 +128,18 @@ def loading_options(args: argparse.Namespace) -> dict:
     }
 
 
-def flip_options(args: argparse.Namespace) -> dict:
+def flip_options(mirror: str) -> dict:
     """--mirror as the keyword arguments of the training transforms."""
     return {
-        "flip_prob": 0.0 if args.mirror == "none" else 0.5,
-        "upside_down": args.mirror == "both",
+        "flip_prob": 0.0 if mirror == "none" else 0.5,
+        "upside_down": mirror == "both",
     }
 
 
-def volume_flip_probs(args: argparse.Namespace) -> list[float]:
+def volume_flip_probs(mirror: str) -> list[float]:
     """--mirror as the probability of a flip of each axis (D, H, W) of a volume."""
-    if args.mirror == "both":
+    if mirror == "both":
         return [0.5, 0.5, 0.5]
-    if args.mirror == "horizontal":
+    if mirror == "horizontal":
         return [0.0, 0.0, 0.5]
     return [0.0, 0.0, 0.0]

@@ -41,7 +41,7 @@ def describe_origin(
 ) -> dict:
     """What the score files say of the evaluated weights.
 
-    Files, flips, what chose the epoch, and for each file its model, epoch, split and flags.
+    Files, flips, what chose the epoch, and for each file its model, epoch, split, recipe and flags.
     """
     choices = []
     for checkpoint in checkpoints:
@@ -54,7 +54,7 @@ def describe_origin(
         "flips": flips,
         "selection": "; ".join(dict.fromkeys(choices)),
     }
-    for name in ("model_name", "model_kwargs", "epoch", "split", "args"):
+    for name in ("model_name", "model_kwargs", "epoch", "split", "recipe", "args"):
         values = [checkpoint.get(name) for checkpoint in checkpoints]
         origin[name] = values[0] if len(values) == 1 else values
     return origin

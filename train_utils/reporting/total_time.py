@@ -1,28 +1,75 @@
 """How long a run takes, said once its speed is known."""
 
+import math
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from train_utils.distributed_utils import log
+from torch import nn
+from torch.utils.data import Dataset
+
+from train_utils.distributed_utils import log, world_size
 
 FIRST_STEPS = 10  # the speed is measured over these, without the first one, which is slower
+TIMED_IMAGES = 4  # whose evaluation is timed
+SAVING_SECONDS = 0.3  # of an epoch's checkpoint, on a common disk
+PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 
 
 class TotalTime:
-    """Logs, after the first ten steps of a run, when it will end. `steps`: of the whole run."""
+    """Measures the speed of the first ten steps of a run and logs when it will end.
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.done, self.start = steps, 0, 0.0
+    Args:
+        steps: batches of the whole run.
+        epochs: of the whole run.
+        val_images, test_images: that are evaluated after each epoch and at the end.
+        image_seconds: measures the time of an evaluation for each image. It is called once, after
+            the first steps, on all ranks.
+        wait: waits until the device has done its work.
+        now: the clock, in seconds; None: time.perf_counter.
+
+    Attribute: `step_seconds`, the time of a step, 0 until it is known.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        epochs: int,
+        val_images: int,
+        test_images: int,
+        image_seconds: Callable[[], float],
+        wait: Callable[[], object] = bool,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.steps, self.epochs, self.now = steps, epochs, now or time.perf_counter
+        self.val_images, self.test_images = val_images, test_images
+        self.image_seconds, self.wait = lru_cache(image_seconds), wait
+        self.done, self.start, self.step_seconds = 0, 0.0, 0.0
 
     def step(self) -> None:
         """To be called after every step."""
         self.done += 1
-        now = time.perf_counter()
+        if self.done in (1, FIRST_STEPS):
+            self.wait()
         if self.done == 1:
-            self.start = now
-        if self.done == FIRST_STEPS and self.steps > FIRST_STEPS:
-            seconds = (now - self.start) / (FIRST_STEPS - 1) * (self.steps - self.done)
-            log(self.text(seconds, datetime.now()))
+            self.start = self.now()
+        if self.done == FIRST_STEPS:
+            self.step_seconds = (self.now() - self.start) / (FIRST_STEPS - 1)
+            if self.steps > FIRST_STEPS:
+                seconds = self.step_seconds * (self.steps - self.done) + self.end_seconds()
+                seconds += self.epochs * self.evaluation_seconds()
+                log(self.text(seconds, datetime.now()))
+
+    def evaluation_seconds(self) -> float:
+        """The time of the evaluation after an epoch, and of saving."""
+        images = math.ceil(self.val_images / world_size())
+        return images * self.image_seconds() + SAVING_SECONDS
+
+    def end_seconds(self) -> float:
+        """The time of the evaluation at the end of the run, and of its pictures."""
+        images = math.ceil(self.test_images / world_size())
+        return images * self.image_seconds() + PICTURES_SECONDS
 
     def text(self, seconds: float, now: datetime) -> str:
         """The line: steps of the run, time left, and the clock time of its end."""
@@ -30,6 +77,28 @@ class TotalTime:
         day = "" if end.date() == now.date() else f"{end:%Y-%m-%d} "
         left = timedelta(seconds=round(seconds))
         return (
-            f"{self.steps:,} steps in all: about {left} of training left, until {day}{end:%H:%M} "
-            "(evaluations not included)"
+            f"{self.steps:,} steps in all: about {left} left, until {day}{end:%H:%M} "
+            "(with evaluations)"
         )
+
+
+def image_seconds(
+    evaluate: Callable[[nn.Module, Dataset], object], model: nn.Module, dataset: Dataset
+) -> float:
+    """The time in which this process evaluates an image, measured on a few of the dataset.
+
+    evaluate: evaluates a model on a dataset, on all ranks together. The model is in training mode
+    again afterwards.
+    """
+    stride = math.ceil(len(dataset) / TIMED_IMAGES)
+    timed = dataset.with_samples(dataset.samples[::stride], dataset.transforms)
+    timed.cache_limit = math.inf
+    start = time.perf_counter()
+    timed.count_pixels()  # now they are in memory
+    reading = (time.perf_counter() - start) / len(timed)
+    evaluate(model, timed)  # the first time is slower
+    start = time.perf_counter()
+    evaluate(model, timed)
+    seconds = (time.perf_counter() - start) / math.ceil(len(timed) / world_size())
+    model.train()
+    return seconds if dataset.fits_in_memory() else max(seconds, reading)

@@ -1,0 +1,153 @@
+"""Whole runs whose length is in steps or in minutes: what they train, save, resume and extend."""
+
+import time
+
+import pytest
+import torch
+
+from tests.tiny import EXACT, parse, run_train
+from tests.watch import stop_after
+from train_utils.checkpoint import load
+
+SMALL = ("--base-c", 4, "--crop-size", 48, "--batch-size", 2, *EXACT)
+
+
+def last(folder):
+    return load(folder / "last_model.pth")
+
+
+def same(first, second):
+    first, second = first["model"], second["model"]
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.fixture(scope="module")
+def stepped(tiny_root, tmp_path_factory):
+    """A run of 11 steps in four epochs of 3, 3, 3 and 2; it has four training images."""
+    options = ("--steps", 11, "--epochs", 4)
+    return run_train(tiny_root, tmp_path_factory.mktemp("steps"), *options, settings=SMALL)
+
+
+@pytest.fixture
+def fake_clock(monkeypatch):
+    """time.perf_counter advances by a tenth of a second with each training step alone."""
+    now, original = [100.0], torch.Tensor.backward
+
+    def backward(*args, **kwargs):
+        now[0] += 0.1
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def test_a_run_trains_its_steps_and_says_its_recipe(stepped):
+    checkpoint = last(stepped)
+    recipe = checkpoint["recipe"]
+    assert checkpoint["step"] == checkpoint["plan"]["total_steps"] == 11
+    assert (recipe["steps"], recipe["epochs"], recipe["epoch_steps"]) == (11, 4, 3)
+    assert (recipe["crop_size"], recipe["batch_size"], recipe["base_c"]) == (48, 2, 4)
+    assert (recipe["rotate"], recipe["mirror"], recipe["class_weights"]) == (180, "both", [1, 1.25])
+    assert len(recipe["reasons"]) == 6 and "crop_size 48" in recipe["reasons"][-1]
+    assert checkpoint["training"]["epochs"] == 4 and len(checkpoint["history"]) == 4
+    assert checkpoint["args"]["crop_size"] == 48 and checkpoint["args"]["rotate"] is None
+
+
+def test_a_resumed_run_keeps_the_plan_bit_for_bit(
+    stepped, tiny_root, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, tmp_path, 2)
+        run_train(tiny_root, tmp_path, "--steps", 11, "--epochs", 4, settings=SMALL)
+    capsys.readouterr()
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--device", "cpu", settings=())
+    assert "plan of" not in capsys.readouterr().out
+    assert (
+        same(last(stepped), last(tmp_path)) and last(tmp_path)["recipe"] == last(stepped)["recipe"]
+    )
+
+
+def test_more_steps_extend_the_run(stepped, tiny_root, tmp_path, capsys):
+    file = stepped / "last_model.pth"
+    options = ("--resume", file, "--device", "cpu", "--output-dir", tmp_path)
+    run_train(tiny_root, tmp_path, *options, "--steps", 15, settings=())
+    checkpoint = last(tmp_path)
+    assert "the schedule is extended" in capsys.readouterr().out
+    assert checkpoint["step"] == checkpoint["recipe"]["steps"] == 15
+    assert len(checkpoint["history"]) == checkpoint["recipe"]["epochs"] == 6
+    run_train(
+        tiny_root, tmp_path, "--resume", "auto", "--device", "cpu", "--epochs", 7, settings=()
+    )
+    assert last(tmp_path)["step"] == 18 and last(tmp_path)["recipe"]["steps"] == 18
+
+
+def test_a_stepped_run_is_evaluated_and_fine_tuned_with_the_planned_model(
+    stepped, tiny_root, tmp_path
+):
+    weights = ("--weights", stepped / "best_model.pth")
+    args = parse("--test-only", *weights, "--data-path", tiny_root)
+    assert (args.crop_size, args.base_c, args.steps, args.minutes) == (48, 4, 11, None)
+    tuned = parse(*weights, "--data-path", tiny_root)
+    assert (tuned.base_c, tuned.crop_size, tuned.steps) == (4, None, None)
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (("--minutes", 3), "--minutes plans a new run"),
+        (("--memory", "large"), "--memory plans a new run"),
+        (("--crops", 3), "--crops: the length of this run is in steps"),
+        (("--steps", 20, "--epochs", 9), "--steps and --epochs both extend"),
+    ],
+)
+def test_a_resumed_run_is_not_planned_again(stepped, capsys, argv, words):
+    with pytest.raises(SystemExit):
+        parse("--resume", stepped / "last_model.pth", *argv)
+    assert words in capsys.readouterr().err
+
+
+def test_without_any_flag_the_length_is_the_plans(tiny_root, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, tmp_path, 1)
+        run_train(tiny_root, tmp_path, settings=("--base-c", 2, "--crop-size", 32, "-b", 1, *EXACT))
+    recipe = last(tmp_path)["recipe"]
+    assert (recipe["steps"], recipe["epochs"], last(tmp_path)["step"]) == (2000, 40, 50)
+
+
+# --- minutes --------------------------------------------------------------------------------------
+
+
+def test_minutes_are_planned_once_and_resumed_exactly(
+    fake_clock, tiny_root, tmp_path, monkeypatch, capsys
+):
+    """By the fake clock ten steps take 1 s and evaluations nothing. Of four epochs there are three:
+    saving is taken to need 0.3 s each time, and a fifth of the 4 s that are left is for two."""
+    options = ("--minutes", 0.15, "--epochs", 4)  # 9 s
+    whole = run_train(tiny_root, tmp_path / "whole", *options, settings=SMALL)
+    checkpoint = last(whole)
+    recipe = checkpoint["recipe"]
+    assert "--minutes 0.15:" in capsys.readouterr().out
+    assert checkpoint["step"] == recipe["steps"] == checkpoint["plan"]["total_steps"]
+    assert 30 < recipe["steps"] < 60 and recipe["epochs"] == len(checkpoint["history"]) == 3
+    rates = [row["lr"] for row in checkpoint["history"]]
+    assert rates[0] == pytest.approx(1e-6) and max(rates) > 1e-4
+    for stop in (1, 2):
+        folder = tmp_path / f"stopped{stop}"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after(patch, folder, stop)
+            run_train(tiny_root, folder, *options, settings=SMALL)
+        assert last(folder)["recipe"] == recipe
+        capsys.readouterr()
+        run_train(tiny_root, folder, "--resume", "auto", "--device", "cpu", settings=())
+        assert "--minutes" not in capsys.readouterr().out
+        assert same(last(folder), checkpoint) and last(folder)["recipe"] == recipe
+
+
+def test_a_run_takes_about_its_minutes(tiny_root, tmp_path):
+    start = time.perf_counter()
+    run_train(tiny_root, tmp_path, "--minutes", 0.25, settings=SMALL)
+    assert 7 < time.perf_counter() - start < 40
+    assert last(tmp_path)["step"] == last(tmp_path)["recipe"]["steps"] > 30

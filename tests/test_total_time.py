@@ -1,0 +1,68 @@
+"""How long a run takes: measured on ten steps and some evaluated images, by a clock of its own."""
+
+import re
+
+import pytest
+import torch
+
+from my_dataset import DriveDataset
+from tests.small import make_model
+from train_utils.reporting.total_time import (
+    PICTURES_SECONDS,
+    SAVING_SECONDS,
+    TotalTime,
+    image_seconds,
+)
+from transforms import eval_preset
+
+
+def clock_of(steps, times, **options):
+    """A TotalTime whose clock shows these times."""
+    settings = {"epochs": 10, "val_images": 4, "test_images": 3, **options}
+    shown = iter(times)
+    return TotalTime(steps, image_seconds=lambda: 0.5, now=lambda: next(shown), **settings)
+
+
+def test_the_time_left_is_that_of_the_steps_and_the_evaluations(capsys):
+    clock = clock_of(100, [1000.0, 1018.0])  # nine steps of two seconds
+    for _ in range(9):
+        clock.step()
+    assert capsys.readouterr().out == "" and clock.step_seconds == 0
+    clock.step()
+    assert clock.step_seconds == 2.0
+    assert clock.evaluation_seconds() == 4 * 0.5 + SAVING_SECONDS
+    assert clock.end_seconds() == 3 * 0.5 + PICTURES_SECONDS
+    left = 90 * 2 + 10 * clock.evaluation_seconds() + clock.end_seconds()
+    line = capsys.readouterr().out
+    found = re.match(r"100 steps in all: about 0:(\d\d):(\d\d) left, until", line)
+    assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
+    for _ in range(90):
+        clock.step()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_short_run_measures_its_speed_and_says_nothing(capsys):
+    clock = clock_of(10, [0.0, 0.9])
+    for _ in range(10):
+        clock.step()
+    assert clock.step_seconds == pytest.approx(0.1) and capsys.readouterr().out == ""
+
+
+def test_images_are_timed_once():
+    calls = []
+    clock = TotalTime(5, 2, 3, 4, lambda: calls.append(1) or 1.0)
+    assert clock.evaluation_seconds() + clock.end_seconds() > 7 and calls == [1]
+
+
+def test_the_timed_images_are_a_few_of_the_dataset_and_training_continues(tiny_root):
+    dataset = DriveDataset(tiny_root, True, eval_preset([0.5] * 3, [0.2] * 3))
+    model, seen = make_model().train(), []
+
+    def evaluate(model, dataset):
+        model.eval()
+        seen.append([sample.name for sample in dataset.samples])
+        assert dataset.fits_in_memory() and dataset[0][0].dtype == torch.float32
+
+    assert image_seconds(evaluate, model, dataset) > 0
+    assert seen == [["21_training", "23_training", "25_training"]] * 2
+    assert model.training

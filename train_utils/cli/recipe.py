@@ -1,0 +1,179 @@
+"""The recipe of a run: what the flags leave open is planned from the data."""
+
+import argparse
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from src import MODELS
+from src.device import free_memory
+from src.unet_original import valid_input_side
+from train_utils.budget import Budget
+from train_utils.cli.presets import (
+    BEST,
+    PLANNED,
+    PRESET_KINDS,
+    preset_defaults,
+    resolve_class_weights,
+)
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.plan import DataSummary, Plan, make_plan, plan_width, training_bytes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The values of flags whose default is the plan's: those of the flags, else the plan's.
+
+    crops: of each image in an epoch; None where the epochs are parts of a number of steps.
+    warmup_epochs: None for a tenth of the run. steps: of --steps, of the plan, or None.
+    planned_steps: whether `steps` is the plan's. reasons: of the plan, and the flags that changed
+    it; empty without a plan.
+    """
+
+    crop_size: int | list[int]
+    batch_size: int
+    accumulate: int
+    base_c: int | None
+    class_weights: str | list[float]
+    scale: list[float]
+    rotate: float
+    mirror: str
+    crops: int | None
+    steps: int | None
+    warmup_epochs: float | None
+    planned_steps: bool
+    reasons: list[str]
+
+
+def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.device) -> Recipe:
+    """The recipe of a run on these data. It logs the plan, if there is one, and its reasons.
+
+    A batch that exceeds the free memory of the device is divided, and accumulated instead.
+    """
+    num_classes = len(summary.pixels)
+    recipe = recipe_of_flags(args, num_classes)
+    left_open = open_flags(args)
+    if not left_open:
+        return recipe
+    plan = make_plan(
+        summary, PRESET_KINDS[args.preset], args.memory, MODELS[args.model].min_training_side
+    )
+    values = {name: plain(getattr(plan, name)) for name in left_open}
+    planned_steps = not (args.steps or args.crops or args.minutes)
+    if planned_steps:
+        values["steps"] = plan.steps
+    recipe = replace(
+        recipe, **values, planned_steps=planned_steps, reasons=describe_plan(args, plan, values)
+    )
+    log("\n  ".join([f"plan of --preset {args.preset}, --memory {args.memory}:", *recipe.reasons]))
+    if {"batch_size", "accumulate"} <= left_open:
+        free = broadcast_from_rank_zero(lambda: free_memory(device))
+        recipe = lower_batch(recipe, plan_width(num_classes), summary.channels, free)
+    return recipe
+
+
+def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
+    """The recipe as far as flags, preset and checkpoint say it; None for the rest."""
+    warmup_epochs = args.warmup_epochs
+    if warmup_epochs is None and args.crops:
+        warmup_epochs = BEST["warmup_epochs"]
+    return Recipe(
+        crop_size=args.crop_size,
+        batch_size=args.batch_size,
+        accumulate=args.accumulate,
+        base_c=args.base_c,
+        class_weights=resolve_class_weights(args.class_weights, args.preset, num_classes),
+        scale=args.scale,
+        rotate=args.rotate,
+        mirror=args.mirror,
+        crops=args.crops,
+        steps=args.steps,
+        warmup_epochs=warmup_epochs,
+        planned_steps=False,
+        reasons=[],
+    )
+
+
+def open_flags(args: argparse.Namespace) -> set[str]:
+    """The names of PLANNED that neither flag, preset nor checkpoint says."""
+    if args.preset not in PRESET_KINDS or MODELS[args.model].dims == 3:
+        return set()
+    names = {name for name in PLANNED if name in preset_defaults(args.preset, args.model)}
+    left_open = {name for name in names if getattr(args, name) is None}
+    if args.class_weights == "preset":
+        left_open.add("class_weights")
+    return left_open
+
+
+def saved_recipe(recipe: Recipe, budget: Budget, earlier: dict) -> dict:
+    """The recipe and the length of the run as they stand in a checkpoint.
+
+    earlier: those of the checkpoint that is resumed, whose reasons stay; {} for a new run.
+    """
+    reasons = recipe.reasons or earlier.get("reasons", [])
+    return asdict(recipe) | asdict(budget) | {"reasons": reasons}
+
+
+def budget_of(saved: dict) -> Budget | None:
+    """The length of the run in a checkpoint's recipe; None in one of an earlier version."""
+    if "epoch_steps" not in saved:
+        return None
+    return Budget(saved["steps"], saved["epochs"], saved["epoch_steps"])
+
+
+def plain(value: object) -> object:
+    """Lists in place of tuples, as flags are."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[str]:
+    """The reasons of the plan, and what flags say instead."""
+    instead = [
+        f"{name} {getattr(args, name)}"
+        for name in (*PLANNED, "class_weights", "steps", "crops", "minutes")
+        if name not in values and getattr(args, name) not in (None, "preset")
+    ]
+    if "base_c" not in values and args.base_c is None:
+        instead.append("the model's own width")
+    reasons = list(plan.reasons)
+    if instead:
+        reasons.append(f"but by flags: {', '.join(instead)}")
+    return reasons
+
+
+def lower_batch(recipe: Recipe, base_c: int, channels: int, free: int | None) -> Recipe:
+    """The recipe with a smaller batch and as much more accumulation, if `free` bytes need it.
+
+    An optimizer step then takes the same crops. None: unknown.
+    """
+    batch = recipe.batch_size
+    width = recipe.base_c or base_c
+    while batch > 1 and free is not None:
+        if training_bytes(recipe.crop_size, batch, width, channels) <= free:
+            break
+        batch -= 1
+        while recipe.batch_size % batch:
+            batch -= 1
+    if batch == recipe.batch_size:
+        return recipe
+    accumulate = recipe.accumulate * (recipe.batch_size // batch)
+    log(
+        f"{free / 1e9:.1f} GB of memory are free: batch {batch}, with --accumulate {accumulate}, "
+        f"in place of batch {recipe.batch_size}"
+    )
+    return replace(recipe, batch_size=batch, accumulate=accumulate)
+
+
+def describe_recipe(args: argparse.Namespace, model_kwargs: dict, recipe: Recipe) -> str:
+    """Two lines for the log: the model, and the settings as plan, preset and flags left them."""
+    model = ", ".join(f"{name} {value}" for name, value in model_kwargs.items())
+    left_out = ("base_c", "bilinear", "planned_steps", "reasons")
+    names = [*preset_defaults(args.preset, args.model), "class_weights"]
+    values = vars(args) | asdict(recipe)
+    settings = {name: values[name] for name in names if name not in left_out}
+    text = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    margin = MODELS[args.model].margin
+    if margin:
+        centre = valid_input_side(recipe.crop_size) - 2 * margin
+        model += f"; it trains on the central {centre} px of each crop"
+    return f"model {args.model}: {model}\nrecipe {args.preset}: {text}"
