@@ -451,41 +451,58 @@ def open_dataset(
     kind = VolumeDataset if "spacing" in options else SegmentationDataset
     part = samples if kind is VolumeDataset else large_sets.choose_sample(samples)
     if len(part) < len(samples):
-        return open_large_dataset(samples, part, title, transforms, **options)
+        return open_large_dataset(samples, part, title, transforms, for_training, **options)
     dataset = kind(samples, transforms=transforms, **options)
     pixels = dataset.count_pixels()
-    first = label_path(samples[0], dataset.label_kind)
+    problem = missing_pixels(dataset, title, pixels, for_training)
+    if problem:
+        raise UserError(problem)
+    log(f"{title}: {dataset.describe(pixels)}")
+    return dataset, pixels
+
+
+def missing_pixels(
+    dataset: SegmentationDataset, title: str, pixels: Tensor, for_training: bool
+) -> str:
+    """What is wrong with labels of these pixels of each class id, int64 [256]; "" if nothing is."""
+    first = label_path(dataset.samples[0], dataset.label_kind)
     if not pixels[:IGNORE].any():
-        raise UserError(
+        return (
             f"every pixel of the {title} images is ignored: their labels, such as {first}, "
             "hold nothing but what the class table ignores"
         )
     if for_training and not pixels[1:IGNORE].any():
-        raise UserError(
+        return (
             f"no pixel of the {title} images is foreground: their labels, such as "
             f"{first}, hold nothing but {dataset.classes.names[0]}; check the labels "
             "with: python my_dataset.py check"
         )
-    log(f"{title}: {dataset.describe(pixels)}")
-    return dataset, pixels
+    return ""
 
 
 def open_large_dataset(
     samples: Sequence[Sample],
     part: Sequence[Sample],
     title: str,
-    transforms: Callable | None = None,
+    transforms: Callable | None,
+    for_training: bool,
     **options: object,
 ) -> tuple[SegmentationDataset, Tensor]:
-    """open_dataset() of images of which only a `part` is read here, and none kept in memory."""
+    """open_dataset() of images of which only a `part` is read here, and none kept in memory.
+
+    If these have no valid pixel or no foreground, the others may: then it logs a warning.
+    """
     dataset = SegmentationDataset(samples, transforms=transforms, **options | {"cache": False})
     dataset.examined = dataset.with_samples(part)
     pixels = dataset.examined.count_pixels(threads=True)
     log(
-        f"{title}: read {len(part):,} of {len(samples):,} images, the others when they are used "
-        "(python my_dataset.py check reads all)\n"
+        f"{title}: read {len(part):,} of {len(samples):,} images, the others when they are used, "
+        "none is kept in memory (python my_dataset.py check reads all)\n"
         f"  of these: {dataset.examined.describe(pixels)}"
     )
+    problem = missing_pixels(dataset.examined, title, pixels, for_training)
+    if problem:
+        log(f"warning: of the images that were read, {problem}")
     return dataset, pixels
 
 

@@ -185,6 +185,8 @@ def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) ->
         "threshold": threshold,
         "flips": args.flips,
         "prune": args.prune,
+        "tile": args.tile,
+        "overlap": args.overlap,
         "roi_mask": args.roi_mask,
         "auto_roi": args.auto_roi,
     }

@@ -40,8 +40,10 @@ from train_utils import checkpoint as checkpoints
 from train_utils.atomic import prepare_folder
 from train_utils.budget import (
     Budget,
+    changed_flags,
     new_budget,
     plan_minutes,
+    record_of_flags,
     resumed_budget,
     schedule,
     start_epoch,
@@ -57,7 +59,7 @@ from train_utils.cli.recipe import (
 )
 from train_utils.data import demo, demo_volumes, splits, statistics, volumes
 from train_utils.data.class_table import ClassTable
-from train_utils.data.samples import choose_label_kind
+from train_utils.data.samples import Sample, choose_label_kind
 from train_utils.data_loader import (
     CropLoader,
     EpochBatches,
@@ -132,10 +134,13 @@ def main(args: argparse.Namespace) -> None:
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     state, budget = start_state(args, recipe, checkpoint, data.split, batches, optimizer, scaler)
+    trial = args.minutes is not None and state.epoch == 0  # its length is not known yet
+    if not trial:
+        log(f"{budget.steps:,} steps in {budget.epochs} epochs")
     lr_scheduler = create_lr_scheduler(
         optimizer, budget.epoch_steps, budget.epochs, plan=state.plan, step=state.step
     )
-    clock = make_clock(evaluator, model, recipe, data, state, budget)
+    clock = make_clock(evaluator, model, recipe, data, state, budget, trial)
     train = partial(
         train_one_epoch,
         parallel_model,
@@ -156,6 +161,7 @@ def main(args: argparse.Namespace) -> None:
     # Files
     write_split(args, data)
     earlier = checkpoint["recipe"] if args.resume else {}
+    flags = record_of_flags(vars(args), checkpoint if args.resume else {})
     build_checkpoint = partial(checkpoints.build, model, optimizer, scaler, description)
     log_folder = Path(args.output_dir) / "tensorboard"
     logger = tensorboard.TensorBoardLogger(
@@ -177,8 +183,8 @@ def main(args: argparse.Namespace) -> None:
                 row |= {f"val_{name}": value for name, value in summarize(counts).items()}
             is_best = resume.add_epoch(state, row, measure)
             state.step = lr_scheduler.last_epoch  # optimizer steps so far
-            if args.minutes and epoch == 0:
-                budget = plan_by_speed(args, recipe, clock, evaluator)
+            if trial and epoch == 0:
+                budget = plan_by_speed(args, clock, evaluator)
                 state.plan = schedule(budget, recipe.warmup_epochs, trial=True)
                 lr_scheduler.follow(state.plan)
             random_states = all_gather_objects(random_state())
@@ -187,7 +193,8 @@ def main(args: argparse.Namespace) -> None:
                     args.val, args.folds, budget.epochs, args.lr, args.weights
                 )
                 content = build_checkpoint(training, state, random_states)
-                content |= {"args": vars(args), "recipe": saved_recipe(recipe, budget, earlier)}
+                content |= {"args": flags, "recipe": saved_recipe(recipe, budget, earlier)}
+                content["label_kind"] = data.train.label_kind
                 checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
                 text_files.write_history(args.output_dir, state.results_name, state.history)
             state.epoch = epoch + 1
@@ -225,6 +232,7 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     label_kind = choose_label_kind(args.label_kind, train_samples)
     options = values.reading_options(args, classes, label_kind, spacing)
     weights = {} if is_volumes else values.weight_options(args, train_samples)
+    log_weights(args, train_samples, weights, label_kind)
     train_set, pixels = open_dataset(
         train_samples, "training", for_training=True, **(options | weights)
     )
@@ -236,6 +244,24 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
     split = splits.split_names(train_samples, val_samples)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
+
+
+def log_weights(
+    args: argparse.Namespace, samples: list[Sample], weights: dict, label_kind: str
+) -> None:
+    """Logs what weighs the pixels of the cross entropy, if anything does."""
+    if not weights.get("maps"):
+        return
+    parts = []
+    if any(sample.weight for sample in samples):
+        parts.append("maps in weights/")
+    if args.border_weight:
+        objects = "of the ids" if label_kind == "instances" else "that are the regions of class 1"
+        width = f"{args.border_weight:g}, sigma {args.border_sigma:g} px"
+        parts.append(f"border weight {width}, between the objects {objects}")
+    log(f"weights of the pixels in the cross entropy: {'; '.join(parts)}")
+    if args.border_weight and label_kind == "classes" and samples[0].instances:
+        log("  instances/ is not read; --label-kind instances separates the objects in it")
 
 
 def summarize_training(data: Data) -> DataSummary:
@@ -263,6 +289,8 @@ def make_train_loader(
         text = "they are read from files"
         if data.spacing:
             text = "a whole volume is read for each crop, unless it is in memory; raise the limit"
+        elif dataset.border:
+            text += ", and their border weights are computed each time"
         log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: {text}")
     load = partial(
         make_training_loader,
@@ -373,21 +401,51 @@ def start_state(
     scaler: torch.amp.GradScaler,
 ) -> tuple[TrainingState, Budget]:
     """The state and the length of a new run, or of the one in --resume, whose optimizer is
-    restored."""
-    accumulate, crops = recipe.accumulate, recipe.crops
-    if not args.resume:
-        lengths = crops, recipe.steps, recipe.planned_steps
-        budget = new_budget(batches, accumulate, args.epochs, *lengths)
+    restored. UserError if --start-epoch is past its end."""
+    if args.resume:
+        resume.check_split(checkpoint, split, args.resume)
+        resume.restore_optimizer(checkpoint, optimizer, scaler)
+        state, budget = resumed_state(args, recipe, checkpoint, batches, optimizer)
+    else:
+        lengths = recipe.crops, recipe.steps, recipe.planned_steps
+        budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths)
         state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
         state.plan = schedule(budget, recipe.warmup_epochs, trial=args.minutes is not None)
-        return state, budget
+    if state.epoch >= budget.epochs:
+        if args.start_epoch is not None:
+            raise UserError(
+                f"--start-epoch {args.start_epoch} leaves no epoch to train; "
+                "give a smaller number, or more --steps"
+            )
+        log(f"nothing left to train: {state.step:,} steps are done; more --steps continue the run")
+    return state, budget
+
+
+def resumed_state(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    checkpoint: dict,
+    batches: EpochBatches,
+    optimizer: Optimizer,
+) -> tuple[TrainingState, Budget]:
+    """The state and the length of the run in --resume, which new values of --steps, --epochs
+    extend. UserError if the checkpoint does not say how long an epoch is."""
     saved = budget_of(checkpoint["recipe"])
-    epoch_steps = math.ceil(len(batches) / accumulate) if crops else saved.epoch_steps
-    resume.check_split(checkpoint, split, args.resume)
-    resume.restore_optimizer(checkpoint, optimizer, scaler)
+    if recipe.crops:
+        epoch_steps = math.ceil(len(batches) / recipe.accumulate)
+    elif saved:
+        epoch_steps = saved.epoch_steps
+    else:
+        raise UserError(
+            f"{args.resume}: does not say how many crops of each image an epoch takes; "
+            "give --crops N"
+        )
     state = resume.saved_state(checkpoint, epoch_steps, args.start_epoch)
     log(resume.describe_state(checkpoint, state, recipe.batch_size, args.resume))
-    budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, args.epochs, args.steps)
+    changed = changed_flags(checkpoint, {"epochs": args.epochs, "steps": args.steps})
+    epochs = saved.epochs if saved and "epochs" not in changed else args.epochs
+    steps = args.steps if "steps" in changed else None
+    budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, epochs, steps)
     lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
     state.plan = resume.resumed_plan(state, budget, lr, new_rate)
     return state, budget
@@ -398,6 +456,8 @@ def training_options(
 ) -> dict:
     """How train_one_epoch trains: its keyword arguments."""
     pixels = data.pixels[: len(data.train.classes.names)]
+    if data.train.examined and pixels.any():  # a class that was not seen may be in the other images
+        pixels = torch.where(pixels > 0, pixels, pixels[pixels > 0].min())
     loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels)
     return {
         "print_freq": args.print_freq,
@@ -434,30 +494,35 @@ def make_clock(
     data: Data,
     state: TrainingState,
     budget: Budget,
+    trial: bool,
 ) -> total_time.TotalTime:
-    """Says after ten steps how long the run will take, with its evaluations."""
+    """Says after some steps how long the run will take, with its evaluations.
+
+    trial: the length is not known yet, so it only measures the speed.
+    """
     normalize = eval_preset(data.mean, data.std)
     images = data.val or data.train.with_samples(data.train.samples, normalize)
     return total_time.TotalTime(
-        (budget.steps - state.step) * recipe.accumulate,
+        budget.steps,
         budget.epochs - state.epoch,
         len(data.val) if data.val else 0,
         len(data.test_samples),
         partial(total_time.image_seconds, evaluator, model, images),
         partial(synchronize, evaluator.device),
+        first_step=state.step,
+        accumulate=recipe.accumulate,
+        silent=trial,
     )
 
 
 def plan_by_speed(
     args: argparse.Namespace,
-    recipe: Recipe,
     clock: total_time.TotalTime,
     evaluator: evaluation.Evaluator,
 ) -> Budget:
     """--minutes: the length of the run, by the speed of its first steps on rank 0."""
     elapsed = time.perf_counter() - evaluator.start
-    step_seconds = clock.step_seconds * recipe.accumulate
-    speed = step_seconds, clock.evaluation_seconds(), clock.end_seconds()
+    speed = clock.step_seconds, clock.evaluation_seconds(), clock.end_seconds()
     budget = broadcast_from_rank_zero(
         lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
     )

@@ -78,9 +78,10 @@ def label_objects(mask: np.ndarray) -> np.ndarray:
     """int32 [H, W]: ids 1 … N of the objects in a mask, bool [H, W], from top to bottom.
 
     An object is a 4-connected component, grown back by the gap: a pixel between two components goes
-    to the nearest one if its distances to both are together less than 2 · (GAP + 1) px. That closes
-    the gaps that separate() made. Where such a gap ends at the background, a few pixels of the
-    notch are added: two at the end of a straight border.
+    to the nearest one if its distances to both are together less than 2 · (GAP + 1) px, and the
+    second one is more than GAP px away. That closes the gaps that separate() made. Where such a gap
+    ends at the background, a few pixels of the notch are added: two at the end of a straight
+    border.
     """
     components = connected_objects(mask)
     first, second, nearest = two_nearest(components, 2 * (GAP + 1))

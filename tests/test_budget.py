@@ -9,10 +9,12 @@ from train_utils import resume
 from train_utils.budget import (
     TRIAL_STEPS,
     Budget,
+    changed_flags,
     divide,
     extend,
     new_budget,
     plan_minutes,
+    record_of_flags,
     resumed_budget,
     schedule,
     start_epoch,
@@ -144,6 +146,42 @@ def test_a_resumed_run_has_its_own_length_unless_flags_extend_it():
 def test_a_shorter_length_ends_the_run():
     budget = resumed_budget(Budget(100, 10, 10), 10, 6, 60, 10, 30)
     assert budget.epochs == 6 and budget.steps == 60
+
+
+def test_steps_extend_a_run_of_an_earlier_version():
+    assert resumed_budget(None, 150, 20, 3000, 40, 7000) == Budget(7000, 47, 150)
+
+
+def test_the_values_that_a_run_was_given_or_planned_are_not_new():
+    run = {"args": {"steps": None, "epochs": 40, "minutes": 5.0}}
+    run["recipe"] = {"steps": 200, "epochs": 20}
+    for flags in ({"epochs": 40, "minutes": 5.0}, {"epochs": 20, "steps": 200}, {"steps": None}):
+        assert changed_flags(run, flags) == set()
+    assert changed_flags(run, {"epochs": 41, "steps": 199, "minutes": 4}) == {
+        *("epochs", "steps", "minutes")
+    }
+    assert changed_flags({"args": run["args"]}, {"steps": 200, "epochs": 40}) == {"steps"}
+
+
+def test_the_flags_that_are_kept_are_those_of_the_first_command():
+    run = {"args": {"steps": 20, "epochs": 40, "minutes": None}}
+    run["recipe"] = {"steps": 20, "epochs": 20}
+    same, longer = {"steps": 20, "epochs": 20, "minutes": None, "lr": 1}, {"steps": 30}
+    assert record_of_flags(same, run) == {"steps": 20, "epochs": 40, "minutes": None, "lr": 1}
+    assert record_of_flags(same | longer, run) == run["args"] | longer | {"lr": 1}
+    assert record_of_flags(same, {}) == same
+
+
+@pytest.mark.parametrize("epoch, step", [(0, 0), (1, TRIAL_STEPS), (3, TRIAL_STEPS + 2 * 25)])
+def test_going_back_in_a_run_of_minutes_the_first_epoch_is_shorter(epoch, step):
+    run = Budget(TRIAL_STEPS + 100, 5, 25)
+    checkpoint = {"epoch": 3, "step": 85, "history": [], "best_score": 0.5, "results_name": ""}
+    checkpoint |= {"plan": schedule(run, None, trial=True), "split": {}}
+    state = resume.saved_state(checkpoint, run.epoch_steps, epoch)
+    assert (state.epoch, state.step) == (epoch, step)
+    assert resumed_budget(run, 25, epoch, step, 5, None) == run
+    checkpoint["plan"] = schedule(run, None)
+    assert resume.saved_state(checkpoint, 25, epoch).step == 25 * epoch
 
 
 # --- minutes --------------------------------------------------------------------------------------

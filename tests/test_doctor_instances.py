@@ -13,7 +13,7 @@ from tests.made_volumes import write_decathlon
 from tests.small import error_of
 from train_utils.cli import check_dataset
 from train_utils.data.border_weights import border_weights
-from train_utils.data.class_table import BINARY, find_table
+from train_utils.data.class_table import BINARY, ClassTable, find_table
 from train_utils.data.doctor import check
 from train_utils.data.labels import read_label
 from train_utils.data.layouts import folder
@@ -199,7 +199,7 @@ def test_training_gets_the_same_hint(tmp_path):
     save_ids(tmp_path / "many.png", grid_of_ids(6))
     message = error_of(read_label, tmp_path / "many.png", BINARY)
     assert "holds 36 ids beside 0" in message
-    assert message.endswith("one id an object: give --label-kind instances")
+    assert "one id an object: give --label-kind instances" in message
     save_ids(tmp_path / "two.png", np.where(SQUARES < 3, SQUARES, 0))
     assert "--label-kind instances" in error_of(read_label, tmp_path / "two.png", BINARY)
 
@@ -332,3 +332,10 @@ def test_the_real_cells(drive_root, tmp_path):
     assert check(files, BINARY, label_kind="instances").errors == []
     for sample in files.splits["all"]:
         assert "give --label-kind instances" in error_of(read_label, sample.instances, BINARY)
+
+
+def test_one_class_outside_a_table_is_no_hint_at_objects(tmp_path):
+    table = ClassTable(("a", "b", "c"), (None,) * 3, {0: 0, 1: 1, 2: 2})
+    save_ids(tmp_path / "organs.png", SQUARES)
+    message = error_of(read_label, tmp_path / "organs.png", table)
+    assert "outside the class table" in message and "--label-kind" not in message

@@ -98,14 +98,15 @@ def test_every_missing_partner_is_named(tmp_path):
     shutil.rmtree(folder / "1st_manual")
     (folder / "mask" / "23_training_mask.gif").unlink()
     message = error_of(list_drive, tmp_path, train=True)
-    assert message.count("no label") == 3 and message.count("no ROI mask") == 1
+    assert message.count("no label") == message.count("no ROI mask") == 1
+    assert "3 × " in message and "22_training.tif, 23_training.tif" in message
 
 
 def test_of_many_problems_the_first_are_named_and_the_others_counted(tmp_path):
     folder = write_drive(tmp_path, numbers=range(21, 41))
     shutil.rmtree(folder / "1st_manual")
     message = error_of(list_drive, tmp_path, train=True)
-    assert message.count("no label") == 12 and "and 8 more" in message
+    assert message.count("no label") == 1 and "20 × " in message and "17 more" in message
     assert "add what is missing, or remove the file" in message
 
 

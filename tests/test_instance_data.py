@@ -257,3 +257,34 @@ def test_objects_and_border_weights_need_two_classes(tmp_path):
     flags += ("--border-weight", "5")
     message = error_of(run_train, root, tmp_path / "out", *flags, settings=AFFINE)
     assert "--border-weight 5" in message and "3 classes" in message
+
+
+def test_a_finished_run_reads_labels_as_it_did_in_training(tmp_path):
+    """Also where the test images have labels of both kinds."""
+    root = tmp_path / "data"
+    write_instances(root / "train", 4)
+    write_instances(root / "test", 2)
+    (root / "test/masks").mkdir()
+    for path in (root / "test/instances").iterdir():
+        Image.fromarray(np.full((64, 72), 255, np.uint8)).save(root / "test/masks" / path.name)
+    flags = ("--dataset", "folder", "--epochs", "1", "--val", "none")
+    folder = run_train(root, tmp_path / "out", *flags, settings=AFFINE)
+    again = ("--test-only", "--weights", folder / "best_model.pth")
+    repeated = run_train(root, tmp_path / "again", *again, settings=())
+    first, second = (
+        json.loads((path / "test_scores.json").read_text()) for path in (folder, repeated)
+    )
+    assert first["images"] == second["images"] and first["scores"]["objects"] > 0
+
+
+def test_the_log_says_what_weighs_pixels(tmp_path, capsys):
+    root = write_instances(tmp_path / "data", 6)
+    (root / "masks").mkdir()
+    for path in (root / "instances").iterdir():
+        mask = np.asarray(Image.open(path)) > 0
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(root / "masks" / path.name)
+    flags = ("--dataset", "folder", "--epochs", "1", "--border-weight", "7", "--val", "none")
+    run_train(root, tmp_path / "out", *flags, settings=AFFINE)
+    printed = capsys.readouterr().out
+    assert "border weight 7, sigma 5 px, between the objects that are the regions" in printed
+    assert "instances/ is not read; --label-kind instances" in printed

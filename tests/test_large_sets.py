@@ -108,3 +108,12 @@ def test_a_broken_file_of_the_sample_is_found_before_training(many, monkeypatch)
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UserError, match=broken.name):
         open_dataset(samples, "training", for_training=True)
+
+
+def test_labels_without_foreground_in_the_sample_are_a_warning(tmp_path, capsys):
+    root = write_many(tmp_path, LARGE_IMAGES + 1)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(path)
+    open_dataset(list_samples("folder", root)["all"], "training", for_training=True)
+    printed = capsys.readouterr().out
+    assert "warning: of the images that were read, no pixel" in printed

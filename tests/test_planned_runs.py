@@ -5,9 +5,10 @@ import time
 import pytest
 import torch
 
+from src.errors import UserError
 from tests.tiny import EXACT, parse, run_train
 from tests.watch import stop_after
-from train_utils.checkpoint import load
+from train_utils.checkpoint import load, save
 
 SMALL = ("--base-c", 4, "--crop-size", 48, "--batch-size", 2, *EXACT)
 
@@ -109,6 +110,71 @@ def test_a_resumed_run_is_not_planned_again(stepped, capsys, argv, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--steps", 11, "--epochs", 4),
+        ("--minutes", 3, "--epochs", 40),
+        ("--memory", "small", "--steps", 11),
+        ("--steps", 15, "--epochs", 4),
+        ("--steps", 15, "--start-epoch", 4),
+    ],
+)
+def test_the_flags_that_a_run_has_may_be_given_again(stepped, tmp_path, argv):
+    checkpoint = last(stepped)
+    if "--minutes" in argv:
+        checkpoint["args"] |= {"minutes": 3.0, "epochs": 40}
+    save(tmp_path / "last_model.pth", checkpoint)
+    args = parse("--resume", "auto", "--output-dir", tmp_path, *argv)
+    assert args.resume and vars(args)[argv[0].strip("-")] == argv[1]
+
+
+def test_the_same_command_continues_its_run(tiny_root, tmp_path, monkeypatch, capsys):
+    """Also after it was resumed without its flags. Of 40 epochs there are 4, of one step."""
+    command = ("--resume", "auto", "--steps", 4, "--epochs", 40, "--memory", "small")
+    plain = ("--resume", "auto", "--device", "cpu")
+    for epochs, options, settings in ((1, command, SMALL), (2, plain, ()), (3, command, SMALL)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after(patch, tmp_path, epochs)
+            run_train(tiny_root, tmp_path, *options, settings=settings)
+    run_train(tiny_root, tmp_path, *command, settings=SMALL)
+    assert last(tmp_path)["step"] == len(last(tmp_path)["history"]) == 4
+    assert "extended" not in capsys.readouterr().out
+
+
+def test_fewer_steps_than_are_done_leave_nothing_to_train(stepped, tiny_root, tmp_path, capsys):
+    options = ("--resume", stepped / "last_model.pth", "--device", "cpu", "--steps", 5)
+    run_train(tiny_root, tmp_path, *options, settings=())
+    assert capsys.readouterr().out.count("nothing left to train: 11 steps are done") == 1
+
+
+def test_a_start_past_the_end_is_refused(stepped, tiny_root, tmp_path):
+    """Of 40 epochs there are 4, of one step."""
+    options = ("--steps", 4, "--epochs", 40, "--start-epoch", 4)
+    with pytest.raises(UserError, match="--start-epoch 4 leaves no epoch"):
+        run_train(tiny_root, tmp_path, *options, settings=SMALL)
+    options = ("--resume", stepped / "last_model.pth", "--device", "cpu", "--start-epoch", 4)
+    with pytest.raises(UserError, match="--start-epoch 4 leaves no epoch"):
+        run_train(tiny_root, tmp_path, *options, settings=())
+
+
+def test_a_run_that_does_not_say_its_crops_is_refused_unless_they_are_given(
+    stepped, tiny_root, tmp_path
+):
+    checkpoint = last(stepped)
+    for name in ("crops", "steps"):
+        del checkpoint["args"][name]
+    checkpoint["args"] |= {"mirror": "both", "scale": [1, 1], "rotate": 0, "accumulate": 1}
+    del checkpoint["recipe"]
+    save(tmp_path / "old.pth", checkpoint)
+    options = ("--resume", tmp_path / "old.pth", "--device", "cpu")
+    with pytest.raises(UserError, match="old.pth: does not say how many crops.*give --crops N"):
+        run_train(tiny_root, tmp_path, *options, settings=())
+    options += ("--crops", 1, "--epochs", 5)
+    folder = run_train(tiny_root, tmp_path / "run", *options, settings=())
+    assert last(folder)["step"] == 13 and last(folder)["recipe"]["crops"] == 1
+
+
 def test_without_any_flag_the_length_is_the_plans(tiny_root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, tmp_path, 1)
@@ -144,6 +210,14 @@ def test_minutes_are_planned_once_and_resumed_exactly(
         run_train(tiny_root, folder, "--resume", "auto", "--device", "cpu", settings=())
         assert "--minutes" not in capsys.readouterr().out
         assert same(last(folder), checkpoint) and last(folder)["recipe"] == recipe
+
+
+def test_before_minutes_are_planned_no_length_is_logged(tiny_root, tmp_path, capsys):
+    options = ("--minutes", 0.01, "--accumulate", 2)
+    run_train(tiny_root, tmp_path, *options, settings=SMALL)
+    out = capsys.readouterr().out
+    assert last(tmp_path)["step"] == 20 and "--minutes 0.01: 20 steps in 2 epochs" in out
+    assert "steps in all" not in out and "10 steps in 1" not in out
 
 
 def test_a_run_takes_about_its_minutes(tiny_root, tmp_path):

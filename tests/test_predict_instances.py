@@ -226,8 +226,8 @@ def test_right_objects_have_a_score_of_one(weights, photos, tmp_path, kind, caps
     first, second = content["images"]
     assert (first["objects"], first["objects_predicted"], second["objects_found"]) == (5, 5, 8)
     printed = capsys.readouterr().out
-    assert "objects: AP 1.0000 (at IoU 0.5 1.0000, at 0.75 1.0000)" in printed
-    assert "objects: 13 true, 13 predicted, 13 found, 0 merged, 0 split" in printed
+    assert "objects at p > 0.5: AP 1.0000 (at IoU 0.5 1.0000, at 0.75 1.0000)" in printed
+    assert "  13 true, 13 predicted, 13 found, 0 merged, 0 split" in printed
 
 
 def test_scores_are_those_of_evaluate(weights, photos, tmp_path):

@@ -69,7 +69,7 @@ def test_a_flag_replaces_its_planned_value_and_no_other(capsys, argv, name, valu
     if name in ("steps", "crops"):
         follow |= {"steps", "planned_steps", "warmup_epochs"}
     assert {key for key in planned if recipe[key] != planned[key]} <= follow
-    assert f"but by flags: {name} {value}" in capsys.readouterr().out
+    assert f"instead: {name} {value}" in capsys.readouterr().out
 
 
 def test_other_models_have_their_own_width_and_smallest_crop():

@@ -33,7 +33,7 @@ def test_weights_and_description_are_kept_and_the_run_is_not():
     small = strip(whole)
     described = {"model", "model_name", "model_kwargs", "class_names", "class_colours", "class_ids"}
     described |= {"class_table", "mean", "std", "resize", "spacing", "threshold"}
-    assert small.keys() == described | {"format", "training", "epoch", "args", "stripped"}
+    assert small.keys() == described | {"format", "training", "epoch", "recipe", "args", "stripped"}
     assert all(small[name] is whole[name] for name in small.keys() - {"stripped"})
 
 

@@ -90,8 +90,8 @@ def test_score_table_shows_objects_where_there_are_any():
     scores = summarize(counts, 0.25)
     lines = score_table(scores, ["background", "cell"], 0.25).splitlines()
     assert lines[-2:] == [
-        "objects: AP 0.5000 (at IoU 0.5 0.5000, at 0.75 0.5000)   AJI 0.6667",
-        "objects: 2 true, 1 predicted, 1 found, 0 merged, 0 split",
+        "objects at p > 0.5: AP 0.5000 (at IoU 0.5 0.5000, at 0.75 0.5000)   AJI 0.6667",
+        "  2 true, 1 predicted, 1 found, 0 merged, 0 split",
     ]
     scores["object_ap_at_threshold"] = 0.75
     lines = score_table(scores, ["background", "cell"], 0.25).splitlines()

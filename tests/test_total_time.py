@@ -41,6 +41,26 @@ def test_the_time_left_is_that_of_the_steps_and_the_evaluations(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_optimizer_steps_are_counted_and_the_steps_said_are_those_of_the_whole_run(capsys):
+    """Nine steps of two seconds, each of three batches, of a run that continues at step 40."""
+    clock = clock_of(100, [0.0, 18.0], first_step=40, accumulate=3)
+    for _ in range(29):
+        clock.step()
+    assert capsys.readouterr().out == "" and clock.step_seconds == 0
+    clock.step()
+    assert clock.step_seconds == 2.0
+    left = 50 * 2 + 10 * clock.evaluation_seconds() + clock.end_seconds()
+    found = re.match(r"100 steps in all: about 0:(\d\d):(\d\d) left", capsys.readouterr().out)
+    assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
+
+
+def test_while_the_length_is_not_known_the_speed_is_measured_silently(capsys):
+    clock = clock_of(100, [0.0, 18.0], silent=True)
+    for _ in range(10):
+        clock.step()
+    assert clock.step_seconds == 2.0 and capsys.readouterr().out == ""
+
+
 def test_a_short_run_measures_its_speed_and_says_nothing(capsys):
     clock = clock_of(10, [0.0, 0.9])
     for _ in range(10):

@@ -12,9 +12,11 @@ from train_utils.data_loader import EpochBatches
 from train_utils.lr_scheduler import plan_after_trial, plan_schedule
 from train_utils.plan import EPOCHS
 
-TRIAL_STEPS = 10  # the first epoch of a run of --minutes, which measures the speed
+# The speed is measured over the first steps of a run. They are the first epoch of --minutes.
+TRIAL_STEPS = 10
 EVALUATION_SHARE = 0.2  # of such a run, at most
 WARMUP_SHARE = 0.1  # of a run whose length is in steps
+LENGTH_FLAGS = ("steps", "epochs", "minutes")
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,46 @@ def resumed_budget(
 
     saved: the length that its checkpoint holds; None for one of an earlier version. epoch_steps: of
     an epoch from now on. epochs, steps: of the flags, which extend the run where they differ from
-    what is saved.
+    what is saved; steps may be None.
     """
     now = Budget(saved.steps if saved else 0, epochs, epoch_steps)
-    if saved and steps not in (None, saved.steps):
+    if steps not in (None, now.steps):
         return extend(now, epoch, step, steps)
     if now == saved:
         return extend(now, epoch, step, saved.steps)
     return extend(now, epoch, step, step + (epochs - epoch) * epoch_steps)
+
+
+def changed_flags(checkpoint: dict, flags: dict) -> set[str]:
+    """The names of the flags whose value is new to the run of a checkpoint.
+
+    It knows the value that was given to it, and the one in its recipe: --steps 20 --epochs 40 are
+    20 epochs. None is not new.
+    """
+    given, recipe = given_flags(checkpoint), checkpoint.get("recipe", {})
+    return {
+        name
+        for name, value in flags.items()
+        if value not in (None, given.get(name), recipe.get(name))
+    }
+
+
+def record_of_flags(flags: dict, checkpoint: dict) -> dict:
+    """The flags as the next checkpoint keeps them.
+
+    checkpoint: the one that is resumed, {} for a new run. The flags of the length that do not
+    change it stay those that were given first. So the first command still continues the run.
+    """
+    earlier = given_flags(checkpoint)
+    lengths = {name: flags[name] for name in LENGTH_FLAGS if name in earlier}
+    kept = lengths.keys() - changed_flags(checkpoint, lengths)
+    return flags | {name: earlier[name] for name in kept}
+
+
+def given_flags(checkpoint: dict) -> dict:
+    """The flags in a checkpoint; {} in the tutorials' files, which hold other ones."""
+    flags = checkpoint.get("args")
+    return flags if isinstance(flags, dict) else {}
 
 
 def schedule(budget: Budget, warmup_epochs: float | None, trial: bool = False) -> dict:
@@ -147,8 +181,9 @@ def plan_minutes(
         step_seconds: of an optimizer step.
         epoch_seconds: of the evaluation and the saving after each epoch.
         end_seconds: of the evaluation at the end of the run.
-        epochs: their largest number, the first one included. There are fewer where the
-            evaluations would take more than EVALUATION_SHARE of the time.
+        epochs: their largest number, the first one included, but never less than two: the first
+            one has only TRIAL_STEPS. There are fewer where the evaluations would take more than
+            EVALUATION_SHARE of the time.
 
     At least TRIAL_STEPS more steps are planned, even if the time is over.
     """

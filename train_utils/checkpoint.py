@@ -53,7 +53,7 @@ REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std",
 # What strip() keeps: weights, description, and where they come from. Of the flags a later
 # train.py --weights takes those of the model.
 KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize", "spacing")
-KEPT += ("training", "epoch", "recipe", "args", "source")
+KEPT += ("training", "epoch", "recipe", "label_kind", "args", "source")
 
 
 @dataclass(frozen=True)

@@ -134,11 +134,11 @@ def make_plan(
     weights = plan_class_weights(summary)
     reasons = (
         crop_reason(summary, crop, wanted, memory),
-        f"batch {batch}: about {STEP_PIXELS[classes > 2]:,} px a step; training takes about "
+        f"batch {batch}: {batch * crop**2:,} px a step; training takes about "
         f"{training_bytes(crop, batch, base_c, summary.channels) / 1e9:.1f} GB",
         f"base_c {base_c}, class weights {', '.join(f'{weight:g}' for weight in weights)}: "
         + weights_reason(classes),
-        f"steps {steps:,} in {EPOCHS} epochs: {summary.images:,} images, {classes} classes",
+        f"steps {steps:,}: {summary.images:,} images, {classes} classes",
         f"scale {look.scale[0]:g} to {look.scale[1]:g}, rotation up to {look.rotate:g}°, mirror "
         f"{look.mirror}: kind {kind}, {look.reason}",
     )
@@ -244,5 +244,5 @@ def crop_reason(summary: DataSummary, crop: int, wanted: int, memory: str) -> st
     if summary.read < summary.images:
         text += f" (of {summary.read:,} of {summary.images:,} images)"
     if crop < wanted:
-        text += f", {wanted} px would exceed the memory class {memory}"
+        text += f", {wanted} px would exceed the largest crop of the memory class {memory}"
     return text

@@ -47,6 +47,9 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
     history, best_score = checkpoint["history"], checkpoint["best_score"]
     if start_epoch is not None:
         epoch, step = start_epoch, start_epoch * steps
+        trial = checkpoint["plan"].get("hold_steps", 0)  # the first epoch of a run of --minutes
+        if trial and epoch > 0:
+            step = trial + (epoch - 1) * steps
         history = [row for row in history if row["epoch"] < start_epoch]
         best_score = -math.inf
     return TrainingState(

@@ -285,7 +285,11 @@ def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> Segm
 
 
 def of_all_images(rows: Tensor, images: int) -> Tensor:
-    """This rank's rows, one for each of its images, at their places among those of all images."""
+    """This rank's rows, one for each of its images, at their places among those of all images.
+
+    Without rows, because there are no objects or no images, all are 0.
+    """
     total = rows.new_zeros(images, *rows.shape[1:])
-    total[rank() :: world_size()] = rows
+    if len(rows):
+        total[rank() :: world_size()] = rows
     return total

@@ -12,7 +12,7 @@ from train_utils.cli.values import check_two_classes
 from train_utils.data.class_table import ClassTable, find_table
 from train_utils.data.doctor import Report, check
 from train_utils.data.doctor_volumes import check_volumes
-from train_utils.data.samples import DatasetFiles, choose_label_kind
+from train_utils.data.samples import TRAINING_SPLITS, DatasetFiles, choose_label_kind
 from train_utils.data.splits import read_split, samples_by_name
 from train_utils.reporting.grids import save_contact_sheet
 
@@ -103,7 +103,7 @@ def make_report(
         if args.label_kind == "instances":
             raise UserError("--label-kind instances: labels of volumes hold classes; leave it out")
         return check_volumes(files, table, args.in_channels or 1)
-    samples = [sample for split in files.splits.values() for sample in split]
+    samples = [sample for name in TRAINING_SPLITS for sample in files.splits.get(name, [])]
     label_kind = choose_label_kind(args.label_kind, samples)
     if label_kind == "instances":
         check_two_classes(args, table, label_kind)

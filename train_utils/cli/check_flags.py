@@ -7,10 +7,12 @@ import torch
 
 from src import MODELS
 from src.device import free_memory, pick_device
+from train_utils import checkpoint as checkpoints
+from train_utils.budget import changed_flags
 from train_utils.cli.parser import Parser
 from train_utils.cli.presets import PRESET_KINDS
 from train_utils.data_loader import cores
-from train_utils.distributed_utils import world_size
+from train_utils.distributed_utils import broadcast_from_rank_zero, world_size
 from train_utils.plan import BATCH_RANGE, GRID
 
 WORKERS_PER_CORE = 4  # more loader processes than this only take memory
@@ -60,18 +62,28 @@ def check_length_flags(parser: Parser, args: argparse.Namespace, given: dict) ->
     if args.minutes and args.start_epoch is not None:
         parser.error("--minutes plans the run from its first epoch; omit --start-epoch")
     if args.resume:
-        if {"steps", "epochs"} <= given.keys():
-            parser.error("--steps and --epochs both extend a resumed run; give one of them")
-        for name in ("minutes", "memory"):
-            if name in given:
-                parser.error(
-                    f"--{name} plans a new run, and --resume keeps the plan of its own; "
-                    "--steps makes it longer"
-                )
+        check_resumed_length(parser, args, given)
     if given.get("memory") and args.preset not in PRESET_KINDS:
         parser.error(
             f"--memory: --preset {args.preset} is a fixed recipe; lower --batch-size or --crop-size"
         )
+
+
+def check_resumed_length(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """What changes the length of a resumed run. The command that started it changes nothing."""
+    names = given.keys() & {"steps", "epochs", "minutes", "memory"}
+    if not names:
+        return
+    flags = {name: given[name] for name in names}
+    changed = broadcast_from_rank_zero(lambda: changed_flags(checkpoints.load(args.resume), flags))
+    if {"steps", "epochs"} <= changed:
+        parser.error("--steps and --epochs both extend a resumed run; give one of them")
+    for name in ("minutes", "memory"):
+        if name in changed:
+            parser.error(
+                f"--{name} plans a new run, and --resume keeps the plan of its own; "
+                "--steps makes it longer"
+            )
 
 
 def check_crop_flags(parser: Parser, args: argparse.Namespace) -> None:
@@ -89,7 +101,8 @@ def check_crop_flags(parser: Parser, args: argparse.Namespace) -> None:
             parser.error(
                 "--rotate and --jitter belong to --augment affine; give --rotate 0 --jitter 0"
             )
-    if (args.start_epoch or 0) >= args.epochs:
+    # A resumed run may be extended by --steps; its end is known later.
+    if not args.resume and (args.start_epoch or 0) >= args.epochs:
         parser.error(f"--start-epoch {args.start_epoch} leaves no epoch of --epochs {args.epochs}")
 
 

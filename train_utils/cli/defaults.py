@@ -150,7 +150,8 @@ class CommandLine:
         args = checkpoint.get("args", {})
         if not isinstance(args, dict):  # the tutorials' files hold a Namespace of other flags
             return {}
-        found = ("mean", "std", "spacing")  # in the training images, where no flag gave them
+        # In the training images, where no flag gave them.
+        found = ("mean", "std", "spacing", "label_kind")
         values = args | {name: checkpoint[name] for name in found if name in checkpoint}
         if checkpoint.get("recipe"):
             values |= checkpoint["recipe"]

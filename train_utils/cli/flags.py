@@ -140,8 +140,9 @@ def training_flags() -> list[Flag]:
             RUN,
             PRESET,
             "weight of the background between two objects in the cross entropy, which separates "
-            "objects that touch (w0 in equation 2 of the U-Net paper, there 10); 0: off. Objects "
-            "are those of --label-kind instances, else the connected regions of class 1",
+            "objects that touch (w0 in equation 2 of the U-Net paper, there 10), as a multiple of "
+            "the background's class weight; 0: off. Objects are those of --label-kind instances, "
+            "else the connected regions of class 1",
             type=number(float, minimum=0),
             metavar="W0",
         ),

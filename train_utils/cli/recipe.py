@@ -137,7 +137,7 @@ def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[st
         instead.append("the model's own width")
     reasons = list(plan.reasons)
     if instead:
-        reasons.append(f"but by flags: {', '.join(instead)}")
+        reasons.append(f"instead: {', '.join(instead)}")
     return reasons
 
 

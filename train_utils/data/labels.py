@@ -164,8 +164,9 @@ def instances_hint(path: Path, table: ClassTable, max_pixels: int | None) -> str
         objects = count_objects(path, image)
     except UserError:
         return ""
-    may_be_classes = table.any_pair and objects <= MAX_ORGANS
-    if objects == 0 or (is_colour and may_be_classes):
+    has_classes = table.any_pair or len(table.names) > 2
+    may_be_classes = has_classes and objects <= MAX_ORGANS
+    if objects == 0 or may_be_classes and (is_colour or not table.any_pair):
         return ""
     if is_colour:
         return (

@@ -61,7 +61,7 @@ def choose_label_kind(given: str | None, samples: Iterable[Sample]) -> str:
     if given == "classes" and instances and not has_labels:
         raise UserError(
             f"--label-kind classes: there are no labels of classes, only ids of objects such as "
-            f"{instances[0]}; leave the flag out to read those"
+            f"{instances[0]}; give --label-kind instances to read those"
         )
     if given is None:
         return "instances" if instances and not has_labels else "classes"

@@ -60,10 +60,11 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
 
 
 def median_frequency_weights(pixels: Tensor) -> Tensor:
-    """Class weights float32 [K] by median frequency balancing (Eigen and Fergus 2015).
+    """Class weights float32 [K] by median frequency balancing, after Eigen and Fergus 2015.
 
     The weight of a class is the median of the classes' shares over its own share; a class without
-    pixels gets 0 (arXiv:1411.4734).
+    pixels gets 0. Shares are of all pixels; the paper (arXiv:1411.4734) takes those of the images
+    in which the class occurs.
 
     pixels: int64 [K], number of valid pixels of each class.
     """

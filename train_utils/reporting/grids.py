@@ -163,7 +163,7 @@ def _sample_cells(finding: Finding, colours: np.ndarray) -> list[Cell]:
     """Image, label and, if there are any, weights of a sample."""
     title = _shorten(f"{finding.split}: {finding.sample.name}", 40)
     cells = [Cell(title, as_rgb(finding.image), photograph=True)]
-    weight = finding.weight
+    weight, what = finding.weight, "weight"
     if finding.objects is None:
         cells.append(Cell("", class_picture(finding.target, colours)))
     else:
@@ -171,9 +171,9 @@ def _sample_cells(finding: Finding, colours: np.ndarray) -> list[Cell]:
         picture[finding.target == IGNORE] = IGNORED_COLOUR
         cells.append(Cell(f"{finding.objects.count} objects", picture))
         if weight is None:
-            weight = border_weights(finding.objects.ids)
+            weight, what = border_weights(finding.objects.ids), "border weight"
     if weight is not None:
-        title = f"weight {weight.min():.3g} to {weight.max():.3g}"
+        title = f"{what} {weight.min():.3g} to {weight.max():.3g}"
         cells.append(Cell(title, weight_picture(weight)))
     return cells
 

@@ -101,9 +101,10 @@ def _tolerance_line(scores: dict) -> str:
 def _object_lines(scores: dict, threshold: float | None) -> list[str]:
     """Average precision of objects, and what became of them."""
     lines = [
-        f"objects: AP {scores['object_ap']:.4f} (at IoU 0.5 {scores['object_ap_50']:.4f}, "
-        f"at 0.75 {scores['object_ap_75']:.4f})   AJI {scores['aji']:.4f}",
-        f"objects: {scores['objects']} true, {scores['objects_predicted']} predicted, "
+        f"objects at p > 0.5: AP {scores['object_ap']:.4f} "
+        f"(at IoU 0.5 {scores['object_ap_50']:.4f}, at 0.75 {scores['object_ap_75']:.4f})   "
+        f"AJI {scores['aji']:.4f}",
+        f"  {scores['objects']} true, {scores['objects_predicted']} predicted, "
         f"{scores['objects_found']} found, {scores['objects_merged']} merged, "
         f"{scores['objects_split']} split",
     ]

@@ -9,27 +9,32 @@ from functools import lru_cache
 from torch import nn
 from torch.utils.data import Dataset
 
+from train_utils.budget import TRIAL_STEPS
 from train_utils.distributed_utils import log, world_size
 
-FIRST_STEPS = 10  # the speed is measured over these, without the first one, which is slower
 TIMED_IMAGES = 4  # whose evaluation is timed
 SAVING_SECONDS = 0.3  # of an epoch's checkpoint, on a common disk
 PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 
 
 class TotalTime:
-    """Measures the speed of the first ten steps of a run and logs when it will end.
+    """Measures the speed of the first TRIAL_STEPS optimizer steps and logs when the run will end.
+
+    The first step is left out, since it is slower.
 
     Args:
-        steps: batches of the whole run.
-        epochs: of the whole run.
+        steps: optimizer steps of the whole run.
+        epochs: that are left.
         val_images, test_images: that are evaluated after each epoch and at the end.
         image_seconds: measures the time of an evaluation for each image. It is called once, after
             the first steps, on all ranks.
         wait: waits until the device has done its work.
         now: the clock, in seconds; None: time.perf_counter.
+        first_step: optimizer steps that were done before, by the run that is resumed.
+        accumulate: batches of an optimizer step.
+        silent: logs nothing, where the length of the run is not known yet.
 
-    Attribute: `step_seconds`, the time of a step, 0 until it is known.
+    Attribute: `step_seconds`, the time of an optimizer step, 0 until it is known.
     """
 
     def __init__(
@@ -41,25 +46,31 @@ class TotalTime:
         image_seconds: Callable[[], float],
         wait: Callable[[], object] = bool,
         now: Callable[[], float] | None = None,
+        first_step: int = 0,
+        accumulate: int = 1,
+        silent: bool = False,
     ) -> None:
         self.steps, self.epochs, self.now = steps, epochs, now or time.perf_counter
         self.val_images, self.test_images = val_images, test_images
         self.image_seconds, self.wait = lru_cache(image_seconds), wait
-        self.done, self.start, self.step_seconds = 0, 0.0, 0.0
+        self.left, self.accumulate, self.silent = steps - first_step, accumulate, silent
+        self.batches, self.start, self.step_seconds = 0, 0.0, 0.0
 
     def step(self) -> None:
-        """To be called after every step."""
-        self.done += 1
-        if self.done in (1, FIRST_STEPS):
-            self.wait()
-        if self.done == 1:
+        """To be called after every batch."""
+        self.batches += 1
+        done, rest = divmod(self.batches, self.accumulate)
+        if rest or done not in (1, TRIAL_STEPS):
+            return
+        self.wait()
+        if done == 1:
             self.start = self.now()
-        if self.done == FIRST_STEPS:
-            self.step_seconds = (self.now() - self.start) / (FIRST_STEPS - 1)
-            if self.steps > FIRST_STEPS:
-                seconds = self.step_seconds * (self.steps - self.done) + self.end_seconds()
-                seconds += self.epochs * self.evaluation_seconds()
-                log(self.text(seconds, datetime.now()))
+            return
+        self.step_seconds = (self.now() - self.start) / (TRIAL_STEPS - 1)
+        if self.left > TRIAL_STEPS and not self.silent:
+            seconds = self.step_seconds * (self.left - TRIAL_STEPS) + self.end_seconds()
+            seconds += self.epochs * self.evaluation_seconds()
+            log(self.text(seconds, datetime.now()))
 
     def evaluation_seconds(self) -> float:
         """The time of the evaluation after an epoch, and of saving."""
