@@ -75,8 +75,7 @@ class SegmentationDataset(Dataset):
             an object.
 
     Attributes: `examined`, the dataset of those samples of a large one that were read before
-    training, see open_dataset; None: all. `occurrences`, int64 [256], images in which each class id
-    occurs, after count_pixels().
+    training, see open_dataset; None: all.
     """
 
     nouns = ("images", "pixels")  # in messages
@@ -218,7 +217,6 @@ class SegmentationDataset(Dataset):
             counts = large_sets.in_threads(count, len(self))
         else:
             counts = [count(index) for index in range(len(self))]
-        self.occurrences = (torch.stack(counts) > 0).sum(0)
         if self.classes.any_pair:
             conflict = conflicting_encodings(self.encodings)
             if conflict:

@@ -272,7 +272,6 @@ def summarize_training(data: Data) -> DataSummary:
         len(data.train),
         train_set.channels,
         data.pixels[:num_classes].tolist(),
-        train_set.occurrences[:num_classes].tolist(),
     )
 
 

@@ -145,7 +145,7 @@ def test_labels_in_a_folder_are_listed(tmp_path):
 
 
 def test_what_ids_say_about_their_objects():
-    assert describe_ids(IDS) == IdFacts(objects=4, touching=3, scattered=[], consecutive=True)
+    assert describe_ids(IDS) == IdFacts(objects=4, touching=3, scattered=[])
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -158,16 +158,11 @@ def test_an_id_in_two_places_is_reported_not_refused(tmp_path):
     ids = np.where(IDS == 4, 2, IDS)
     ids[8, 12] = 3  # touches the corner of object 3: the same place
     read = read_instances(save(tmp_path / "a.png", ids.astype(np.uint8)))
-    assert describe_ids(read) == IdFacts(objects=3, touching=3, scattered=[2], consecutive=True)
-
-
-def test_ids_with_a_gap_are_not_consecutive():
-    facts = describe_ids(IDS * 3)
-    assert facts.objects == 4 and not facts.consecutive
+    assert describe_ids(read) == IdFacts(objects=3, touching=3, scattered=[2])
 
 
 def test_an_image_without_objects():
-    assert describe_ids(np.zeros_like(IDS)) == IdFacts(0, 0, [], True)
+    assert describe_ids(np.zeros_like(IDS)) == IdFacts(0, 0, [])
 
 
 def many(count=20):
@@ -235,5 +230,5 @@ def test_real_cells_are_recognized(drive_root):
     assert len(labels) == 40 and all(looks_like_instances(ids) for ids in labels)
     facts = [describe_ids(ids) for ids in labels]
     assert [each.objects for each in facts] == [len(np.unique(ids)) - 1 for ids in labels]
-    assert all(each.consecutive and not each.scattered for each in facts)
+    assert not any(each.scattered for each in facts)
     assert sum(each.touching for each in facts) > 100

@@ -18,8 +18,8 @@ from train_utils.data.public_datasets import CAMVID
 from train_utils.plan import make_plan, summarize_data, training_bytes
 
 CPU = torch.device("cpu")
-DRIVE = summarize_data([(584, 565)] * 20, 20, 3, [875, 125], [20, 20])
-STREETS = summarize_data([(360, 480)] * 367, 367, 3, range(100, 1200, 100), [300] * 11)
+DRIVE = summarize_data([(584, 565)] * 20, 20, 3, [875, 125])
+STREETS = summarize_data([(360, 480)] * 367, 367, 3, range(100, 1200, 100))
 
 
 def recipe_of(*argv, summary=DRIVE):
@@ -73,7 +73,7 @@ def test_a_flag_replaces_its_planned_value_and_no_other(capsys, argv, name, valu
 
 
 def test_other_models_have_their_own_width_and_smallest_crop():
-    small = summarize_data([(96, 96)] * 20, 20, 3, [875, 125], [20, 20])
+    small = summarize_data([(96, 96)] * 20, 20, 3, [875, 125])
     assert recipe_of("--model", "resunet").base_c is None
     assert "the model's own width" in recipe_of("--model", "resunet").reasons[-1]
     assert recipe_of("--model", "unet_original", summary=small).crop_size == 192
@@ -81,7 +81,7 @@ def test_other_models_have_their_own_width_and_smallest_crop():
 
 
 def test_more_memory_means_larger_crops_of_large_images():
-    large = summarize_data([(3000, 4000)] * 20, 20, 3, [875, 125], [20, 20])
+    large = summarize_data([(3000, 4000)] * 20, 20, 3, [875, 125])
     sides = [recipe_of("--memory", name, summary=large).crop_size for name in ("small", "medium")]
     assert sides == [512, 768]
 

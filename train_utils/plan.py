@@ -61,20 +61,15 @@ class DataSummary:
     """What a plan knows of the training images.
 
     images: their number. read: how many of them the other fields are from.
-    median, smallest, largest: (height, width) of the image whose shorter side is that.
-    pixels: of each class, valid ones. occurrences: images in which each class occurs.
-    dims: 2 for images, 3 for volumes, whose sizes are (D, H, W).
+    median: (height, width) of the image whose shorter side is the median.
+    pixels: of each class, valid ones.
     """
 
     images: int
     read: int
     median: tuple[int, ...]
-    smallest: tuple[int, ...]
-    largest: tuple[int, ...]
     channels: int
     pixels: tuple[int, ...]
-    occurrences: tuple[int, ...]
-    dims: int = 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,6 @@ def summarize_data(
     images: int,
     channels: int,
     pixels: Sequence[int],
-    occurrences: Sequence[int],
 ) -> DataSummary:
     """The summary of `images` images, of which those that were read have these sizes."""
     ordered = sorted((tuple(size) for size in sizes), key=lambda size: (min(size), size))
@@ -107,12 +101,8 @@ def summarize_data(
         images=images,
         read=len(ordered),
         median=ordered[len(ordered) // 2],
-        smallest=ordered[0],
-        largest=ordered[-1],
         channels=channels,
         pixels=tuple(int(count) for count in pixels),
-        occurrences=tuple(int(count) for count in occurrences),
-        dims=len(ordered[0]),
     )
 
 

@@ -23,14 +23,12 @@ class IdFacts:
     """What a label says about its objects.
 
     objects: how many there are. touching: how many of them have a pixel beside one of another
-    object, along axes and diagonals. scattered: ids in two or more separate places. consecutive:
-    whether the ids are 1 … N.
+    object, along axes and diagonals. scattered: ids in two or more separate places.
     """
 
     objects: int
     touching: int
     scattered: list[int]
-    consecutive: bool
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -163,7 +161,7 @@ def describe_ids(ids: np.ndarray) -> IdFacts:
         _, places = ndimage.label(ids[box] == index, np.ones((3, 3)))
         if places > 1:
             scattered.append(index)
-    return IdFacts(objects, count_touching(ids), scattered, int(ids.max()) == objects)
+    return IdFacts(objects, count_touching(ids), scattered)
 
 
 def count_touching(ids: np.ndarray) -> int:
