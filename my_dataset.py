@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -52,7 +51,6 @@ PROBLEMS_SHOWN = 12  # kinds of problems with files that do not fit together
 #   instances: int32, the id of the object that a pixel belongs to, 0 for none, for evaluation
 MAPS = ("weight", "instances")
 Item = tuple[Tensor, ...]
-COUNTING = Lock()  # of encodings, while threads read
 
 
 class SegmentationDataset(Dataset):
@@ -107,7 +105,7 @@ class SegmentationDataset(Dataset):
         self._cache = {}  # index → (image, target, *maps)
         self.cached_bytes = 0
         self.sizes = {}  # index → (height, width) of the samples read so far
-        self.encodings = {}  # how labels are encoded → [number of labels, path of one]
+        self.label_encodings = {}  # index → how the label is encoded
 
     def with_samples(
         self, samples: Sequence[Sample], transforms: Callable | None = None
@@ -152,9 +150,7 @@ class SegmentationDataset(Dataset):
         else:
             label, encoding = read_label(path, self.classes, self.max_pixels)
         check_size(path, label, sample.image, image)
-        if index not in self.sizes:
-            with COUNTING:
-                self.encodings.setdefault(encoding, [0, path])[0] += 1
+        self.label_encodings[index] = encoding
         label = self._resized(label)
         target = label.astype(np.uint8)
         objects = label
@@ -202,6 +198,17 @@ class SegmentationDataset(Dataset):
         if not self.size:
             return values
         return resize_target(torch.from_numpy(values), self.size).numpy()
+
+    @property
+    def encodings(self) -> dict[str, tuple[int, Path]]:
+        """{how labels are encoded: (number of labels read so far, path of the first)}."""
+        found = {}
+        for index, encoding in sorted(self.label_encodings.items()):
+            found.setdefault(encoding, []).append(index)
+        return {
+            encoding: (len(indices), label_path(self.samples[indices[0]], self.label_kind))
+            for encoding, indices in found.items()
+        }
 
     def count_pixels(self, threads: bool = False) -> Tensor:
         """Reads every sample, which finds bad files before training, and counts its pixels.
@@ -354,8 +361,7 @@ class VolumeDataset(SegmentationDataset):
         image, target, encoding = volumes.read_sample(
             sample, self.classes, self.channels, self.spacing
         )
-        if index not in self.sizes:
-            self.encodings.setdefault(encoding, [0, sample.label])[0] += 1
+        self.label_encodings[index] = encoding
         self.sizes[index] = tuple(target.shape)
         return image, target
 

@@ -155,7 +155,7 @@ def test_the_encodings_of_the_labels_are_counted_with_an_example(tmp_path):
         samples.append(write_sample(tmp_path / str(i), label=two_valued(TRUTH, low, high)))
     dataset = SegmentationDataset(samples)
     dataset.count_pixels()
-    assert dataset.encodings == {"0/255": [2, samples[0].label], "3/253": [1, samples[1].label]}
+    assert dataset.encodings == {"0/255": (2, samples[0].label), "3/253": (1, samples[1].label)}
 
 
 # --- images --------------------------------------------------------------------------------------
