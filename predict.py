@@ -15,15 +15,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.device import (
-    memory_format,
-    pick_amp_dtype,
-    pick_device,
-    reuse_freed_memory,
-)
+from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
 from src.errors import UserError
 from src.image_io import read_image
-from src.inference import Flips
+from src.inference import Flips, optimize_for_inference
 from src.instances import import_ndimage
 from src.predictor import Predictor
 from src.tiles import Tiling
@@ -92,10 +87,13 @@ def main(args: argparse.Namespace) -> None:
         model = Flips(model)
     if args.export:
         return write_export(args.export, model, {**checkpoint, "threshold": threshold})
-    model = model.to(device, memory_format=memory_format(device, dims))
+    settings = settings_of(args, model, threshold)
+    model = optimize_for_inference(model, device)
     tiling = Tiling(args.tile, args.overlap)
     if dims == 3:
-        return predict_volumes(args, model, checkpoint, members, threshold, amp_dtype, tiling)
+        return predict_volumes(
+            args, model, checkpoint, members, threshold, amp_dtype, tiling, settings
+        )
     if args.tile and checkpoint["resize"]:
         raise UserError(
             f"--tile {args.tile}: the model sees images at the size {checkpoint['resize']} of its "
@@ -135,9 +133,7 @@ def main(args: argparse.Namespace) -> None:
     )
     for folder in filter(None, (args.output, args.report)):
         prepare_folder(folder)
-    start_settings(
-        args.output, settings_of(args, model, threshold), args.weights, args.skip_existing
-    )
+    start_settings(args.output, settings, args.weights, args.skip_existing)
     table = PredictionTable(args.output, classes.names, args.skip_existing, args.instances)
     todo = jobs
     if args.skip_existing:
@@ -179,7 +175,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) -> dict:
-    """All that changes what is predicted, for predictions.json."""
+    """All that changes what is predicted, for predictions.json. model: with weights as loaded."""
     return {
         "weights": fingerprint(model),
         "threshold": threshold,
@@ -203,8 +199,12 @@ def predict_volumes(
     threshold: float,
     amp_dtype: torch.dtype | None,
     tiling: Tiling,
+    settings: dict,
 ) -> None:
-    """Segments, writes and scores every volume. members: what the model is made of."""
+    """Segments, writes and scores every volume.
+
+    members: what the model is made of. settings: of settings_of().
+    """
     predict_flags.check_volumes(args)
     inputs = find_inputs(args.input, args.recursive, args.output, VOLUMES)
     check_are_volumes(item.path for item in inputs)
@@ -214,9 +214,7 @@ def predict_volumes(
     if args.labels:
         labels = find_partners(args.labels, inputs, "--labels", VOLUMES)
     prepare_folder(args.output)
-    start_settings(
-        args.output, settings_of(args, model, threshold), args.weights, args.skip_existing
-    )
+    start_settings(args.output, settings, args.weights, args.skip_existing)
     start, names = time.perf_counter(), checkpoint["class_names"]
     predict = VolumePredictor(
         model,

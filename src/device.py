@@ -118,19 +118,29 @@ def reuse_freed_memory(device: torch.device) -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def memory_format(device: torch.device, dims: int = 2) -> torch.memory_format:
-    """channels_last where convolutions are faster with it: CUDA, and CPUs with bf16 instructions.
+def memory_format(
+    device: torch.device, dims: int = 2, inference: bool = False
+) -> torch.memory_format:
+    """The memory format of a model's weights: channels_last where convolutions are faster with it.
 
-    dims: 3 for volumes. Their format is faster on every CPU: a step of UNet3D(base_c=16) on 2 × 32³
-    took 1.8 s with it and 2.1 s without, on one core in float32.
-
-    On a CPU without them (AMD EPYC) a training step of UNet(base_c=32) on 2 × 480² took 7.0 s with
-    it and 4.9 s without. On MPS BatchNorm's backward is wrong with it in some versions
+    That is CUDA and the CPU, with one exception: training on images on a CPU without bf16
+    instructions. There (AMD EPYC) a training step of UNet(base_c=32) on 2 × 480² took 7.0 s with it
+    and 4.9 s without. On MPS BatchNorm's backward is wrong with it in some versions
     (pytorch#175189, #181411).
+
+    A model gets its format where it is moved to its device. Inputs need none: a convolution gives
+    its input and output the format of its weights.
+
+    Args:
+        dims: 2 for images, 3 for volumes. A training step of UNet3D(base_c=16) on 2 × 32³ took
+            1.8 s with channels_last_3d and 2.1 s without, on one core in float32.
+        inference: for a model that is not trained.
     """
-    if dims == 3 and device.type in ("cuda", "cpu"):
+    if device.type not in ("cuda", "cpu"):
+        return torch.contiguous_format
+    if dims == 3:
         return torch.channels_last_3d
-    if device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16()):
+    if device.type == "cuda" or inference or cpu_has_bf16():
         return torch.channels_last
     return torch.contiguous_format
 

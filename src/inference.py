@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .device import memory_format, to_device
+from .fold_batchnorm import fold_batchnorm
 from .tiles import TileGrid, Tiling
 
 MIN_SIDE = 32  # every architecture of MODELS takes images of 32×32 pixels in eval mode
@@ -16,6 +17,16 @@ MIN_VOLUME_SIDE = 8  # and those for volumes 8×8×8 voxels
 BATCH_PIXELS = 1024**2  # tiles, and small images, go through the network in batches of this size
 
 Window = tuple[tuple[int, int], ...]  # (start, stop) in each dimension
+
+
+def optimize_for_inference(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on the device, as it predicts fastest: it cannot be trained afterwards.
+
+    model: in eval mode, one of src.MODELS, or Ensemble or Flips of them. It is changed in place,
+    see fold_batchnorm(): its state_dict has other names and values.
+    """
+    fold_batchnorm(model)
+    return model.to(device, memory_format=memory_format(device, model.dims, inference=True))
 
 
 @torch.no_grad()
@@ -33,8 +44,9 @@ def predict_probs(model: nn.Module, image: Tensor, amp_dtype: torch.dtype | None
     smallest = MIN_SIDE if len(sides) == 2 else MIN_VOLUME_SIDE
     for side in reversed(sides):  # F.pad begins with the last dimension
         padding += [0, max(smallest - side, 0)]
-    padded = F.pad(image, padding, mode="replicate")
-    padded = padded.contiguous(memory_format=memory_format(image.device, len(sides)))
+    # Convolutions take the format of channels_last from their weights or from their input. Here
+    # the weights decide.
+    padded = F.pad(image, padding, mode="replicate").contiguous()
     with torch.autocast(image.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
         logits = model(padded)["out"]
     inside = [slice(0, side) for side in sides]

@@ -12,7 +12,6 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from .device import memory_format
 from .errors import UserError
 from .memory import activation_bytes
 
@@ -32,7 +31,8 @@ class Tiling:
     """When images are predicted in tiles, and in which.
 
     The choice depends on the model and the size of the image alone, not on the memory of the
-    machine: the same image gives the same result everywhere.
+    machine: the same image gives the same result everywhere. With BatchNorm folded some models
+    need a little less memory, so their tiles may be larger than in training.
 
     Args:
         size: side of a tile in pixels, the same in each dimension. 0: never tiles. None: only
@@ -228,7 +228,7 @@ def overlap_tile(
         for dim, (start, length, side) in enumerate(zip(corner, tile, sides, strict=True), 2):
             shown = reflected_indices(start - margin, length, side, image.device)
             part = part.index_select(dim, shown)
-        part = network(part.contiguous(memory_format=memory_format(part.device)))
+        part = network(part)
         if logits is None:
             logits = part.new_empty(*part.shape[:2], *sides)
         inside = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.device import benchmark_convolutions
+from src.device import benchmark_convolutions, memory_format
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,29 @@ def test_cudnn_chooses_by_time_only_within_the_block(device, deterministic, expe
             assert torch.backends.cudnn.benchmark == expected
             raise ValueError
         assert torch.backends.cudnn.benchmark == before
+
+
+def pretend_bf16(monkeypatch, there):
+    """Makes PyTorch say whether the processor has instructions for bfloat16."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: there, raising=False)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_inference_is_channels_last_on_every_device_but_mps(bf16, monkeypatch):
+    pretend_bf16(monkeypatch, bf16)
+    for name in ("cpu", "cuda"):
+        device = torch.device(name)
+        assert memory_format(device, 2, inference=True) == torch.channels_last
+        assert memory_format(device, 3, inference=True) == torch.channels_last_3d
+    for dims in (2, 3):
+        mps = memory_format(torch.device("mps"), dims, inference=True)
+        assert mps == memory_format(torch.device("mps"), dims) == torch.contiguous_format
+
+
+def test_training_on_images_is_contiguous_on_a_cpu_without_bf16(monkeypatch):
+    for bf16, expected in ((False, torch.contiguous_format), (True, torch.channels_last)):
+        pretend_bf16(monkeypatch, bf16)
+        assert memory_format(torch.device("cpu")) == expected
+        assert memory_format(torch.device("cpu"), 3) == torch.channels_last_3d
+        assert memory_format(torch.device("cuda")) == torch.channels_last

@@ -3,15 +3,23 @@
 Flips and ensembles are models whose probabilities are means.
 """
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from src import UNet
+from src import UNet, UNet3D, UNetOriginal
 from src.device import pick_device
-from src.inference import MIN_SIDE, Ensemble, Flips, decide, predict_probs
+from src.inference import (
+    MIN_SIDE,
+    Ensemble,
+    Flips,
+    decide,
+    optimize_for_inference,
+    predict_probs,
+)
 
 
 class Pointwise(nn.Module):
@@ -83,6 +91,53 @@ def test_no_gradient_and_no_change_of_the_model():
     assert not predict_probs(model, random_image(20, 20)).requires_grad
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def formats_of_convolutions(model, image):
+    """Of the output of each convolution: whether its format is channels_last.
+
+    Without 1×1 ones, whose weights are stored alike in both formats.
+    """
+    found, last = [], CHANNELS_LAST[image.ndim - 2]
+
+    def note(_layer, _inputs, output):
+        found.append(output.is_contiguous(memory_format=last) and not output.is_contiguous())
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d) and layer.kernel_size[0] > 1:
+            layer.register_forward_hook(note)
+    predict_probs(model, image)
+    return found
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("network", [UNet, UNet3D, UNetOriginal])
+def test_features_have_the_format_of_the_weights_whatever_that_of_the_image(network, channels):
+    torch.manual_seed(0)
+    model = network(channels, 2, base_c=4).eval()
+    image, last = torch.randn(2, channels, *[32] * model.dims), CHANNELS_LAST[model.dims]
+    images = [image, image.contiguous(memory_format=last)]
+    expected = predict_probs(model, image)
+    for each in images:
+        assert not any(formats_of_convolutions(copy.deepcopy(model), each))
+    optimize_for_inference(model, torch.device("cpu"))
+    for each in images:
+        assert all(formats_of_convolutions(copy.deepcopy(model), each))
+        torch.testing.assert_close(predict_probs(model, each), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: Ensemble([model]).eval(), Flips])
+def test_ensembles_and_flips_are_optimized_too(wrap):
+    torch.manual_seed(0)
+    model, image = wrap(UNet(3, 2, base_c=4).eval()), random_image(33, 40)
+    expected = predict_probs(model, image)
+    optimized = optimize_for_inference(model, torch.device("cpu"))
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in optimized.modules())
+    assert all(formats_of_convolutions(copy.deepcopy(optimized), image))
+    torch.testing.assert_close(predict_probs(optimized, image), expected, atol=1e-5, rtol=0)
 
 
 class Positionwise(nn.Module):

@@ -17,6 +17,7 @@ from tests.small import error_of
 from tests.tiny import EXACT, run_train
 from train_utils.checkpoint import load
 from train_utils.model_loading import load_model
+from train_utils.reporting.prediction_settings import fingerprint
 from transforms import eval_preset
 
 
@@ -71,6 +72,14 @@ def test_flips_and_several_weights_average_the_probabilities(run, images, tmp_pa
     ]
     found = pixels_of(files["01_test_prob.png"]) / 65535
     np.testing.assert_allclose(found, torch.stack(every).mean(0).numpy(), atol=1e-5)
+
+
+def test_predictions_are_those_of_the_weights_as_they_are_stored(run, images, tmp_path):
+    """Their fingerprint must not depend on what is done to the model for speed."""
+    path = run / "best_model.pth"
+    files = segment([path], images / "01_test.tif", tmp_path)
+    settings = json.loads(files["predictions.json"].read_text())
+    assert settings["weights"] == fingerprint(load_model(path)[0])
 
 
 def test_threshold_comes_from_the_checkpoint(run, images, tmp_path, capsys):

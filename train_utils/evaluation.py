@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from src.device import memory_format
-from src.inference import Flips
+from src.inference import Flips, optimize_for_inference
 from src.tiles import Tiling
 from train_utils.distributed_utils import is_main_process, log
 from train_utils.metrics import SegmentationCounts, summarize
@@ -63,10 +62,10 @@ class Evaluator:
         return counts
 
     def prepare(self, model: nn.Module, flips: bool = False) -> nn.Module:
-        """The model on the device, averaged over its flips if wanted."""
+        """The model, averaged over its flips if wanted; see optimize_for_inference()."""
         if flips:
             model = Flips(model)
-        return model.to(self.device, memory_format=memory_format(self.device, model.dims))
+        return optimize_for_inference(model, self.device)
 
     def draw(self, model: nn.Module, dataset: Dataset, path: str | Path) -> None:
         """Draws predictions on the first images of the dataset, on rank 0."""
