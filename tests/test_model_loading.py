@@ -107,6 +107,16 @@ def test_a_missing_and_an_unknown_weight_are_named():
     assert "1 weights unknown (first: surplus.weight)" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value):
+    model, state = make_model(0), make_model(1).state_dict()
+    state["out_conv.0.bias"][1] = value
+    message = error_of(load_weights, model, {"model": state}, "file.pth")
+    assert message.startswith("file.pth: 1 weights hold NaN or infinite values")
+    assert "(first: out_conv.0.bias)" in message and "--lr" in message
+    assert same_weights(model.state_dict(), make_model(0).state_dict())
+
+
 def test_a_bare_state_dict_loads(tmp_path):
     model, fresh = make_model(1), make_model(2)
     torch.save(model.state_dict(), tmp_path / "weights.pth")

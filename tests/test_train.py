@@ -277,7 +277,7 @@ def test_weights_of_a_run_that_diverged_are_refused_in_one_sentence(
             run_script(script, "script")
         assert (
             stop.value.code == 2
-            and "script: error: the model's probabilities are not" in capsys.readouterr().err
+            and f"script: error: {tmp_path}/nan.pth: 1 weights hold NaN" in capsys.readouterr().err
         )
 
 

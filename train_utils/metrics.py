@@ -7,6 +7,7 @@ left out of means, and named as absent.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,15 +19,18 @@ from train_utils.instance_metrics import COLUMNS, object_counts, object_scores
 from train_utils.rank_metrics import BINS, best_threshold, f1_at, rank_scores
 
 NOT_FINITE = (
-    "the model's probabilities are not finite: its weights hold NaN or infinite values; "
-    "use earlier weights, or train again with a lower --lr"
+    "the model's probabilities are not finite: its features overflow, or its weights hold NaN; "
+    "try --no-amp, use earlier weights, or train again with a lower --lr"
 )
 
 
-def check_finite(probs: Tensor) -> None:
-    """UserError if a probability is not finite: compared with a threshold, NaN is background."""
+def check_finite(probs: Tensor, path: str | Path) -> None:
+    """UserError if a probability of the image `path` is not finite.
+
+    Compared with a threshold, NaN would be background.
+    """
     if not probs.isfinite().all():
-        raise UserError(NOT_FINITE)
+        raise UserError(f"{path}: {NOT_FINITE}")
 
 
 def count_values(values: Tensor, bins: int) -> Tensor:

@@ -180,7 +180,7 @@ def prune(model: nn.Module, level: int | None, path: str | Path) -> None:
 def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Loads the weights of a checkpoint, of the tutorials' {"model": …}, or a bare state_dict.
 
-    UserError naming the first weight that does not fit.
+    UserError naming the first weight that does not fit, or is NaN or infinite.
     """
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, dict) or not all(
@@ -210,4 +210,15 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
             f"{path}: is of another architecture than {type(model).__name__} with these flags: "
             f"{', '.join(parts)}; give the flags it was trained with"
         )
+    check_finite_weights(state, path)
     model.load_state_dict(state)
+
+
+def check_finite_weights(state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """UserError if weights, read from `path`, are NaN or infinite."""
+    names = [name for name, value in state.items() if not value.isfinite().all()]
+    if names:
+        raise UserError(
+            f"{path}: {len(names)} weights hold NaN or infinite values (first: {names[0]}); use "
+            "earlier weights, or train again with a lower --lr"
+        )

@@ -132,7 +132,7 @@ def finished_strips(
     finite.
     """
     for rows, probs in strips:
-        check_finite(probs)
+        check_finite(probs, picture.job.item.path)
         if scores:
             scores.add_strip(picture.target[rows], probs)
         if picture.roi is not None:

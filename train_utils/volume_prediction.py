@@ -90,7 +90,7 @@ class VolumePredictor:
         counts = SegmentationCounts(len(self.checkpoint["class_names"]))
         with self.probability_file(path, name, geometry) as probabilities:
             for part, probs in self.strips(image, geometry):
-                check_finite(probs)
+                check_finite(probs, path)
                 if target is not None:
                     counts.add_strip(target[part], decide(probs[None])[0], probs)
                 if roi is not None:
