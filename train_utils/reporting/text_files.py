@@ -12,6 +12,9 @@ from train_utils.instance_metrics import image_object_rows
 from train_utils.metrics import SegmentationCounts, score_lines
 from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
+# Of CSV files. Names of images need not be valid UTF-8: their bytes are written as they are.
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+
 
 def epoch_block(row: dict) -> str:
     """One epoch's block of results<timestamp>.txt, from its row of the history.
@@ -143,7 +146,7 @@ def write_csv(path: str | Path, rows: Iterable[dict]) -> None:
     names = {}  # a dict, because it keeps the order
     for row in rows:
         names |= dict.fromkeys(row)
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", **TEXT) as file:
         writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
