@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     model, checkpoint = choose_model(args, members)
     if args.export:
         return write_export(args.export, model, checkpoint)
+    settings = settings_of(args, model, checkpoint["threshold"])
     model = model.to(device, memory_format=memory_format(device, model.dims))
 
     # Inputs and outputs
@@ -80,7 +81,6 @@ def main(args: argparse.Namespace) -> None:
     jobs = find_jobs(inputs, args.roi_mask, args.labels, kind, args.instances)
     for folder in filter(None, (args.output, args.report)):
         prepare_folder(folder)
-    settings = settings_of(args, model, checkpoint["threshold"])
     start_settings(args.output, settings, args.weights, args.skip_existing)
     predictor = make_predictor(args, model, checkpoint, device, amp_dtype)
     table, scores, todo = predictor.table, predictor.scores, jobs
@@ -109,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
         origin = describe_origin(args.weights, [each for _, each in members], args.flips)
         save_scores(args, predictor, jobs, origin | provenance(device, seconds))
     if failed:
-        end_with_failures(failed, len(todo))
+        end_with_failures(failed, len(todo), kind.noun)
 
 
 # --- the parts of main ----------------------------------------------------------------------------
