@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.errors import UserError
-from src.image_io import IGNORE, read_binary, read_image, resize_image, resize_target
-from src.instances import connected_objects, separate
-from train_utils.data import large_sets, layouts, public_datasets, volume_layouts, volumes
-from train_utils.data.border_weights import read_weights
+from src.image_io import IGNORE, read_image, resize_image
+from train_utils.data import large_sets, layouts, masks, public_datasets, volume_layouts, volumes
 from train_utils.data.class_table import BINARY, ClassTable, two_classes
-from train_utils.data.instance_labels import read_instances
-from train_utils.data.labels import conflicting_encodings, read_label
-from train_utils.data.problems import grouped
+from train_utils.data.description import describe, missing_pixels
+from train_utils.data.labels import conflicting_encodings
+from train_utils.data.problems import refuse_problems
+from train_utils.data.public_datasets import list_drive
 from train_utils.data.samples import Sample, label_path
 from train_utils.distributed_utils import log
 
@@ -45,11 +44,11 @@ __all__ = [
     "open_dataset",
 ]
 
-PROBLEMS_SHOWN = 12  # kinds of problems with files that do not fit together
 # What an item may hold beside image and target, each [H, W]:
 #   weight: float32, the weight of each pixel in the cross entropy, for training
 #   instances: int32, the id of the object that a pixel belongs to, 0 for none, for evaluation
 MAPS = ("weight", "instances")
+VESSEL = two_classes("vessel")
 Item = tuple[Tensor, ...]
 
 
@@ -145,27 +144,21 @@ class SegmentationDataset(Dataset):
         if path is None:
             raise UserError(f"{sample.image}: has no label to train or evaluate with")
         image = read_image(sample.image, self.channels, self.max_pixels)
-        if self.label_kind == "instances":
-            label, encoding = read_instances(path, self.max_pixels), "instance ids"
-        else:
-            label, encoding = read_label(path, self.classes, self.max_pixels)
-        check_size(path, label, sample.image, image)
+        files = sample.image, image, self.size, self.max_pixels
+        label, encoding = masks.read_any_label(path, self.label_kind, self.classes, self.max_pixels)
+        masks.check_size(path, label, sample.image, image)
         self.label_encodings[index] = encoding
-        label = self._resized(label)
-        target = label.astype(np.uint8)
-        objects = label
-        if self.label_kind == "instances":
-            target = (separate(label) > 0).astype(np.uint8)
-        elif self.border:
-            objects = connected_objects(label == 1, diagonal=True)
-        maps = []
+        label = masks.resized(label, self.size)
+        target, maps = masks.target_of(label, self.label_kind), []
         if "weight" in self.maps:
-            weight = self._read_weight(sample, image)
-            maps.append(weight * self.border(objects) if self.border else weight)
+            weight = masks.read_weight_map(sample.weight, *files)
+            if self.border:
+                weight = weight * self.border(masks.objects_of(label, self.label_kind))
+            maps.append(weight)
         if "instances" in self.maps:
             maps.append(label)
         if sample.roi:
-            outside = ~self._resized(self._read_roi(sample, image))
+            outside = ~masks.read_roi(sample.roi, *files)
             target[outside] = IGNORE
             for values in maps:
                 values[outside] = 0
@@ -174,41 +167,15 @@ class SegmentationDataset(Dataset):
         self.sizes[index] = target.shape
         return image, *(torch.from_numpy(each) for each in (target, *maps))
 
-    def _read_roi(self, sample: Sample, image: Tensor) -> np.ndarray:
-        """bool [H, W]: the valid pixels."""
-        roi = read_binary(sample.roi, "ROI mask", self.max_pixels)[0]
-        check_size(sample.roi, roi, sample.image, image)
-        if not roi.any():
-            raise UserError(
-                f"{sample.roi}: the ROI mask is empty: every pixel of {sample.image} would be "
-                "ignored; correct the mask"
-            )
-        return roi
-
-    def _read_weight(self, sample: Sample, image: Tensor) -> np.ndarray:
-        """float32 [H, W]: the weights of a file, 1 without one."""
-        if sample.weight is None:
-            return np.ones(self.size or image.shape[1:], np.float32)
-        weight = read_weights(sample.weight, self.max_pixels)
-        check_size(sample.weight, weight, sample.image, image)
-        return self._resized(weight)
-
-    def _resized(self, values: np.ndarray) -> np.ndarray:
-        """Values [H, W] at the dataset's size: each pixel takes the old one at its centre."""
-        if not self.size:
-            return values
-        return resize_target(torch.from_numpy(values), self.size).numpy()
-
     @property
     def encodings(self) -> dict[str, tuple[int, Path]]:
         """{how labels are encoded: (number of labels read so far, path of the first)}."""
         found = {}
         for index, encoding in sorted(self.label_encodings.items()):
-            found.setdefault(encoding, []).append(index)
-        return {
-            encoding: (len(indices), label_path(self.samples[indices[0]], self.label_kind))
-            for encoding, indices in found.items()
-        }
+            first = label_path(self.samples[index], self.label_kind)
+            count, path = found.get(encoding, (0, first))
+            found[encoding] = count + 1, path
+        return found
 
     def count_pixels(self, threads: bool = False) -> Tensor:
         """Reads every sample, which finds bad files before training, and counts its pixels.
@@ -224,35 +191,21 @@ class SegmentationDataset(Dataset):
             counts = large_sets.in_threads(count, len(self))
         else:
             counts = [count(index) for index in range(len(self))]
-        if self.classes.any_pair:
-            conflict = conflicting_encodings(self.encodings)
-            if conflict:
-                raise UserError(conflict)
+        conflict = self.conflict()
+        if conflict:
+            raise UserError(conflict)
         return sum(counts)
 
     def describe(self, pixels: Tensor) -> str:
         """Text on what count_pixels() found: images, shares of the classes, label encodings."""
-        valid = int(pixels[:IGNORE].sum())
-        shares = ", ".join(
-            f"{100 * int(count) / max(1, valid):.1f} % {name}"
-            for count, name in zip(pixels, self.classes.names, strict=False)
-        )
-        names = self.samples[0].name
-        if len(self) > 1:
-            names += f" to {self.samples[-1].name}"
-        images, pixels_name = self.nouns
-        lines = [f"{len(self)} {images} ({names}), {valid:,} valid {pixels_name}: {shares}"]
-        for encoding, (count, path) in self.encodings.items():
-            line = f"  {count} labels are read as {encoding}, such as {path}"
-            if self.classes.any_pair and "/" in encoding and encoding not in ("0/255", "0/1"):
-                line += ": the larger value is read as class 1"
-            lines.append(line)
-        if len(self.encodings) > 1 and not self.classes.any_pair:
-            lines.append(
-                "  warning: labels of several encodings; check that each is intended "
-                "(python my_dataset.py check)"
-            )
-        return "\n".join(lines)
+        names = [sample.name for sample in self.samples]
+        return describe(names, self.nouns, pixels, self.classes, self.encodings)
+
+    def conflict(self) -> str:
+        """What is wrong with the labels read so far if they contradict each other; else ""."""
+        if self.classes.any_pair:
+            return conflicting_encodings(self.encodings)
+        return ""
 
     def fits_in_memory(self) -> bool:
         """Whether all samples are cached, and fit into the limit when padded to one size.
@@ -285,16 +238,6 @@ class SegmentationDataset(Dataset):
         the maps."""
         images, targets, *maps = SegmentationDataset.collate_fn(batch)
         return images, targets, torch.tensor([item[1].shape for item in batch]), *maps
-
-
-def check_size(path: Path, mask: np.ndarray, image_path: Path, image: Tensor) -> None:
-    """UserError if a mask [H, W] has another size than its image [C, H, W]."""
-    height, width = image.shape[1:]
-    if mask.shape != (height, width):
-        raise UserError(
-            f"{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, but its image {image_path} is "
-            f"{width}×{height}; they must be equal (check the EXIF orientation)"
-        )
 
 
 def pad_and_stack(tensors: Sequence[Tensor], fill: int) -> Tensor:
@@ -371,16 +314,9 @@ class VolumeDataset(SegmentationDataset):
         doubt = volumes.doubtful_255(self.encodings)
         return f"{text}\n  {doubt}" if doubt else text
 
-    def count_pixels(self, threads: bool = False) -> Tensor:
-        """As for images; UserError also if 255 is a class in one label, unlabelled in another."""
-        counts = super().count_pixels(threads)
-        if "0/255" in self.encodings and volumes.SPARSE in self.encodings:
-            raise UserError(
-                f"{self.encodings['0/255'][1]} holds 0 and 255, "
-                f"{self.encodings[volumes.SPARSE][1]} holds 255 for unlabelled voxels: a value "
-                "would mean two things; store the class as 1, or ignore 255 in a classes.csv"
-            )
-        return counts
+    def conflict(self) -> str:
+        """As for images, or if 255 is a class in one label and unlabelled in another."""
+        return super().conflict() or volumes.conflicting_255(self.encodings)
 
 
 class DriveDataset(SegmentationDataset):
@@ -397,18 +333,7 @@ class DriveDataset(SegmentationDataset):
         transforms: Callable | None = None,
         cache: bool | float = True,
     ) -> None:
-        classes = DATASETS["drive"]["classes"]
-        super().__init__(list_drive(root, train), classes, transforms, cache)
-
-
-def list_drive(root: str | Path, train: bool) -> list[Sample]:
-    """The samples of root/DRIVE/training or root/DRIVE/test, sorted by name.
-
-    UserError for files without partner.
-    """
-    samples, problems = public_datasets.drive_split(root, train)
-    refuse_problems(problems)
-    return samples
+        super().__init__(list_drive(root, train), VESSEL, transforms, cache)
 
 
 def list_samples(dataset: str, root: str | Path) -> dict[str, list[Sample]]:
@@ -421,19 +346,6 @@ def list_samples(dataset: str, root: str | Path) -> dict[str, list[Sample]]:
     return found.splits
 
 
-def refuse_problems(problems: Sequence[str]) -> None:
-    """UserError that names the first problems, if there are any."""
-    if not problems:
-        return
-    kinds = grouped(problems)
-    text = "; ".join(kinds[:PROBLEMS_SHOWN])
-    if len(kinds) > PROBLEMS_SHOWN:
-        text += f"; and {len(kinds) - PROBLEMS_SHOWN} more"
-    raise UserError(
-        f"files that do not fit together (add what is missing, or remove the file): {text}"
-    )
-
-
 def open_dataset(
     samples: Sequence[Sample],
     title: str,
@@ -444,67 +356,31 @@ def open_dataset(
 ) -> tuple[SegmentationDataset, Tensor]:
     """Reads every sample once, so that files that cannot be used raise UserError here.
 
-    Of a large dataset of images only a part is read here; the others raise it when they are used.
-    Returns (the dataset, the pixels of each class id that were read, int64 [256]), and logs what it
-    found under `title`. options: those of SegmentationDataset, or with `spacing` those of
-    VolumeDataset. UserError also for no samples, for labels without a valid pixel, and with
-    `for_training` for labels without a foreground pixel.
+    Of a large dataset of images only a part is read here; the others raise it when they are used,
+    and none is kept in memory. Returns (the dataset, the pixels of each class id that were read,
+    int64 [256]), and logs what it found under `title`. options: those of SegmentationDataset, or
+    with `spacing` those of VolumeDataset. UserError also for no samples, for labels without a valid
+    pixel, and with `for_training` for labels without a foreground pixel: of a large dataset it is
+    a warning.
     """
     if not samples:
         raise UserError(f"{title}: there are no images; check --data-path and the split")
     kind = VolumeDataset if "spacing" in options else SegmentationDataset
     part = samples if kind is VolumeDataset else large_sets.choose_sample(samples)
-    if len(part) < len(samples):
-        return open_large_dataset(samples, part, title, transforms, for_training, **options)
-    dataset = kind(samples, transforms=transforms, **options)
-    pixels = dataset.count_pixels()
-    problem = missing_pixels(dataset, title, pixels, for_training)
-    if problem:
+    is_large = len(part) < len(samples)
+    if is_large:
+        options["cache"] = False
+    dataset = examined = kind(samples, transforms=transforms, **options)
+    if is_large:
+        examined = dataset.examined = dataset.with_samples(part)
+    pixels = examined.count_pixels(threads=is_large)
+    problem = missing_pixels(title, pixels, examined.classes, examined.encodings, for_training)
+    if problem and not is_large:
         raise UserError(problem)
-    log(f"{title}: {dataset.describe(pixels)}")
-    return dataset, pixels
-
-
-def missing_pixels(
-    dataset: SegmentationDataset, title: str, pixels: Tensor, for_training: bool
-) -> str:
-    """What is wrong with labels of these pixels of each class id, int64 [256]; "" if nothing is."""
-    first = label_path(dataset.samples[0], dataset.label_kind)
-    if not pixels[:IGNORE].any():
-        return (
-            f"every pixel of the {title} images is ignored: their labels, such as {first}, "
-            "hold nothing but what the class table ignores"
-        )
-    if for_training and not pixels[1:IGNORE].any():
-        return (
-            f"no pixel of the {title} images is foreground: their labels, such as "
-            f"{first}, hold nothing but {dataset.classes.names[0]}; check the labels "
-            "with: python my_dataset.py check"
-        )
-    return ""
-
-
-def open_large_dataset(
-    samples: Sequence[Sample],
-    part: Sequence[Sample],
-    title: str,
-    transforms: Callable | None,
-    for_training: bool,
-    **options: object,
-) -> tuple[SegmentationDataset, Tensor]:
-    """open_dataset() of images of which only a `part` is read here, and none kept in memory.
-
-    If these have no valid pixel or no foreground, the others may: then it logs a warning.
-    """
-    dataset = SegmentationDataset(samples, transforms=transforms, **options | {"cache": False})
-    dataset.examined = dataset.with_samples(part)
-    pixels = dataset.examined.count_pixels(threads=True)
-    log(
-        f"{title}: read {len(part):,} of {len(samples):,} images, the others when they are used, "
-        "none is kept in memory (python my_dataset.py check reads all)\n"
-        f"  of these: {dataset.examined.describe(pixels)}"
-    )
-    problem = missing_pixels(dataset.examined, title, pixels, for_training)
+    text = examined.describe(pixels)
+    if is_large:
+        text = large_sets.describe_part(len(part), len(samples), text)
+    log(f"{title}: {text}")
     if problem:
         log(f"warning: of the images that were read, {problem}")
     return dataset, pixels
@@ -522,42 +398,28 @@ def open_large_dataset(
 # DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
 # averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
 # as well as those of all pixels together.
-COMPUTED = {"dims": 2, "kind": "free", "mean": None, "std": None}
-VESSEL = two_classes("vessel")
+USUAL = {"ordered": False, "mean": None, "std": None, "dims": 2, "kind": "free"}
 DATASETS = {
     "drive": {
+        **USUAL,
         "layout": public_datasets.drive,
         "classes": VESSEL,
         "ordered": True,
-        "dims": 2,
-        "kind": "free",
         "mean": [0.709, 0.381, 0.224],
         "std": [0.127, 0.079, 0.043],
     },
     "camvid": {
+        **USUAL,
         "layout": public_datasets.camvid,
         "classes": public_datasets.CAMVID,
-        "ordered": False,
-        **COMPUTED,
         "kind": "scenes",
     },
-    "folder": {"layout": layouts.folder, "classes": BINARY, "ordered": False, **COMPUTED},
-    "list": {"layout": layouts.from_list, "classes": BINARY, "ordered": False, **COMPUTED},
-    "chase_db1": {
-        "layout": public_datasets.chase_db1,
-        "classes": VESSEL,
-        "ordered": True,
-        **COMPUTED,
-    },
-    "stare": {"layout": public_datasets.stare, "classes": VESSEL, "ordered": False, **COMPUTED},
-    "hrf": {"layout": public_datasets.hrf, "classes": VESSEL, "ordered": True, **COMPUTED},
-    "volumes": {
-        "layout": volume_layouts.volumes,
-        "classes": BINARY,
-        "ordered": False,
-        **COMPUTED,
-        "dims": 3,
-    },
+    "folder": {**USUAL, "layout": layouts.folder, "classes": BINARY},
+    "list": {**USUAL, "layout": layouts.from_list, "classes": BINARY},
+    "chase_db1": {**USUAL, "layout": public_datasets.chase_db1, "classes": VESSEL, "ordered": True},
+    "stare": {**USUAL, "layout": public_datasets.stare, "classes": VESSEL},
+    "hrf": {**USUAL, "layout": public_datasets.hrf, "classes": VESSEL, "ordered": True},
+    "volumes": {**USUAL, "layout": volume_layouts.volumes, "classes": BINARY, "dims": 3},
 }
 
 

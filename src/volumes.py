@@ -14,6 +14,7 @@ from .errors import UserError
 Strips = Iterator[tuple[slice, Tensor]]  # (slices, probabilities [K, d, H, W])
 
 SLAB = 2**22  # voxels that probabilities are resampled for at a time
+FLOAT64_VOXELS = 2**20  # that are normalized at a time
 SAME_PLACE = 0.1  # voxels that corners of an image and its label may lie apart
 SAME_SPACING = 0.1  # relative difference of voxel sizes up to which nothing is resampled
 
@@ -150,11 +151,32 @@ def normalize_volume(volume: Tensor, roi: Tensor | None = None) -> Tensor:
     """Each channel of [C, D, H, W] with mean 0 and standard deviation 1 of its own voxels.
 
     roi: bool [D, H, W], the voxels that mean and standard deviation are of; None: all. A constant
-    channel becomes 0.
+    channel becomes 0. Computed in float64, a few slices at a time; the result is float32.
     """
-    inside = volume.flatten(1) if roi is None else volume[:, roi]
-    inside = inside.double()
-    mean, std = inside.mean(1), inside.std(1, correction=0)
-    shape = (-1, 1, 1, 1)
-    std = torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), std, 1).view(shape)
-    return ((volume - mean.view(shape)) / std).float()
+    normalized = torch.empty_like(volume, dtype=torch.float32)
+    step = max(1, FLOAT64_VOXELS // volume[0, 0].numel())
+    for channel, result in zip(volume, normalized, strict=True):
+        mean, std = mean_and_std(channel, roi, step)
+        if std <= 1e-6 * mean.abs().clamp_min(1e-6):
+            std = 1
+        for values, slices in zip(channel.split(step), result.split(step), strict=True):
+            slices.copy_((values.double() - mean) / std)
+    return normalized
+
+
+def mean_and_std(channel: Tensor, roi: Tensor | None, step: int) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of [D, H, W] in float64, `step` slices at a time.
+
+    roi: see normalize_volume().
+    """
+
+    def voxels() -> Iterator[Tensor]:
+        for first in range(0, len(channel), step):
+            part = slice(first, first + step)
+            values = channel[part] if roi is None else channel[part][roi[part]]
+            yield values.double()
+
+    count = channel.numel() if roi is None else int(roi.count_nonzero())
+    mean = sum(values.sum() for values in voxels()) / count
+    variance = sum((values - mean).square().sum() for values in voxels()) / count
+    return mean, variance.sqrt()

@@ -207,6 +207,26 @@ def test_instances_and_weights_that_do_not_match_are_refused(tmp_path, extra, na
         list_samples("folder", tmp_path)
 
 
+@pytest.mark.parametrize("ids", ["x.npy", "x_ids.npy", "x/0.png"])
+def test_ids_among_masks_are_told_to_move(tmp_path, ids):
+    """There they are not read, since numbers in masks/ may be classes."""
+    touch(tmp_path, "images/x.png", f"masks/{ids}", "masks/other.npy")
+    lacking, unread = problems("folder", tmp_path)
+    assert "x.png has no label in" in lacking
+    name = ids.partition("/")[0]
+    assert f"masks/{name} is not read: ids of objects as .npy, or as a folder" in unread
+    assert "move it there" in unread
+    (tmp_path / "masks" / "other.npy").unlink()
+    (tmp_path / "masks").rename(tmp_path / "instances")
+    assert problems("folder", tmp_path) == []
+    assert DATASETS["folder"]["layout"](tmp_path).splits["all"][0].instances.name == name
+
+
+def test_ids_beside_a_mask_of_the_same_image_are_no_problem(tmp_path):
+    touch(tmp_path, "images/x.png", "masks/x.png", "masks/x.npy")
+    assert problems("folder", tmp_path) == []
+
+
 def test_an_image_without_label_and_instances_is_refused(tmp_path):
     touch(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png")
     touch(tmp_path, "instances/b.png")

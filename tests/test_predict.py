@@ -246,6 +246,21 @@ def test_a_name_that_is_not_utf_8_is_done_like_others(run, images, tmp_path):
     assert b"\ncaf\xe9," in (out / "predictions.csv").read_bytes()
 
 
+def test_a_name_that_is_not_utf_8_is_scored_and_reported(run, tiny_root, images, tmp_path):
+    folder, out, label = tmp_path / "in", tmp_path / "out", tmp_path / "label.gif"
+    folder.mkdir()
+    try:
+        shutil.copy(images / "01_test.tif", folder / "caf\udce9.tif")
+    except OSError:
+        pytest.skip("the file system has no such names")
+    shutil.copy(tiny_root / "DRIVE" / "test" / "1st_manual" / "01_manual1.gif", label)
+    segment([run / "best_model.pth"], folder, out, "--labels", label, "--report", tmp_path)
+    (row,) = json.loads((out / "scores.json").read_text())["images"]
+    assert row["name"] == "caf\udce9"
+    assert b"\ncaf\xe9," in (tmp_path / "images.csv").read_bytes()
+    assert "caf\\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):
     segment([run / "best_model.pth"], images, tmp_path)
     files = segment([run / "best_model.pth"], images, tmp_path, "--skip-existing", "--overlay")

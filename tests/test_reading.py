@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.image_io import IGNORE
 from train_utils.data import reading
 from train_utils.data.class_table import BINARY
-from train_utils.data.inputs import Input
+from train_utils.data.inputs import Input, find_inputs
 from train_utils.data.reading import Job, Picture, equal_sizes, find_jobs, read_ahead, read_picture
 
 
@@ -131,7 +131,7 @@ def test_pixels_outside_the_roi_are_ignored_in_the_target(tmp_path):
     Image.fromarray(label).save(tmp_path / "labels" / "x.png")
     folders = (str(tmp_path / name) for name in ("in", "out", "roi", "labels"))
     source, output, rois, labels = folders
-    (job,) = find_jobs(source, False, output, rois, labels)
+    (job,) = find_jobs(find_inputs(source, False, output), rois, labels)
     found = read_picture(job, 3, None, auto_roi=False, classes=BINARY)
     assert (found.target[:, :2] == IGNORE).all()
     assert (found.target[1:, 2:] == 1).all() and (found.target[0, 2:] == 0).all()
@@ -156,7 +156,7 @@ def test_ids_become_objects_with_a_gap_where_they_touch(tmp_path, kind):
             mask.save(tmp_path / "labels" / "x" / f"{index}.png")
     folders = (str(tmp_path / name) for name in ("in", "out", "labels"))
     source, output, labels = folders
-    (job,) = find_jobs(source, False, output, "", labels, instances=True)
+    (job,) = find_jobs(find_inputs(source, False, output), "", labels, instances=True)
     found = read_picture(job, 3, None, auto_roi=False, classes=BINARY, instances=True)
     assert found.instances.dtype == torch.int32 and len(found.instances.unique()) == 3
     assert ((found.instances > 0).numpy() == (ids > 0)).all()

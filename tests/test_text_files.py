@@ -55,6 +55,15 @@ def test_score_table_names_absent_classes_and_images_without_foreground():
     assert rows["water"] == ["absent"] * 4
 
 
+def test_score_table_of_volumes_has_their_words():
+    counts = counts_of(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 0, 0, 0], [0, 0, 0, 0]), num_classes=3)
+    scores, names = summarize(counts), ["ground", "brick", "water"]
+    table = score_table(scores, names, None, ("volumes", "voxels"))
+    assert "over 8 valid voxels" in table and "mean of 1 volumes" in table
+    assert "(1 volumes without foreground left out)" in table
+    assert "Dice, mean of volumes   brick" in table and "images" not in table
+
+
 def test_score_table_of_two_classes_shows_threshold_and_tolerance():
     scores = summarize(counts_of(([0, 1, 1], [0, 1, 0])), 0.25)
     scores |= {"tolerance": 2, "f1_tolerant": 0.9}

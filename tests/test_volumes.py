@@ -75,3 +75,15 @@ def test_each_channel_is_normalized_inside_the_roi(scale):
 
 def test_a_constant_channel_becomes_zero():
     assert normalize_volume(torch.full((1, 3, 3, 3), 7.1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_volume_is_normalized_by_slices_as_in_one_piece_of_float64(masked):
+    """More slices than are taken at a time; a mean of 10,000 would cost digits in float32."""
+    generator = torch.Generator().manual_seed(0)
+    volume = 10_000 + torch.randn(2, 5, 600, 700, generator=generator)
+    roi = torch.rand(5, 600, 700, generator=generator) > 0.5 if masked else None
+    inside = (volume.flatten(1) if roi is None else volume[:, roi]).double()
+    mean, std = (each.view(2, 1, 1, 1) for each in (inside.mean(1), inside.std(1, correction=0)))
+    expected = ((volume - mean) / std).float()
+    torch.testing.assert_close(normalize_volume(volume, roi), expected, atol=1e-6, rtol=0)

@@ -34,7 +34,8 @@ from src.volumes import (
 )
 from train_utils.atomic import replacing
 from train_utils.data.class_table import ClassTable
-from train_utils.data.inputs import FileKind, Input
+from train_utils.data.inputs import FileKind
+from train_utils.data.reading import Job
 from train_utils.data.volumes import read_roi, read_target
 from train_utils.metrics import SegmentationCounts, check_finite
 from train_utils.reporting.pictures import as_rgb, overlay
@@ -108,17 +109,17 @@ class VolumePredictor:
         self.report(path, name, mask, seconds)
         return mask
 
-    def all(self, jobs: Iterable[tuple[Input, Path | None, Path | None]]) -> dict[str, str]:
+    def all(self, jobs: Iterable[Job]) -> dict[str, str]:
         """Segments the volumes, each with its ROI and its label, if there are any.
 
         Returns {path: reason} of those that cannot be used.
         """
         failed = {}
-        for item, roi_path, label_path in jobs:
+        for job in jobs:
             try:
-                self(item.path, item.name, roi_path, label_path)
+                self(job.item.path, job.item.name, job.roi_path, job.label_path)
             except UserError as error:
-                failed[str(item.path)] = str(error)
+                failed[str(job.item.path)] = str(error)
         return failed
 
     def read_label(
@@ -145,8 +146,9 @@ class VolumePredictor:
             return resampled_strips(strips, shape, geometry.shape)
         return strips
 
-    def is_done(self, path: Path, name: str) -> bool:
+    def is_done(self, job: Job) -> bool:
         """Whether the volume has its row in the table and all its files, which appear whole."""
+        path, name = job.item.path, job.item.name
         files = [self.file(name, "mask", output_suffix(path))]
         if self.save_prob:
             files.append(self.prob_path(path, name))
@@ -205,25 +207,32 @@ class VolumePredictor:
 VOLUMES = FileKind("volumes", VOLUME_SUFFIXES, volume_files)
 
 
-def check_are_volumes(paths: Iterable[Path]) -> None:
-    """UserError if one of the inputs of a model for volumes is something else."""
+def check_kind(paths: Iterable[Path], dims: int) -> None:
+    """UserError if one of the inputs is no volume for a model of 3 dimensions, or one for 2."""
     for path in paths:
-        if not volume_suffix(path):
-            refuse_dicom(path)
-            raise UserError(
-                f"{path}: is no volume that can be read, and the weights are of a model for "
-                f"volumes; {FORMATS}"
-            )
+        if dims == 3:
+            check_is_volume(path)
+        else:
+            refuse_volume(path)
 
 
-def refuse_volumes(paths: Iterable[Path]) -> None:
-    """UserError if one of the inputs of a model for images is a volume."""
-    for path in paths:
-        if volume_suffix(path) in (".nii", ".nii.gz", ".npy"):
-            raise UserError(
-                f"{path}: is a volume, but the weights are of a model for images; give weights of "
-                "a unet_3d, or save its slices as PNG"
-            )
+def check_is_volume(path: Path) -> None:
+    """UserError if an input of a model for volumes is something else."""
+    if not volume_suffix(path):
+        refuse_dicom(path)
+        raise UserError(
+            f"{path}: is no volume that can be read, and the weights are of a model for "
+            f"volumes; {FORMATS}"
+        )
+
+
+def refuse_volume(path: Path) -> None:
+    """UserError if an input of a model for images is a volume."""
+    if volume_suffix(path) in (".nii", ".nii.gz", ".npy"):
+        raise UserError(
+            f"{path}: is a volume, but the weights are of a model for images; give weights of "
+            "a unet_3d, or save its slices as PNG"
+        )
 
 
 def output_suffix(path: Path) -> str:

@@ -63,7 +63,8 @@ class VolumeScores:
         rows = text_files.image_rows(self.names, self.counts)
         content = {**origin, "threshold": threshold, "scores": scores, "images": rows}
         text_files.write_json(Path(folder) / "scores.json", content)
-        print(text_files.score_table(scores, self.class_names, threshold))
+        nouns = ("volumes", "voxels")
+        print(text_files.score_table(scores, self.class_names, threshold, nouns))
         doubt = doubtful_255(self.encodings)
         if doubt:
             print(doubt)

@@ -39,6 +39,15 @@ def choose_sample(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[index] for index in sorted(chosen)]
 
 
+def describe_part(part: int, total: int, description: str) -> str:
+    """The description of the images that were read of a large dataset, and how many they are."""
+    return (
+        f"read {part:,} of {total:,} images, the others when they are used, "
+        "none is kept in memory (python my_dataset.py check reads all)\n"
+        f"  of these: {description}"
+    )
+
+
 def in_threads(function: Callable[[int], Tensor], count: int) -> list[Tensor]:
     """[function(0), function(1), …], several at a time. Pillow decodes without Python's lock."""
     with ThreadPoolExecutor(THREADS) as pool:

@@ -2,9 +2,8 @@
 
 A layout is a function of the data's path that returns a DatasetFiles. This file holds the two that
 serve any images, `folder` and `from_list`; public_datasets.py holds those of published datasets and
-volume_layouts.py that of volumes.
-Files that do not match are collected as problems, so that the label doctor can report all of them.
-Training refuses a dataset with problems.
+volume_layouts.py that of volumes. Files that do not match are collected as problems, so that the
+label doctor can report all of them. Training refuses a dataset with problems.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -20,6 +19,7 @@ from train_utils.data.samples import (
     DatasetFiles,
     Sample,
     add_files,
+    ids_among_labels,
     missing_files,
     pair,
 )
@@ -147,6 +147,7 @@ def pair_folders(
     if ids:
         samples, more = add_files(samples, "instances", ids)
         problems += more + without_labels(samples, folders)
+    problems += ids_among_labels(samples, label_folder)
     weights = optional_files(folders.weights, weight_files)
     if weights:
         samples, more = add_files(samples, "weight", weights)

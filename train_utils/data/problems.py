@@ -1,11 +1,12 @@
 """Problems of a dataset's files: sentences that know what kind of problem they tell of."""
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.errors import UserError
 
+PROBLEMS_SHOWN = 12  # kinds of problems that an error names
 NAMES_SHOWN = 3  # files of one kind of problem that are named
 
 
@@ -56,3 +57,16 @@ def describe_group(group: list[str]) -> str:
     if unnamed:
         words.append(f"{unnamed} more")
     return f"{len(group)} × {first} (also {', '.join(words)})"
+
+
+def refuse_problems(problems: Sequence[str]) -> None:
+    """UserError that names the first problems, if there are any."""
+    if not problems:
+        return
+    kinds = grouped(problems)
+    text = "; ".join(kinds[:PROBLEMS_SHOWN])
+    if len(kinds) > PROBLEMS_SHOWN:
+        text += f"; and {len(kinds) - PROBLEMS_SHOWN} more"
+    raise UserError(
+        f"files that do not fit together (add what is missing, or remove the file): {text}"
+    )

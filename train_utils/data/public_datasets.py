@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.image_io import IGNORE, image_files, stem_of
 from train_utils.data.class_table import ClassTable
 from train_utils.data.layouts import ROI_FOLDERS, SPLITS, first_folder, optional_files
-from train_utils.data.problems import Problem
+from train_utils.data.problems import Problem, refuse_problems
 from train_utils.data.samples import DatasetFiles, Sample, pair
 
 
@@ -70,6 +70,16 @@ def drive_split(root: str | Path, train: bool) -> tuple[list[Sample], list[str]]
         for number, path in images.items()
     ]
     return samples, problems
+
+
+def list_drive(root: str | Path, train: bool) -> list[Sample]:
+    """The samples of root/DRIVE/training or root/DRIVE/test, sorted by name.
+
+    UserError for files without partner.
+    """
+    samples, problems = drive_split(root, train)
+    refuse_problems(problems)
+    return samples
 
 
 def files_by_number(folder: Path) -> tuple[dict[str, Path], list[Problem]]:

@@ -1,7 +1,7 @@
 """Reads the images of predict.py, with their ROI masks and labels, while others are computed."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from src.image_io import IGNORE, read_binary, read_image
 from src.inference import BATCH_PIXELS
 from src.instances import separate
 from train_utils.data.class_table import ClassTable
-from train_utils.data.inputs import IMAGES, INSTANCES, Input, find_inputs, find_partners
+from train_utils.data.inputs import IMAGES, INSTANCES, FileKind, Input, find_partners
 from train_utils.data.instance_labels import read_instances
 from train_utils.data.labels import read_label
 
@@ -27,7 +27,7 @@ AHEAD_PIXELS = 32 * 1024**2  # no more pixels than this are read ahead
 
 @dataclass(frozen=True)
 class Job:
-    """One image to segment, and the files that belong to it."""
+    """One image or volume to segment, and the files that belong to it."""
 
     item: Input
     roi_path: Path | None
@@ -57,24 +57,23 @@ class Picture:
 
 
 def find_jobs(
-    source: str,
-    recursive: bool,
-    output: str,
+    inputs: Sequence[Input],
     roi_mask: str,
     labels: str,
+    kind: FileKind = IMAGES,
     instances: bool = False,
 ) -> list[Job]:
-    """The images of --input, each with its ROI mask and label, if there are any.
+    """The inputs, each with its ROI mask and label, if there are any.
 
-    instances: whether labels are ids of objects: images, .npy files, or folders of masks.
+    kind: of the inputs, ROI masks and labels. instances: whether labels are ids of objects: images,
+    .npy files, or folders of masks.
     """
-    inputs = find_inputs(source, recursive, output)
     roi_paths = label_paths = [None] * len(inputs)
     if roi_mask:
-        roi_paths = find_partners(roi_mask, inputs, "--roi-mask")
+        roi_paths = find_partners(roi_mask, inputs, "--roi-mask", kind)
     if labels:
-        kind = INSTANCES if instances else IMAGES
-        label_paths = find_partners(labels, inputs, "--labels", kind)
+        label_kind = INSTANCES if instances else kind
+        label_paths = find_partners(labels, inputs, "--labels", label_kind)
     return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.image_io import stem_of
+from train_utils.data.instance_labels import instance_files
 from train_utils.data.problems import Problem
 
 # What file names have beside the sample's name: x.jpg belongs to x_mask.png, 21_training.tif to
@@ -179,6 +180,24 @@ def missing_files(
         Problem(f"{image} has no {what} in {folder}", f"no {what}", image.name)
         for image in images
         if image not in found
+    ]
+
+
+def ids_among_labels(samples: Iterable[Sample], folder: Path) -> list[Problem]:
+    """The problems of ids of objects in a folder of labels, where only image files are read.
+
+    They are .npy files and folders of masks that belong to samples without a label.
+    """
+    image_of = image_finder(each.image for each in samples if not (each.label or each.instances))
+    return [
+        Problem(
+            f"{path} is not read: ids of objects as .npy, or as a folder with one mask an object, "
+            "are looked for in instances/; move it there",
+            "ids among labels",
+            path.name,
+        )
+        for path in instance_files(folder)
+        if (path.is_dir() or path.suffix.lower() == ".npy") and image_of(path)
     ]
 
 

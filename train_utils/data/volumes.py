@@ -119,6 +119,20 @@ def doubtful_255(encodings: dict[str, tuple[int, str | Path]]) -> str:
     )
 
 
+def conflicting_255(encodings: dict[str, tuple[int, str | Path]]) -> str:
+    """What is wrong if 255 is a class in one label and unlabelled in another; "" otherwise.
+
+    encodings: those of doubtful_255().
+    """
+    if "0/255" not in encodings or SPARSE not in encodings:
+        return ""
+    return (
+        f"{encodings['0/255'][1]} holds 0 and 255, "
+        f"{encodings[SPARSE][1]} holds 255 for unlabelled voxels: a value "
+        "would mean two things; store the class as 1, or ignore 255 in a classes.csv"
+    )
+
+
 def read_roi(path: Path, image_path: Path, image_geometry: Geometry) -> np.ndarray:
     """bool [D, H, W]: voxels above 0, which are inside the ROI. UserError if there are none."""
     values, geometry = read_label_volume(path)

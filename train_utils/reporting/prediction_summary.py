@@ -51,9 +51,9 @@ def say_how_to_continue(done: int, images: int, noun: str = "images") -> None:
     )
 
 
-def end_with_failures(failed: dict[str, str], images: int) -> None:
+def end_with_failures(failed: dict[str, str], images: int, noun: str = "images") -> None:
     """Names the files that could not be segmented; ends the script with exit code 1."""
-    print(f"predict.py: {len(failed)} of {images} images failed:", file=sys.stderr)
+    print(f"predict.py: {len(failed)} of {images} {noun} failed:", file=sys.stderr)
     for reason in failed.values():
         print(f"  {reason}", file=sys.stderr)
     sys.exit(1)

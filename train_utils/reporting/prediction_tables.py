@@ -9,9 +9,7 @@ import numpy as np
 
 from train_utils.atomic import replacing
 from train_utils.reporting.png import naming
-
-# Names of files need not be valid UTF-8: their bytes are written as they are.
-TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+from train_utils.reporting.text_files import TEXT
 
 
 class ImageTable:

@@ -36,7 +36,8 @@ def save(
     write_csv(folder / "images.csv", rows)
     text = page(title, content, report_data, class_names, image_of)
     with replacing(folder / "report.html") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Names of files need not be valid UTF-8, but a page is.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def csv_row(row: dict, scores: dict) -> dict:

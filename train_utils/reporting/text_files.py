@@ -12,6 +12,9 @@ from train_utils.instance_metrics import image_object_rows
 from train_utils.metrics import SegmentationCounts, score_lines
 from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
+# Of CSV files. Names of images need not be valid UTF-8: their bytes are written as they are.
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+
 
 def epoch_block(row: dict) -> str:
     """One epoch's block of results<timestamp>.txt, from its row of the history.
@@ -45,14 +48,21 @@ def epoch_line(row: dict, epochs: int) -> str:
     return "  ".join(parts)
 
 
-def score_table(scores: dict, class_names: list[str], threshold: float | None) -> str:
+def score_table(
+    scores: dict,
+    class_names: list[str],
+    threshold: float | None,
+    nouns: tuple[str, str] = ("images", "pixels"),
+) -> str:
     """The scores of an evaluation, for the console: the overall ones, then a table of the classes.
 
-    scores: of summarize(). threshold: that of `f1_at_threshold`, if scores has it.
+    scores: of summarize(). threshold: that of `f1_at_threshold`, if scores has it. nouns: what was
+    evaluated, and what it consists of; ("volumes", "voxels") of volumes.
     """
+    images, pixels = nouns
     lines = [
-        f"F1 = Dice pooled over {scores['pixels']:,} valid pixels   {scores['f1']:.4f}",
-        _dice_line(scores),
+        f"F1 = Dice pooled over {scores['pixels']:,} valid {pixels}   {scores['f1']:.4f}",
+        _dice_line(scores, images),
         _named_scores(scores, "auc", "average_precision", "accuracy", "sensitivity", "specificity"),
     ]
     if "f1_at_threshold" in scores:
@@ -63,28 +73,28 @@ def score_table(scores: dict, class_names: list[str], threshold: float | None) -
         lines.append(_tolerance_line(scores))
     lines += _class_lines(scores, class_names)
     if len(class_names) > 2:
-        lines.append(_class_dice_line(scores, class_names))
+        lines.append(_class_dice_line(scores, class_names, images))
     lines.append(f"mean IoU {scores['mean_iou']:.4f}, over the classes that occur")
     if "object_ap" in scores:
         lines += _object_lines(scores, threshold)
     return "\n".join(lines)
 
 
-def _dice_line(scores: dict) -> str:
+def _dice_line(scores: dict, images: str) -> str:
     without = scores["images_without_foreground"]
-    line = f"Dice, mean of {scores['images'] - without} images   "
+    line = f"Dice, mean of {scores['images'] - without} {images}   "
     line += f"{scores['dice']:.4f} ± {scores['dice_sd']:.4f}"
     if without:
-        line += f"   ({without} images without foreground left out)"
+        line += f"   ({without} {images} without foreground left out)"
     return line
 
 
-def _class_dice_line(scores: dict, class_names: list[str]) -> str:
+def _class_dice_line(scores: dict, class_names: list[str], images: str) -> str:
     """Dice of each foreground class as mean over the images, where the class occurs."""
     means, deviations = scores["image_dice_per_class"], scores["image_dice_sd_per_class"]
     rows = zip(class_names, means, deviations, strict=True)
     parts = [f"{name} {mean:.4f} ± {sd:.4f}" for name, mean, sd in list(rows)[1:]]
-    return f"Dice, mean of images   {'   '.join(parts)}"
+    return f"Dice, mean of {images}   {'   '.join(parts)}"
 
 
 def _named_scores(scores: dict, *keys: str) -> str:
@@ -143,7 +153,7 @@ def write_csv(path: str | Path, rows: Iterable[dict]) -> None:
     names = {}  # a dict, because it keeps the order
     for row in rows:
         names |= dict.fromkeys(row)
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", **TEXT) as file:
         writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
