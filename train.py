@@ -1,9 +1,8 @@
 """Trains a U-Net on one device. `python train.py --demo` needs no data."""
 
 import argparse
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from my_dataset import DATASETS, Data, list_samples, open_dataset
-from src import MODELS, build_model
+from my_dataset import DATASETS, Data, SegmentationDataset, list_samples, open_dataset
+from src import MODELS
 from src.device import (
     benchmark_convolutions,
     memory_format,
@@ -23,50 +22,26 @@ from src.device import (
     synchronize,
     use_deterministic_algorithms,
 )
-from src.errors import UserError
-from src.tiles import Tiling
 from train_utils import (
     NonFiniteLossError,
     create_lr_scheduler,
     evaluate,
     evaluation,
-    held_out,
     model_loading,
     resume,
     summarize,
     train_one_epoch,
 )
 from train_utils import checkpoint as checkpoints
-from train_utils.atomic import prepare_folder
-from train_utils.budget import (
-    Budget,
-    changed_flags,
-    new_budget,
-    plan_minutes,
-    record_of_flags,
-    resumed_budget,
-    schedule,
-    start_epoch,
-)
+from train_utils.budget import Budget, record_of_flags, schedule, start_epoch
 from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
-from train_utils.cli import defaults, list_models, model_flags, script, values
-from train_utils.cli.recipe import (
-    Recipe,
-    budget_of,
-    describe_recipe,
-    make_recipe,
-    saved_recipe,
-)
-from train_utils.data import demo, demo_volumes, splits, statistics, volumes
+from train_utils.cli import defaults, demo, list_models, scoring, script, values
+from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe, saved_recipe
+from train_utils.cli.run_length import is_trial, plan_by_speed, start_state
+from train_utils.data import splits, statistics, volumes
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import Sample, choose_label_kind
-from train_utils.data_loader import (
-    CropLoader,
-    EpochBatches,
-    StackedImages,
-    make_evaluation_loader,
-    make_training_loader,
-)
+from train_utils.data_loader import CropLoader, EpochBatches, StackedImages, make_training_loader
 from train_utils.distributed_utils import (
     all_gather_objects,
     broadcast_buffers,
@@ -83,17 +58,6 @@ from train_utils.reporting import profile, provenance, tensorboard, text_files, 
 from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
-DEMO_NEXT_STEPS = """
-next:
-  python predict.py --weights {folder}/best_model.pth --input {data}/DRIVE/test/images \\
-         --roi-mask {data}/DRIVE/test/mask --overlay
-  python train.py --data-path FOLDER_THAT_HOLDS_DRIVE      (README.md says where to get DRIVE)"""
-
-DEMO_NEXT_VOLUMES = """
-next:
-  python predict.py --weights {folder}/best_model.pth --input {data}/images
-  python train.py --model unet_3d --data-path FOLDER       (imagesTr/ and labelsTr/ of NIfTI)"""
-
 
 def main(args: argparse.Namespace) -> None:
     """Data, recipe, model, optimizer, resume, epochs, and the test split, once."""
@@ -102,15 +66,12 @@ def main(args: argparse.Namespace) -> None:
         return log(list_models.list_models(DATASETS))
     device, amp_dtype = prepare_device(args)
     if args.demo:
-        make = demo_volumes.make_demo if MODELS[args.model].dims == 3 else demo.make_demo
-        broadcast_from_rank_zero(lambda: make(args.data_path))
+        broadcast_from_rank_zero(lambda: demo.make_data(args))
     classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
     num_classes = len(classes.names)
-    loader_of = partial(make_evaluation_loader, device=device, **values.loading_options(args))
-    tiling = Tiling(args.tile, args.overlap)
-    evaluator = evaluation.Evaluator(device, amp_dtype, args.tolerance, tiling, loader_of, start)
+    evaluator = scoring.make_evaluator(args, device, amp_dtype, start)
     if args.test_only:
-        return test_only(args, classes, evaluator)
+        return scoring.test_only(args, classes, evaluator, list_samples, open_samples)
 
     # Data and recipe
     data = read_data(args, classes)
@@ -120,12 +81,9 @@ def main(args: argparse.Namespace) -> None:
     train_loader = make_train_loader(args, recipe, data, batches, device)
 
     # Model
-    model_kwargs = model_flags.model_kwargs(args, num_classes, data.spacing)
-    log(describe_recipe(args, model_kwargs, recipe))
-    description = ModelDescription(
-        args.model, model_kwargs, classes, data.mean, data.std, args.resize, data.spacing
-    )
-    model, checkpoint = make_model(args, description, device)
+    description = values.describe_model(args, classes, data.mean, data.std, data.spacing)
+    log(describe_recipe(args, description.model_kwargs, recipe))
+    model, resumed = make_model(args, description, device)
     parallel_model = wrap_in_ddp(model, device, args.dist_timeout, args.sync_bn)
     if args.compile:  # for training alone: evaluation would compile again for every image size
         parallel_model = torch.compile(parallel_model)
@@ -133,14 +91,16 @@ def main(args: argparse.Namespace) -> None:
     # Optimizer and schedule, new or resumed
     optimizer = make_optimizer(args, model)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    state, budget = start_state(args, recipe, checkpoint, data.split, batches, optimizer, scaler)
-    trial = args.minutes is not None and state.epoch == 0  # its length is not known yet
-    if not trial:
-        log(f"{budget.steps:,} steps in {budget.epochs} epochs")
+    if resumed:
+        resume.check_split(resumed, data.split, args.resume)
+        resume.restore_optimizer(resumed, optimizer, scaler)
+    state, budget = start_state(args, recipe, resumed, data.split, batches, optimizer)
     lr_scheduler = create_lr_scheduler(
         optimizer, budget.epoch_steps, budget.epochs, plan=state.plan, step=state.step
     )
-    clock = make_clock(evaluator, model, recipe, data, state, budget, trial)
+
+    # An epoch's training, validation and files
+    clock = make_clock(args, evaluator, model, recipe, data, state, budget)
     train = partial(
         train_one_epoch,
         parallel_model,
@@ -157,50 +117,32 @@ def main(args: argparse.Namespace) -> None:
     validate = make_validation(evaluator, model, data)
     if args.profile:
         return profile.profile_training(train, train_loader, validate, device, args.output_dir)
-
-    # Files
     write_split(args, data)
-    earlier = checkpoint["recipe"] if args.resume else {}
-    flags = record_of_flags(vars(args), checkpoint if args.resume else {})
     build_checkpoint = partial(checkpoints.build, model, optimizer, scaler, description)
-    log_folder = Path(args.output_dir) / "tensorboard"
-    logger = tensorboard.TensorBoardLogger(
-        log_folder if args.tensorboard and is_main_process() else None
-    )
-    resume.restore_randomness(checkpoint["random_states"] if args.resume else [], args.seed)
+    save = partial(save_epoch, args, recipe, data, resumed, build_checkpoint)
+    logger = make_logger(args)
+    resume.restore_randomness(resumed.get("random_states", []), args.seed)
 
     # Epochs
     measure = resume.measure_of(num_classes)
     with resume.history_kept(args.output_dir, state, measure):
         while state.epoch < budget.epochs:
-            epoch = state.epoch
             start_epoch(batches, budget, state, recipe.accumulate, recipe.crops)
-            with benchmark_convolutions(device):  # not in evaluation: each image has its own size
-                row = train_epoch(train, epoch, batches, data)
+            row = train_epoch(train, state.epoch, batches, data, device)
             broadcast_buffers(model)
             if validate:
-                counts, _ = validate()
-                row |= {f"val_{name}": value for name, value in summarize(counts).items()}
+                row |= validate()
             is_best = resume.add_epoch(state, row, measure)
             state.step = lr_scheduler.last_epoch  # optimizer steps so far
-            if trial and epoch == 0:
-                budget = plan_by_speed(args, clock, evaluator)
+            if is_trial(args, state):
+                budget = plan_by_speed(args, clock, start)
                 state.plan = schedule(budget, recipe.warmup_epochs, trial=True)
                 lr_scheduler.follow(state.plan)
-            random_states = all_gather_objects(random_state())
-            if is_main_process():
-                training = TrainingSettings(
-                    args.val, args.folds, budget.epochs, args.lr, args.weights
-                )
-                content = build_checkpoint(training, state, random_states)
-                content |= {"args": flags, "recipe": saved_recipe(recipe, budget, earlier)}
-                content["label_kind"] = data.train.label_kind
-                checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
-                text_files.write_history(args.output_dir, state.results_name, state.history)
-            state.epoch = epoch + 1
+            save(budget, state, is_best)
+            state.epoch += 1
             mark = "  *best" if is_best and validate else ""
             log(text_files.epoch_line(row, budget.epochs) + mark)
-            logger.scalars(row, epoch)
+            logger.scalars(row, row["epoch"])
 
     # Test
     finish(args, evaluator, data, logger)
@@ -232,7 +174,7 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     label_kind = choose_label_kind(args.label_kind, train_samples)
     options = values.reading_options(args, classes, label_kind, spacing)
     weights = {} if is_volumes else values.weight_options(args, train_samples)
-    log_weights(args, train_samples, weights, label_kind)
+    values.log_weights(args, train_samples, weights, label_kind)
     train_set, pixels = open_dataset(
         train_samples, "training", for_training=True, **(options | weights)
     )
@@ -244,24 +186,6 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
     split = splits.split_names(train_samples, val_samples)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
-
-
-def log_weights(
-    args: argparse.Namespace, samples: list[Sample], weights: dict, label_kind: str
-) -> None:
-    """Logs what weighs the pixels of the cross entropy, if anything does."""
-    if not weights.get("maps"):
-        return
-    parts = []
-    if any(sample.weight for sample in samples):
-        parts.append("maps in weights/")
-    if args.border_weight:
-        objects = "of the ids" if label_kind == "instances" else "that are the regions of class 1"
-        width = f"{args.border_weight:g}, sigma {args.border_sigma:g} px"
-        parts.append(f"border weight {width}, between the objects {objects}")
-    log(f"weights of the pixels in the cross entropy: {'; '.join(parts)}")
-    if args.border_weight and label_kind == "classes" and samples[0].instances:
-        log("  instances/ is not read; --label-kind instances separates the objects in it")
 
 
 def summarize_training(data: Data) -> DataSummary:
@@ -284,75 +208,44 @@ def make_train_loader(
 ) -> CropLoader | DataLoader:
     """Batches of random crops, cut on the device (--augment affine) or by the loader (resize)."""
     dataset, in_memory = data.train, data.train.fits_in_memory()
-    if args.cache and not in_memory and not dataset.examined:
-        text = "they are read from files"
-        if data.spacing:
-            text = "a whole volume is read for each crop, unless it is in memory; raise the limit"
-        elif dataset.border:
-            text += ", and their border weights are computed each time"
-        log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: {text}")
-    load = partial(
-        make_training_loader,
-        dataset,
-        device,
-        batches,
-        in_memory=in_memory,
-        **values.loading_options(args),
-    )
-    if data.spacing:
-        crops = make_volume_crops(args, recipe, data)
-    elif args.augment == "resize":
-        dataset.transforms = train_preset(data.mean, data.std, **crop_options(args, recipe))
+    values.log_uncached(args, dataset)
+    load = partial(make_training_loader, dataset, device, batches, **values.loading_options(args))
+    if args.augment == "resize":
+        crop_options = values.crop_options(args, recipe)
+        dataset.transforms = train_preset(data.mean, data.std, **crop_options)
         # While a GPU trains, the CPU's cores are free for the transforms.
         in_memory = in_memory and device.type == "cpu"
         return load(collate_fn=dataset.collate_fn, in_memory=in_memory)
-    else:
-        crops = RandomAffineCrops(
-            data.mean,
-            data.std,
-            rotate=recipe.rotate,
-            jitter=args.jitter,
-            margin=MODELS[args.model].margin,
-            **crop_options(args, recipe),
-        )
+    crops = make_crops(args, recipe, data)
     if in_memory:
         source = StackedImages(dataset.stack(), batches, device)
     else:
-        source = load(collate_fn=dataset.collate_with_sizes)
+        source = load(collate_fn=dataset.collate_with_sizes, in_memory=False)
     return CropLoader(source, batches, crops, args.seed, device)
 
 
-def crop_options(args: argparse.Namespace, recipe: Recipe) -> dict:
-    """What both ways of cutting crops from images take."""
-    return {
-        "crop_size": recipe.crop_size,
-        "base_size": args.base_size,
-        "scale": recipe.scale,
-        "elastic": args.elastic,
-        **values.flip_options(recipe.mirror),
-    }
-
-
-def make_volume_crops(args: argparse.Namespace, recipe: Recipe, data: Data) -> RandomVolumeCrops:
-    """The crops of volumes. UserError if the model cannot be trained on crops of that size."""
-    options = model_flags.model_kwargs(args, len(data.train.classes.names), data.spacing)
-    with torch.device("meta"):  # the sizes that the model needs, without its weights
-        model = build_model(args.model, **options)
-    sizes = list(data.train.sizes.values())
-    crop_size = volumes.choose_crop(recipe.crop_size, sizes, model.margins)
-    try:
-        model.check_sides(crop_size)
-    except ValueError as error:
-        raise UserError(f"--crop-size: {error}") from None
-    return RandomVolumeCrops(
-        crop_size,
-        data.spacing,
-        recipe.scale,
-        recipe.rotate,
-        args.jitter,
-        values.volume_flip_probs(recipe.mirror),
-        margins=model.margins,
+def make_crops(
+    args: argparse.Namespace, recipe: Recipe, data: Data
+) -> RandomAffineCrops | RandomVolumeCrops:
+    """Cuts the random crops of --augment affine, from images or volumes."""
+    if data.spacing:
+        num_classes, sizes = len(data.train.classes.names), list(data.train.sizes.values())
+        return values.make_volume_crops(args, recipe, num_classes, data.spacing, sizes)
+    return RandomAffineCrops(
+        data.mean,
+        data.std,
+        rotate=recipe.rotate,
+        jitter=args.jitter,
+        margin=MODELS[args.model].margin,
+        **values.crop_options(args, recipe),
     )
+
+
+def make_logger(args: argparse.Namespace) -> tensorboard.TensorBoardLogger:
+    """Logs to TensorBoard with --tensorboard, on rank 0; else it does nothing."""
+    if args.tensorboard and is_main_process():
+        return tensorboard.TensorBoardLogger(Path(args.output_dir) / "tensorboard")
+    return tensorboard.TensorBoardLogger(None)
 
 
 def write_split(args: argparse.Namespace, data: Data) -> None:
@@ -366,7 +259,7 @@ def write_split(args: argparse.Namespace, data: Data) -> None:
 def make_model(
     args: argparse.Namespace, description: ModelDescription, device: torch.device
 ) -> model_loading.Member:
-    """(the model on the device, the checkpoint it starts from, {} for none)."""
+    """(the model on the device, the checkpoint of --resume, {} for a new run)."""
     torch.manual_seed(args.seed)
     first_weights = args.resume or next(iter(args.weights), "")
     model, checkpoint = model_loading.initial_model(
@@ -377,7 +270,7 @@ def make_model(
     if not args.profile:
         broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
     model = model.to(device, memory_format=memory_format(device, model.dims))
-    return model, checkpoint
+    return model, checkpoint if args.resume else {}
 
 
 def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
@@ -388,66 +281,6 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
     if args.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), **options)
     return torch.optim.SGD(model.parameters(), momentum=args.momentum, **options)
-
-
-def start_state(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    checkpoint: dict,
-    split: dict,
-    batches: EpochBatches,
-    optimizer: Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> tuple[TrainingState, Budget]:
-    """The state and the length of a new run, or of the one in --resume, whose optimizer is
-    restored. UserError if --start-epoch is past its end."""
-    if args.resume:
-        resume.check_split(checkpoint, split, args.resume)
-        resume.restore_optimizer(checkpoint, optimizer, scaler)
-        state, budget = resumed_state(args, recipe, checkpoint, batches, optimizer)
-    else:
-        lengths = recipe.crops, recipe.steps, recipe.planned_steps
-        budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths)
-        state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
-        state.plan = schedule(budget, recipe.warmup_epochs, trial=args.minutes is not None)
-    if state.epoch >= budget.epochs:
-        if args.start_epoch is not None:
-            raise UserError(
-                f"--start-epoch {args.start_epoch} leaves no epoch to train; "
-                "give a smaller number, or more --steps"
-            )
-        log(f"nothing left to train: {state.step:,} steps are done; more --steps continue the run")
-    return state, budget
-
-
-def resumed_state(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    checkpoint: dict,
-    batches: EpochBatches,
-    optimizer: Optimizer,
-) -> tuple[TrainingState, Budget]:
-    """The state and the length of the run in --resume, which new values of --steps, --epochs
-    extend. UserError if the checkpoint does not say how long an epoch is."""
-    saved = budget_of(checkpoint["recipe"])
-    if recipe.crops:
-        epoch_steps = math.ceil(len(batches) / recipe.accumulate)
-    elif saved:
-        epoch_steps = saved.epoch_steps
-    else:
-        raise UserError(
-            f"{args.resume}: does not say how many crops of each image an epoch takes; "
-            "give --crops N"
-        )
-    state = resume.saved_state(checkpoint, epoch_steps, args.start_epoch)
-    log(resume.describe_state(checkpoint, state, recipe.batch_size, args.resume))
-    changed = changed_flags(checkpoint, {"epochs": args.epochs, "steps": args.steps})
-    epochs = saved.epochs if saved and "epochs" not in changed else args.epochs
-    steps = args.steps if "steps" in changed else None
-    budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, epochs, steps)
-    lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
-    state.plan = resume.resumed_plan(state, budget, lr, new_rate)
-    return state, budget
 
 
 def training_options(
@@ -470,35 +303,37 @@ def training_options(
 
 def make_validation(
     evaluator: evaluation.Evaluator, model: nn.Module, data: Data
-) -> Callable[[], tuple] | None:
-    """evaluate() on the validation images; None without them."""
+) -> Callable[[], dict] | None:
+    """A function that scores the validation images, for the row of an epoch; None without them."""
     if not data.val:
         return None
-    return partial(
-        evaluate,
-        model,
-        evaluator.make_loader(data.val),
-        evaluator.device,
-        len(data.val.classes.names),
-        amp_dtype=evaluator.amp_dtype,
-        tolerance=evaluator.tolerance,
-        tiling=evaluator.tiling,
-    )
+    loader = evaluator.make_loader(data.val)  # one for all epochs: its workers stay
+
+    def validate() -> dict:
+        counts, _ = evaluate(
+            model,
+            loader,
+            evaluator.device,
+            len(data.val.classes.names),
+            amp_dtype=evaluator.amp_dtype,
+            tolerance=evaluator.tolerance,
+            tiling=evaluator.tiling,
+        )
+        return {f"val_{name}": value for name, value in summarize(counts).items()}
+
+    return validate
 
 
 def make_clock(
+    args: argparse.Namespace,
     evaluator: evaluation.Evaluator,
     model: nn.Module,
     recipe: Recipe,
     data: Data,
     state: TrainingState,
     budget: Budget,
-    trial: bool,
 ) -> total_time.TotalTime:
-    """Says after some steps how long the run will take, with its evaluations.
-
-    trial: the length is not known yet, so it only measures the speed.
-    """
+    """Says after some steps how long the run will take, with its evaluations."""
     normalize = eval_preset(data.mean, data.std)
     images = data.val or data.train.with_samples(data.train.samples, normalize)
     return total_time.TotalTime(
@@ -510,35 +345,22 @@ def make_clock(
         partial(synchronize, evaluator.device),
         first_step=state.step,
         accumulate=recipe.accumulate,
-        silent=trial,
+        silent=is_trial(args, state),
     )
-
-
-def plan_by_speed(
-    args: argparse.Namespace,
-    clock: total_time.TotalTime,
-    evaluator: evaluation.Evaluator,
-) -> Budget:
-    """--minutes: the length of the run, by the speed of its first steps on rank 0."""
-    elapsed = time.perf_counter() - evaluator.start
-    speed = clock.step_seconds, clock.evaluation_seconds(), clock.end_seconds()
-    budget = broadcast_from_rank_zero(
-        lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
-    )
-    log(
-        f"--minutes {args.minutes:g}: {budget.steps:,} steps in {budget.epochs} epochs, at "
-        f"{speed[0]:.3f} s a step and {speed[1]:.1f} s an evaluation"
-    )
-    return budget
 
 
 def train_epoch(
-    train: Callable[..., tuple[float, float]], epoch: int, batches: EpochBatches, data: Data
+    train: Callable[..., tuple[float, float]],
+    epoch: int,
+    batches: EpochBatches,
+    data: Data,
+    device: torch.device,
 ) -> dict:
     """One epoch's row of the history. Names the images of a batch whose loss is not finite."""
     start = time.perf_counter()
     try:
-        loss, lr = train(epoch=epoch)
+        with benchmark_convolutions(device):  # not in evaluation: each image has its own size
+            loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
         samples = data.train.samples
         images = dict.fromkeys(samples[i].image for i in batches.batches()[error.step])
@@ -556,6 +378,33 @@ def train_epoch(
         "seconds": seconds,
         "images_per_second": batches.items / seconds,
     }
+
+
+def save_epoch(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    data: Data,
+    resumed: dict,
+    build_checkpoint: Callable[..., dict],
+    budget: Budget,
+    state: TrainingState,
+    is_best: bool,
+) -> None:
+    """Writes the checkpoint and the history at the end of an epoch.
+
+    resumed: the checkpoint of --resume, {} for a new run. build_checkpoint: checkpoint.build() of
+    this model and its optimizer.
+    """
+    random_states = all_gather_objects(random_state())
+    if not is_main_process():
+        return
+    training = TrainingSettings(args.val, args.folds, budget.epochs, args.lr, args.weights)
+    content = build_checkpoint(training, state, random_states)
+    content["args"] = record_of_flags(vars(args), resumed)
+    content["recipe"] = saved_recipe(recipe, budget, resumed.get("recipe", {}))
+    content["label_kind"] = data.train.label_kind
+    checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
+    text_files.write_history(args.output_dir, state.results_name, state.history)
 
 
 def finish(
@@ -593,92 +442,23 @@ def finish(
     seconds = time.perf_counter() - evaluator.start
     log(f"{seconds:.0f} s in all; weights, scores and pictures are in {folder}/")
     if args.demo:
-        steps = DEMO_NEXT_VOLUMES if data.spacing else DEMO_NEXT_STEPS
-        log(steps.format(folder=folder, data=args.data_path))
+        log(demo.next_steps(args))
 
 
-def test_only(
-    args: argparse.Namespace, classes: ClassTable, evaluator: evaluation.Evaluator
-) -> None:
-    """--test-only: scores --weights, one checkpoint or an ensemble, on the test split."""
-    paths = args.weights or [args.resume]
-    members = load_members(args, paths, classes)
-    origin = provenance.describe_origin(paths, [each for _, each in members], args.flips)
-    layout = list_samples(args.dataset, args.data_path)
-    if args.held_out:
-        return score_held_out(args, paths, members, classes, layout, evaluator, origin)
-    model, checkpoint = model_loading.combine(paths, members)
-    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
-    samples = values.choose_test_samples(args, layout)
-    if not samples:
-        raise UserError(
-            f"{args.data_path}: there are no test images, or they have no labels to score by; "
-            "predict.py segments them"
-        )
-    for folder in filter(None, (args.output_dir, args.report)):
-        prepare_folder(folder)
-    model = evaluator.prepare(model, args.flips)
-    label_kind = choose_label_kind(args.label_kind, samples)
-    options = values.reading_options(args, classes, label_kind, args.spacing)
-    normalize = eval_preset(args.mean, args.std)
-    dataset, _ = open_dataset(samples, "test", normalize, **options)
-    report = args.report, f"{args.dataset}: test images"
-    evaluation.score_test(evaluator, model, dataset, threshold, origin, args.output_dir, *report)
-    evaluator.draw(model, dataset, Path(args.output_dir) / "predictions.png")
-
-
-def load_members(
-    args: argparse.Namespace, paths: list[str], classes: ClassTable
-) -> list[model_loading.Member]:
-    """The models of --weights and their checkpoints. Flags describe weights without metadata."""
-    model_kwargs = model_flags.model_kwargs(args, len(classes.names))
-    description = ModelDescription(
-        args.model, model_kwargs, classes, args.mean, args.std, args.resize, args.spacing
-    )
-    members = model_loading.load_members(paths, description)
-    model_loading.check_description(members[0][1], description, paths[0])
-    for path, (model, checkpoint) in zip(paths, members, strict=True):
-        model_loading.check_classes(checkpoint, classes.names, path)
-        model_loading.prune(model, args.prune, path)
-    if MODELS[args.model].dims == 2 and not (args.mean and args.std):
-        raise UserError(
-            f"{paths[0]}: does not say which mean and std it was trained with; "
-            "give --mean and --std"
-        )
-    if MODELS[args.model].dims == 3 and not args.spacing:
-        raise UserError(
-            f"{paths[0]}: does not say which voxels it was trained with; give --spacing D H W"
-        )
-    model_loading.check_threshold(args.threshold, classes.names)
-    return members
-
-
-def score_held_out(
+def open_samples(
     args: argparse.Namespace,
-    paths: list[str],
-    members: list[model_loading.Member],
     classes: ClassTable,
-    layout: dict,
-    evaluator: evaluation.Evaluator,
-    origin: dict,
-) -> None:
-    """--held-out: scores each model on the images that its own run held out."""
-    samples = [
-        held_out.held_out_samples(layout, checkpoint, path)
-        for path, (_, checkpoint) in zip(paths, members, strict=True)
-    ]
-    held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
-    prepare_folder(args.output_dir)
-
-    def parts() -> Iterator[tuple]:
-        for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
-            normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
-            label_kind = choose_label_kind(args.label_kind, chosen)
-            options = values.reading_options(args, classes, label_kind, checkpoint["spacing"])
-            dataset, _ = open_dataset(chosen, f"held out by {path}", normalize, **options)
-            yield path, evaluator.prepare(model, args.flips), dataset
-
-    held_out.score_held_out(evaluator, parts(), args.threshold, origin, args.output_dir)
+    samples: list[Sample],
+    title: str,
+    mean: list[float] | None,
+    std: list[float] | None,
+    spacing: list[float] | None,
+) -> SegmentationDataset:
+    """The samples as a model sees them that was trained with this mean, std and spacing."""
+    label_kind = choose_label_kind(args.label_kind, samples)
+    options = values.reading_options(args, classes, label_kind, spacing)
+    dataset, _ = open_dataset(samples, title, eval_preset(mean, std), **options)
+    return dataset
 
 
 if __name__ == "__main__":

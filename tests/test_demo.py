@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from src.errors import UserError
+from tests.tiny import parse
+from train_utils.cli.demo import next_steps
 from train_utils.data.demo import make_demo, write_demo_drive
 
 SIZE = (96, 104)
@@ -179,3 +181,12 @@ def test_refuses_parameters_out_of_range(tmp_path, changes):
     with pytest.raises(ValueError, match="num_test"):
         write(tmp_path, **changes)
     assert not (tmp_path / "DRIVE").exists()
+
+
+def test_the_next_commands_name_the_folders_of_the_run(tmp_path):
+    args = parse("--demo", "--data-path", tmp_path / "data", "--output-dir", tmp_path / "out/")
+    text = next_steps(args)
+    assert f"--weights {tmp_path}/out/best_model.pth" in text
+    assert f"--input {tmp_path}/data/DRIVE/test/images" in text
+    volumes = next_steps(parse("--demo", "--model", "unet_3d", "--data-path", tmp_path))
+    assert f"--input {tmp_path}/images" in volumes and "DRIVE" not in volumes

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from train_utils.model_loading import (
     check_threshold,
     combine,
     initial_model,
+    load_for_evaluation,
     load_members,
     load_model,
     load_weights,
@@ -254,6 +256,26 @@ def test_a_file_that_describes_itself_is_not_taken_for_the_flags_model(tmp_path)
     ((model, checkpoint),) = load_members([path], asked(base_c=4))
     assert checkpoint["model_kwargs"] == KWARGS and checkpoint["format"] == FORMAT
     assert model.in_conv[0].out_channels == 2
+
+
+def test_files_to_evaluate_are_of_the_described_model_and_classes(tmp_path):
+    first, other = save_described(tmp_path / "a.pth"), tmp_path / "b.pth"
+    description = replace(asked(), classes=replace(BINARY, names=("no", "yes")))
+    ((model, checkpoint),) = load_for_evaluation([first], description)
+    assert same_weights(model.state_dict(), checkpoint["model"]) and not model.training
+    save(other, described(make_model(1), class_names=["sky", "tree"]))
+    assert "b.pth: has the classes" in error_of(load_for_evaluation, [first, other], description)
+    assert "a.pth: is of a unet" in error_of(load_for_evaluation, [first], asked(base_c=4))
+    assert "unet_plus_plus" in error_of(load_for_evaluation, [first], description, 2)
+
+
+def test_weights_without_metadata_are_evaluated_with_what_the_flags_say(tmp_path):
+    torch.save(make_model().state_dict(), tmp_path / "bare.pth")
+    ((_, checkpoint),) = load_for_evaluation([tmp_path / "bare.pth"], asked())
+    assert checkpoint["mean"] == [0.5] * 3
+    unknown = replace(asked(), mean=None)
+    message = error_of(load_for_evaluation, [tmp_path / "bare.pth"], unknown)
+    assert message.startswith(str(tmp_path)) and "give --mean and --std" in message
 
 
 def test_an_ensemble_has_the_mean_probabilities_and_threshold():

@@ -66,6 +66,32 @@ def load_members(
     return members
 
 
+def load_for_evaluation(
+    paths: Sequence[str | Path], description: ModelDescription, level: int | None = None
+) -> list[Member]:
+    """load_members() of models as described, for data of the described classes.
+
+    Weights without metadata are taken for the described model. level: see prune(). UserError for
+    another model or other classes, and if mean and std, or the spacing of volumes, are not known.
+    """
+    members = load_members(paths, description)
+    check_description(members[0][1], description, paths[0])
+    for path, (model, checkpoint) in zip(paths, members, strict=True):
+        check_classes(checkpoint, description.classes.names, path)
+        prune(model, level, path)
+    dims = MODELS[description.model_name].dims
+    if dims == 2 and not (description.mean and description.std):
+        raise UserError(
+            f"{paths[0]}: does not say which mean and std it was trained with; "
+            "give --mean and --std"
+        )
+    if dims == 3 and not description.spacing:
+        raise UserError(
+            f"{paths[0]}: does not say which voxels it was trained with; give --spacing D H W"
+        )
+    return members
+
+
 def log_source(checkpoint: dict, path: str | Path) -> None:
     """Logs what to know about weights of another repository, read from `path`."""
     if checkpoint.get("source") == SOURCE:

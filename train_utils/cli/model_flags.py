@@ -126,7 +126,7 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
                 f"not --in-channels {args.in_channels}"
             )
     smallest = MODELS[args.model].min_training_side
-    if MODELS[args.model].dims == 3:  # it depends on the voxels, see train.make_volume_crops()
+    if MODELS[args.model].dims == 3:  # it depends on the voxels, see values.make_volume_crops()
         return
     if args.crop_size is not None and args.crop_size < smallest and not args.test_only:
         parser.error(

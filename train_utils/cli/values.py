@@ -4,13 +4,22 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+from torch.utils.data import Dataset
+
+from src import build_model
 from src.errors import UserError
 from src.image_io import MANY_CLASSES
+from train_utils.checkpoint import ModelDescription
+from train_utils.cli.model_flags import model_kwargs
+from train_utils.cli.recipe import Recipe
 from train_utils.data import splits
 from train_utils.data.border_weights import border_weights
 from train_utils.data.class_table import ClassTable, find_table
 from train_utils.data.samples import Sample
+from train_utils.data.volumes import choose_crop
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.volume_crops import RandomVolumeCrops
 
 Splits = dict[str, list[Sample]]
 
@@ -103,6 +112,24 @@ def weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
     return {"border": border, "maps": ["weight"] if has_weights else []}
 
 
+def log_weights(
+    args: argparse.Namespace, samples: list[Sample], weights: dict, label_kind: str
+) -> None:
+    """Logs what weighs the pixels of the cross entropy, if anything does."""
+    if not weights.get("maps"):
+        return
+    parts = []
+    if any(sample.weight for sample in samples):
+        parts.append("maps in weights/")
+    if args.border_weight:
+        objects = "of the ids" if label_kind == "instances" else "that are the regions of class 1"
+        width = f"{args.border_weight:g}, sigma {args.border_sigma:g} px"
+        parts.append(f"border weight {width}, between the objects {objects}")
+    log(f"weights of the pixels in the cross entropy: {'; '.join(parts)}")
+    if args.border_weight and label_kind == "classes" and samples[0].instances:
+        log("  instances/ is not read; --label-kind instances separates the objects in it")
+
+
 def check_two_classes(args: argparse.Namespace, classes: ClassTable, label_kind: str) -> None:
     """UserError if objects, which are of class 1, are asked for with more than two classes."""
     if len(classes.names) == 2:
@@ -119,6 +146,18 @@ def check_two_classes(args: argparse.Namespace, classes: ClassTable, label_kind:
         )
 
 
+def describe_model(
+    args: argparse.Namespace,
+    classes: ClassTable,
+    mean: list[float] | None,
+    std: list[float] | None,
+    spacing: list[float] | None,
+) -> ModelDescription:
+    """The model of the flags, and how its images are read. mean, std, spacing: of the data."""
+    kwargs = model_kwargs(args, len(classes.names), spacing)
+    return ModelDescription(args.model, kwargs, classes, mean, std, args.resize, spacing)
+
+
 def loading_options(args: argparse.Namespace) -> dict:
     """How data_loader.make_loader loads: its keyword arguments."""
     return {
@@ -128,11 +167,27 @@ def loading_options(args: argparse.Namespace) -> dict:
     }
 
 
-def flip_options(mirror: str) -> dict:
-    """--mirror as the keyword arguments of the training transforms."""
+def log_uncached(args: argparse.Namespace, dataset: Dataset) -> None:
+    """Logs what reading the training images from files means, if they exceed --cache-limit."""
+    if not args.cache or dataset.fits_in_memory() or dataset.examined:
+        return
+    text = "they are read from files"
+    if dataset.spacing:
+        text = "a whole volume is read for each crop, unless it is in memory; raise the limit"
+    elif dataset.border:
+        text += ", and their border weights are computed each time"
+    log(f"the training images exceed --cache-limit {args.cache_limit:g} GB: {text}")
+
+
+def crop_options(args: argparse.Namespace, recipe: Recipe) -> dict:
+    """How random crops are cut from images: keyword arguments of both training transforms."""
     return {
-        "flip_prob": 0.0 if mirror == "none" else 0.5,
-        "upside_down": mirror == "both",
+        "crop_size": recipe.crop_size,
+        "base_size": args.base_size,
+        "scale": recipe.scale,
+        "elastic": args.elastic,
+        "flip_prob": 0.0 if recipe.mirror == "none" else 0.5,
+        "upside_down": recipe.mirror == "both",
     }
 
 
@@ -143,3 +198,32 @@ def volume_flip_probs(mirror: str) -> list[float]:
     if mirror == "horizontal":
         return [0.0, 0.0, 0.5]
     return [0.0, 0.0, 0.0]
+
+
+def make_volume_crops(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    num_classes: int,
+    spacing: list[float],
+    sizes: Sequence[Sequence[int]],
+) -> RandomVolumeCrops:
+    """The crops of volumes with these voxels and sizes, both (D, H, W).
+
+    UserError if the model cannot be trained on crops of that size.
+    """
+    with torch.device("meta"):  # the sizes that the model needs, without its weights
+        model = build_model(args.model, **model_kwargs(args, num_classes, spacing))
+    crop_size = choose_crop(recipe.crop_size, sizes, model.margins)
+    try:
+        model.check_sides(crop_size)
+    except ValueError as error:
+        raise UserError(f"--crop-size: {error}") from None
+    return RandomVolumeCrops(
+        crop_size,
+        spacing,
+        recipe.scale,
+        recipe.rotate,
+        args.jitter,
+        volume_flip_probs(recipe.mirror),
+        margins=model.margins,
+    )

@@ -1,0 +1,106 @@
+"""How long a run is, from the flags: a new one, a resumed one, and one of --minutes."""
+
+import argparse
+import math
+import time
+
+from torch.optim import Optimizer
+
+from src.errors import UserError
+from train_utils import resume
+from train_utils.budget import (
+    Budget,
+    changed_flags,
+    new_budget,
+    plan_minutes,
+    resumed_budget,
+    schedule,
+)
+from train_utils.checkpoint import TrainingState
+from train_utils.cli.recipe import Recipe, budget_of
+from train_utils.data_loader import EpochBatches
+from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.reporting.total_time import TotalTime
+
+
+def start_state(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    resumed: dict,
+    split: dict,
+    batches: EpochBatches,
+    optimizer: Optimizer,
+) -> tuple[TrainingState, Budget]:
+    """Where the run starts, and its length. UserError if --start-epoch is past its end.
+
+    resumed: the checkpoint of --resume, {} for a new run.
+    """
+    if resumed:
+        state, budget = resumed_state(args, recipe, resumed, batches, optimizer)
+    else:
+        lengths = recipe.crops, recipe.steps, recipe.planned_steps
+        budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths)
+        state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
+        state.plan = schedule(budget, recipe.warmup_epochs, trial=args.minutes is not None)
+    if state.epoch >= budget.epochs:
+        if args.start_epoch is not None:
+            raise UserError(
+                f"--start-epoch {args.start_epoch} leaves no epoch to train; "
+                "give a smaller number, or more --steps"
+            )
+        log(f"nothing left to train: {state.step:,} steps are done; more --steps continue the run")
+    if not is_trial(args, state):
+        log(f"{budget.steps:,} steps in {budget.epochs} epochs")
+    return state, budget
+
+
+def resumed_state(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    checkpoint: dict,
+    batches: EpochBatches,
+    optimizer: Optimizer,
+) -> tuple[TrainingState, Budget]:
+    """The state and the length of the run in --resume, which new values of --steps, --epochs
+    extend. UserError if the checkpoint does not say how long an epoch is."""
+    saved = budget_of(checkpoint["recipe"])
+    if recipe.crops:
+        epoch_steps = math.ceil(len(batches) / recipe.accumulate)
+    elif saved:
+        epoch_steps = saved.epoch_steps
+    else:
+        raise UserError(
+            f"{args.resume}: does not say how many crops of each image an epoch takes; "
+            "give --crops N"
+        )
+    state = resume.saved_state(checkpoint, epoch_steps, args.start_epoch)
+    log(resume.describe_state(checkpoint, state, recipe.batch_size, args.resume))
+    changed = changed_flags(checkpoint, {"epochs": args.epochs, "steps": args.steps})
+    epochs = saved.epochs if saved and "epochs" not in changed else args.epochs
+    steps = args.steps if "steps" in changed else None
+    budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, epochs, steps)
+    lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
+    state.plan = resume.resumed_plan(state, budget, lr, new_rate)
+    return state, budget
+
+
+def is_trial(args: argparse.Namespace, state: TrainingState) -> bool:
+    """Whether the next epoch measures the speed, from which --minutes plans the length."""
+    return args.minutes is not None and state.epoch == 0
+
+
+def plan_by_speed(args: argparse.Namespace, clock: TotalTime, start: float) -> Budget:
+    """--minutes: the length of the run, by the speed of its first steps on rank 0.
+
+    start: time.perf_counter() at the start of the script.
+    """
+    elapsed = time.perf_counter() - start
+    speed = clock.step_seconds, clock.evaluation_seconds(), clock.end_seconds()
+    budget = broadcast_from_rank_zero(
+        lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
+    )
+    log(
+        f"--minutes {args.minutes:g}: {budget.steps:,} steps in {budget.epochs} epochs, at "
+        f"{speed[0]:.3f} s a step and {speed[1]:.1f} s an evaluation"
+    )
+    return budget

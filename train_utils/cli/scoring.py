@@ -1,0 +1,94 @@
+"""Evaluation by the flags: --test-only and --held-out score weights without training."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from src.errors import UserError
+from src.tiles import Tiling
+from train_utils import evaluation, held_out, model_loading
+from train_utils.atomic import prepare_folder
+from train_utils.cli import values
+from train_utils.data.class_table import ClassTable
+from train_utils.data_loader import make_evaluation_loader
+from train_utils.reporting.provenance import describe_origin
+
+
+def make_evaluator(
+    args: argparse.Namespace, device: torch.device, amp_dtype: torch.dtype | None, start: float
+) -> evaluation.Evaluator:
+    """How images are evaluated: the validation images after each epoch, and the test images."""
+    options = values.loading_options(args)
+    loader_of = partial(make_evaluation_loader, device=device, **options)
+    tiling = Tiling(args.tile, args.overlap)
+    return evaluation.Evaluator(device, amp_dtype, args.tolerance, tiling, loader_of, start)
+
+
+def test_only(
+    args: argparse.Namespace,
+    classes: ClassTable,
+    evaluator: evaluation.Evaluator,
+    list_samples: Callable[[str, str], values.Splits],
+    open_samples: Callable[..., Dataset],
+) -> None:
+    """--test-only: scores --weights, one checkpoint or an ensemble, on the test split.
+
+    list_samples: that of my_dataset. open_samples: that of train.py.
+    """
+    paths = args.weights or [args.resume]
+    description = values.describe_model(args, classes, args.mean, args.std, args.spacing)
+    members = model_loading.load_for_evaluation(paths, description, args.prune)
+    model_loading.check_threshold(args.threshold, classes.names)
+    origin = describe_origin(paths, [each for _, each in members], args.flips)
+    layout = list_samples(args.dataset, args.data_path)
+    open_samples = partial(open_samples, args, classes)
+    if args.held_out:
+        return score_held_out(args, paths, members, layout, evaluator, origin, open_samples)
+    model, checkpoint = model_loading.combine(paths, members)
+    threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
+    samples = values.choose_test_samples(args, layout)
+    if not samples:
+        raise UserError(
+            f"{args.data_path}: there are no test images, or they have no labels to score by; "
+            "predict.py segments them"
+        )
+    for folder in filter(None, (args.output_dir, args.report)):
+        prepare_folder(folder)
+    model = evaluator.prepare(model, args.flips)
+    dataset = open_samples(samples, "test", args.mean, args.std, args.spacing)
+    report = args.report, f"{args.dataset}: test images"
+    evaluation.score_test(evaluator, model, dataset, threshold, origin, args.output_dir, *report)
+    evaluator.draw(model, dataset, Path(args.output_dir) / "predictions.png")
+
+
+def score_held_out(
+    args: argparse.Namespace,
+    paths: list[str],
+    members: list[model_loading.Member],
+    layout: values.Splits,
+    evaluator: evaluation.Evaluator,
+    origin: dict,
+    open_samples: Callable[..., Dataset],
+) -> None:
+    """--held-out: scores each model on the images that its own run held out.
+
+    open_samples: function of (samples, title, mean, std, spacing) that gives their dataset.
+    """
+    samples = [
+        held_out.held_out_samples(layout, checkpoint, path)
+        for path, (_, checkpoint) in zip(paths, members, strict=True)
+    ]
+    held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
+    prepare_folder(args.output_dir)
+
+    def parts() -> Iterator[tuple]:
+        for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
+            read_as = checkpoint["mean"], checkpoint["std"], checkpoint["spacing"]
+            dataset = open_samples(chosen, f"held out by {path}", *read_as)
+            yield path, evaluator.prepare(model, args.flips), dataset
+
+    held_out.score_held_out(evaluator, parts(), args.threshold, origin, args.output_dir)
