@@ -196,6 +196,7 @@ def summarize_training(data: Data) -> DataSummary:
         len(data.train),
         train_set.channels,
         data.pixels[:num_classes].tolist(),
+        data.spacing,
     )
 
 
@@ -288,9 +289,8 @@ def training_options(
 ) -> dict:
     """How train_one_epoch trains: its keyword arguments."""
     pixels = data.pixels[: len(data.train.classes.names)]
-    if data.train.examined and pixels.any():  # a class that was not seen may be in the other images
-        pixels = torch.where(pixels > 0, pixels, pixels[pixels > 0].min())
-    loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels)
+    sampled = data.train.examined is not None
+    loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels, sampled)
     return {
         "print_freq": args.print_freq,
         "loss_weight": None if loss_weight is None else loss_weight.to(device),

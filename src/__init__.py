@@ -15,13 +15,16 @@ from .unet_plus_plus import UNetPlusPlus
 from .vgg16_unet import VGG16UNet
 
 # One row per architecture: the name that --model and checkpoints use, and its class.
-# A class takes in_channels and num_classes, and has four attributes:
+# A class takes in_channels and num_classes, and has six attributes:
 #     paper              the source, as the table of --list-models prints it
 #     dims               2 for images [N, C, H, W], 3 for volumes [N, C, D, H, W]
 #     margin             pixels that valid convolutions remove at each border of a training image;
 #                        0 where all convolutions are padded
 #     min_training_side  the smallest side of a training image in pixels; models with four
 #                        poolings refuse smaller images in eval mode too
+#     base_c             channels of the first level; a model that has no such argument has only one
+#     training_bytes     memory of a training step in float32: bytes for each pixel and channel of
+#                        the first level, about a tenth more than src.memory.LiveBytes counts
 MODELS = {
     "attention_unet": AttentionUNet,
     "mobilenetv3_unet": MobileV3Unet,

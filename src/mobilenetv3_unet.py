@@ -33,6 +33,8 @@ class MobileV3Unet(nn.Module):
     dims = 2
     margin = 0
     min_training_side = 33
+    base_c = 16  # at half the size of the image
+    training_bytes = 75
 
     def __init__(
         self, num_classes: int, pretrain_backbone: bool = False, in_channels: int = 3

@@ -64,6 +64,7 @@ class ResUNet(nn.Module):
     dims = 2
     margin = 0
     min_training_side = 16
+    training_bytes = 125
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, base_c: int = 64) -> None:
         super().__init__()

@@ -27,6 +27,7 @@ class UNet(nn.Module):
     dims = 2
     margin = 0
     min_training_side = 16
+    training_bytes = 100
 
     def __init__(
         self,

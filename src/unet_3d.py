@@ -44,6 +44,7 @@ class UNet3D(nn.Module):
     dims = 3
     margin = 0
     min_training_side = 8
+    training_bytes = 140
 
     def __init__(
         self,
@@ -63,6 +64,10 @@ class UNet3D(nn.Module):
         self.poolings = poolings(spacing)
         self.margins = [0, 0, 0] if padded else margins(self.poolings)
         self.margin = max(self.margins)
+        if not padded:
+            self.training_bytes = 75
+        elif 1 in self.poolings[0]:  # the levels below are larger then
+            self.training_bytes = 190
         conv = {"norm": norm, "bias": bias, "padding": int(padded), "dims": 3}
         c, pool = base_c, self.poolings
         self.in_conv = DoubleConv(in_channels, c * 2, mid_channels=c, **conv)

@@ -40,6 +40,7 @@ class UNetPlusPlus(nn.Module):
     dims = 2
     margin = 0
     min_training_side = 16
+    training_bytes = 260
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class VGG16UNet(nn.Module):
     dims = 2
     margin = 0
     min_training_side = 16
+    base_c = CHANNELS[0]
+    training_bytes = 120
 
     def __init__(
         self, num_classes: int, pretrain_backbone: bool = False, in_channels: int = 3

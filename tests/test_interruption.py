@@ -16,7 +16,7 @@ from train_utils.model_loading import load_model
 
 ROOT = Path(__file__).parent.parent
 VOLUMES = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", "--test-fraction", "0")
-VOLUMES += EXACT
+VOLUMES += ("--crops", "1", *EXACT)
 
 # Runs train.py in a process of its own, after a patch that sends a signal to it in epoch 2.
 PRELUDE = """

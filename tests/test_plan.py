@@ -5,19 +5,16 @@ import itertools
 import pytest
 import torch
 
-from src import UNet
-from src.memory import LiveBytes
-from train_utils.plan import (
-    CHANNEL_BYTES,
-    EPOCHS,
-    GRID,
-    KINDS,
+from src import MODELS
+from train_utils.data.statistics import LARGEST_WEIGHT
+from train_utils.plan import EPOCHS, GRID, KINDS, DataSummary, make_plan, summarize_data
+from train_utils.training_memory import (
     MEMORY,
-    DataSummary,
-    make_plan,
+    PLAIN_UNET,
+    ModelNeeds,
+    activation_limit,
     pixel_bytes,
-    summarize_data,
-    training_bytes,
+    step_bytes,
 )
 
 SIDES = (64, 65, 96, 130, 256, 257, 360, 565, 1024, 2000, 4000)
@@ -28,6 +25,12 @@ IMAGES = (1, 2, 16, 20, 367, 10_000)
 def summary(size, images=20, classes=2, channels=3, pixels=None):
     pixels = pixels or [1000 // (index + 1) for index in range(classes)]
     return summarize_data([size] * images, images, channels, pixels)
+
+
+def bytes_of(plan, model=PLAIN_UNET, channels=3):
+    """The estimated memory of a step of this plan."""
+    bytes_each = pixel_bytes(model.training_bytes, plan.base_c, channels)
+    return step_bytes(plan.crop_size, plan.batch_size, bytes_each)
 
 
 def every_summary():
@@ -45,10 +48,10 @@ def every_summary():
 def test_the_plan_of_drive_is_its_recipe():
     """Twenty images of 584×565 px: the recipe of commit d1c9183, whose F1 is published."""
     plan = make_plan(summary((584, 565)))
-    assert (plan.crop_size, plan.batch_size, plan.accumulate, plan.base_c) == (288, 2, 1, 16)
+    assert (plan.crop_size, plan.batch_size, plan.base_c) == (288, 2, 16)
     assert (plan.scale, plan.rotate, plan.mirror) == ((0.85, 1.2), 180.0, "both")
     assert plan.class_weights == (1.0, 1.25)
-    assert (plan.steps, plan.epochs) == (6000, 40)
+    assert (plan.steps, EPOCHS) == (6000, 40)
     assert plan.steps * plan.batch_size == 40 * 15 * 20  # 15 crops of each image in an epoch
 
 
@@ -61,9 +64,9 @@ def test_fewer_images_take_as_many_crops_of_each(images):
 def test_the_plan_of_camvid():
     """367 images of 480×360 px, eleven classes."""
     plan = make_plan(summary((360, 480), 367, 11), "scenes")
-    assert (plan.crop_size, plan.batch_size, plan.accumulate, plan.base_c) == (352, 4, 1, 32)
+    assert (plan.crop_size, plan.batch_size, plan.base_c) == (352, 4, 32)
     assert (plan.scale, plan.rotate, plan.mirror) == ((0.5, 1.5), 10.0, "horizontal")
-    assert plan.steps == 8280 and plan.epochs == 40
+    assert plan.steps == 8280
     median = 1000 // 6
     assert plan.class_weights[0] == pytest.approx(median / 1000, abs=1e-4)
     assert plan.class_weights[5] == 1 and plan.class_weights[10] == pytest.approx(
@@ -77,14 +80,14 @@ def test_the_plan_of_camvid():
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_plan_exceeds_its_memory_class_or_has_no_steps(kind, memory):
-    size, limit = MEMORY[memory]
+    limit = MEMORY[memory][1]
     for data in every_summary():
         plan = make_plan(data, kind, memory)
         assert GRID <= plan.crop_size <= limit and plan.crop_size % GRID == 0, data
-        needed = training_bytes(plan.crop_size, plan.batch_size, plan.base_c, data.channels)
-        assert needed <= size / 2, data
+        needed = bytes_of(plan, channels=data.channels)
+        assert needed <= activation_limit(memory), data
         assert plan.crop_size <= max(GRID, min(data.median) + GRID / 2), data
-        assert plan.batch_size >= 2 and plan.accumulate == 1
+        assert plan.batch_size >= 2
         assert 2_000 <= plan.steps <= 20_000 and plan.steps % EPOCHS == 0
         assert len(plan.class_weights) == len(data.pixels) and min(plan.class_weights) > 0
         assert len(plan.reasons) == 5 and all(plan.reasons)
@@ -109,8 +112,57 @@ def test_large_sets_cost_no_more_than_small_ones():
 
 
 def test_a_model_may_need_larger_crops():
-    assert make_plan(summary((96, 96)), least_crop=188).crop_size == 192
-    assert make_plan(summary((584, 565)), least_crop=188).crop_size == 288
+    model = ModelNeeds(least=(188, 188))
+    assert make_plan(summary((96, 96)), model=model).crop_size == 192
+    assert make_plan(summary((584, 565)), model=model).crop_size == 288
+
+
+# --- what is given --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crop, batch", [(32, 16), (96, 16), (160, 6), (288, 2), (500, 2)])
+def test_a_given_crop_size_is_used_when_the_batch_is_planned(crop, batch):
+    """About as many pixels in a step as on DRIVE, 2 × 288²."""
+    plan = make_plan(summary((584, 565)), crop_size=crop)
+    assert (plan.crop_size, plan.batch_size) == (crop, batch)
+    assert f"crop {crop} px as given" in plan.reasons[0] and "exceed" not in plan.reasons[0]
+    assert f"batch {batch}: {batch * crop**2:,} px" in plan.reasons[1]
+
+
+def test_a_given_width_is_used_when_crop_and_batch_are_planned():
+    """The memory class limits the batch: at four times the width it is a quarter."""
+    streets = summary((360, 480), 367, 11)
+    planned, wide = make_plan(streets), make_plan(streets, model=ModelNeeds(base_c=128))
+    assert (planned.base_c, planned.crop_size, planned.batch_size) == (32, 256, 8)
+    assert (wide.base_c, wide.crop_size, wide.batch_size) == (128, 256, 2)
+    assert bytes_of(wide) <= activation_limit("small") < 2 * bytes_of(wide)
+    assert make_plan(summary((4000, 4000)), model=ModelNeeds(base_c=64)).crop_size == 384
+
+
+def test_a_batch_may_be_a_single_crop_where_more_of_the_given_crops_do_not_fit():
+    plan = make_plan(summary((4000, 4000)), model=ModelNeeds(base_c=64), crop_size=512)
+    assert (plan.crop_size, plan.batch_size) == (512, 1)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODELS if MODELS[name].dims == 2))
+def test_drives_plan_fits_every_model(name):
+    """At its own width; so the commands of the results page keep their crops and batches."""
+    with torch.device("meta"):  # without its weights
+        model = MODELS[name](in_channels=3, num_classes=2)
+    least = (model.min_training_side, model.min_training_side)
+    needs = ModelNeeds(model.training_bytes, model.base_c, least)
+    plan = make_plan(summary((584, 565)), model=needs)
+    assert (plan.crop_size, plan.batch_size, plan.base_c) == (288, 2, model.base_c)
+    assert bytes_of(plan, needs) <= activation_limit("small")
+
+
+def test_a_model_that_needs_more_memory_gets_smaller_batches():
+    streets = summary((360, 480), 367, 11)
+    batches = [
+        make_plan(streets, "scenes", model=ModelNeeds(each, base_c=32), crop_size=352).batch_size
+        for each in (50, 100, 200, 400)
+    ]
+    assert batches == [4, 4, 2, 1]
 
 
 def test_sizes_count_by_the_median_of_the_shorter_sides():
@@ -130,14 +182,15 @@ def test_a_class_that_is_absent_has_no_weight_unless_images_were_left_out():
     assert "of 4 of 5,000 images" in make_plan(part).reasons[0]
 
 
-@pytest.mark.parametrize("base_c", [16, 32])
-def test_the_estimate_of_the_memory_is_that_of_a_training_step(base_c):
-    """Counted on the meta device, without computing: activations, gradients, image and target."""
-    side = 288
-    with torch.device("meta"):
-        model = UNet(3, 2, bilinear=False, base_c=base_c)
-        images, targets = torch.empty(2, 3, side, side), torch.zeros(2, side, side).long()
-    with LiveBytes() as live:
-        torch.nn.functional.cross_entropy(model(images)["out"], targets).backward()
-    found = live.peak / (2 * side**2)
-    assert 0.75 * CHANNEL_BYTES * base_c < found < pixel_bytes(base_c, 3)
+def test_a_rare_class_has_a_limited_weight():
+    data = summarize_data([(64, 64)] * 4, 4, 3, [1_000_000, 100_000, 10])
+    assert make_plan(data).class_weights == (0.1, 1, LARGEST_WEIGHT)
+
+
+def test_the_weights_of_camvid_are_below_the_limit():
+    """Its training pixels, counted in the 367 labels of the SegNet tutorial's split."""
+    pixels = [10682767, 14750079, 623349, 20076880, 2845085, 6166762]
+    pixels += [743859, 714595, 3719877, 405385, 184967]
+    weights = make_plan(summary((360, 480), 367, 11, pixels=pixels), "scenes").class_weights
+    expected = [0.2663, 0.1929, 4.5642, 0.1417, 1, 0.4614, 3.8248, 3.9814, 0.7648, 7.0182, 15.3816]
+    assert list(weights) == expected

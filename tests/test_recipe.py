@@ -9,16 +9,17 @@ from PIL import Image
 
 import train
 from my_dataset import DATASETS
-from src import MODELS
 from tests.made import write_three_classes
 from tests.tiny import parse
 from train_utils.cli import presets, values
 from train_utils.cli.recipe import lower_batch, make_recipe, recipe_of_flags
 from train_utils.data.public_datasets import CAMVID
-from train_utils.plan import make_plan, summarize_data, training_bytes
+from train_utils.plan import make_plan, summarize_data
+from train_utils.training_memory import step_bytes
 
 CPU = torch.device("cpu")
 DRIVE = summarize_data([(584, 565)] * 20, 20, 3, [875, 125])
+VOLUMES = summarize_data([(35, 50, 36)] * 208, 208, 1, [95, 3, 2], (1.0, 1.0, 1.0))
 STREETS = summarize_data([(360, 480)] * 367, 367, 3, range(100, 1200, 100))
 
 
@@ -49,10 +50,8 @@ def test_the_preset_names_the_kind_of_images():
 @pytest.mark.parametrize(
     "argv, name, value",
     [
-        (("--crop-size", 96), "crop_size", 96),
         (("--batch-size", 5), "batch_size", 5),
         (("--accumulate", 3), "accumulate", 3),
-        (("--base-c", 8), "base_c", 8),
         (("--class-weights", "none"), "class_weights", "none"),
         (("--class-weights", "1,2"), "class_weights", [1.0, 2.0]),
         (("--scale", 1, 1), "scale", [1.0, 1.0]),
@@ -72,10 +71,27 @@ def test_a_flag_replaces_its_planned_value_and_no_other(capsys, argv, name, valu
     assert f"instead: {name} {value}" in capsys.readouterr().out
 
 
-def test_other_models_have_their_own_width_and_smallest_crop():
+def test_a_given_crop_size_changes_the_batch_and_no_more():
+    recipe, planned = vars(recipe_of("--crop-size", 96)), vars(recipe_of())
+    assert (recipe["crop_size"], recipe["batch_size"]) == (96, 16)
+    changed = {name for name in planned if recipe[name] != planned[name]}
+    assert changed == {"crop_size", "batch_size", "reasons"}
+    assert "crop 96 px as given" in recipe["reasons"][0] and len(recipe["reasons"]) == 5
+
+
+def test_a_given_width_is_planned_for():
+    recipe = recipe_of("--base-c", 128, "--preset", "scenes", summary=STREETS)
+    assert (recipe.base_c, recipe.crop_size, recipe.batch_size) == (128, 256, 2)
+    assert "base_c 128 (of the flag or the model)" in recipe.reasons[2]
+    assert recipe_of("--base-c", 8).base_c == 8 and recipe_of("--base-c", 8).crop_size == 288
+
+
+def test_other_models_have_their_own_width_memory_and_smallest_crop():
     small = summarize_data([(96, 96)] * 20, 20, 3, [875, 125])
     assert recipe_of("--model", "resunet").base_c is None
-    assert "the model's own width" in recipe_of("--model", "resunet").reasons[-1]
+    assert "base_c 64 (of the flag or the model)" in recipe_of("--model", "resunet").reasons[2]
+    nested = recipe_of("--model", "unet_plus_plus", "--preset", "scenes", summary=STREETS)
+    assert (nested.crop_size, nested.batch_size) == (320, 2)
     assert recipe_of("--model", "unet_original", summary=small).crop_size == 192
     assert recipe_of(summary=small).crop_size == 96
 
@@ -98,11 +114,39 @@ def test_fixed_presets_have_no_plan(preset, capsys):
     assert recipe_of("--preset", preset, summary=STREETS).class_weights == "none"
 
 
-def test_volumes_have_their_fixed_recipe():
-    recipe = recipe_of("--model", "unet_3d")
-    assert (recipe.crop_size, recipe.crops, recipe.batch_size, recipe.mirror) == (64, 1, 2, "both")
-    assert None not in (recipe.scale, recipe.rotate, recipe.accumulate, recipe.base_c)
-    assert recipe.reasons == [] and MODELS["unet_3d"].dims == 3
+def test_volumes_are_planned_too():
+    recipe = recipe_of("--model", "unet_3d", summary=VOLUMES)
+    assert (recipe.crop_size, recipe.batch_size, recipe.base_c) == ([32, 48, 32], 2, 16)
+    assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.85, 1.15], 15.0, "none")
+    assert (recipe.steps, recipe.planned_steps, recipe.crops) == (6280, True, None)
+    assert (recipe.class_weights, recipe.accumulate) == ([1.0, 1.0, 1.0], 1)
+    assert len(recipe.reasons) == 5
+
+
+@pytest.mark.parametrize(
+    "argv, name, value",
+    [
+        (("--crop-size", 40), "crop_size", [40, 40, 40]),
+        (("--crop-size", 64), "crop_size", [40, 56, 40]),
+        (("--crop-size", 16, 64, 20), "crop_size", [16, 64, 20]),
+        (("--base-c", 8), "base_c", 8),
+        (("--batch-size", 5), "batch_size", 5),
+        (("--scale", 1, 1), "scale", [1.0, 1.0]),
+        (("--rotate", 0), "rotate", 0.0),
+        (("--mirror", "both"), "mirror", "both"),
+        (("--class-weights", "auto"), "class_weights", "auto"),
+        (("--steps", 77), "steps", 77),
+        (("--crops", 4), "crops", 4),
+        (("--minutes", 4), "steps", None),
+    ],
+)
+def test_a_flag_replaces_the_planned_value_of_volumes(argv, name, value):
+    recipe, planned = (
+        vars(recipe_of("--model", "unet_3d", *flags, summary=VOLUMES)) for flags in (argv, ())
+    )
+    assert recipe[name] == value
+    follow = {name, "reasons", "steps", "planned_steps", "warmup_epochs"}
+    assert {key for key in planned if recipe[key] != planned[key]} <= follow
 
 
 def test_the_warm_up_is_four_epochs_with_crops_as_it_always_was():
@@ -120,10 +164,15 @@ def test_the_warm_up_is_four_epochs_with_crops_as_it_always_was():
 )
 def test_too_little_memory_divides_the_batch_and_accumulates(crops_that_fit, batch, accumulate):
     recipe = recipe_of_flags(parse("--crop-size", 64, "-b", 12, "--accumulate", 1), 2)
-    free = crops_that_fit * training_bytes(64, 1, 16)
-    lowered = lower_batch(recipe, 16, 3, free)
+    lowered = lower_batch(recipe, 1620, crops_that_fit * step_bytes(64, 1, 1620))
     assert (lowered.batch_size, lowered.accumulate) == (batch, accumulate)
-    assert lower_batch(recipe, 16, 3, None) == recipe
+    assert lower_batch(recipe, 1620, None) == recipe
+
+
+def test_too_little_memory_divides_a_batch_of_volumes():
+    flags = ("--model", "unet_3d", "--crop-size", 8, 16, 16, "-b", 2)
+    lowered = lower_batch(recipe_of_flags(parse(*flags), 2), 1620, 3 * 1024 * 1620)
+    assert (lowered.batch_size, lowered.accumulate) == (1, 2)
 
 
 # --- flags that do not go together ----------------------------------------------------------------

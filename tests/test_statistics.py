@@ -5,6 +5,7 @@ import torch
 
 from src.image_io import IGNORE
 from train_utils.data.statistics import (
+    LARGEST_WEIGHT,
     channel_statistics,
     choose_class_weights,
     choose_mean_and_std,
@@ -55,7 +56,15 @@ def test_class_weights_are_chosen_by_the_flag():
     assert choose_class_weights("none", pixels) is None
     assert choose_class_weights([1.0, 3.0], pixels).tolist() == [1, 3]
     weights = choose_class_weights("auto", pixels)
-    assert torch.equal(weights, median_frequency_weights(pixels))
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == pytest.approx(median_frequency_weights([90, 10]))
+
+
+def test_a_class_that_a_sample_of_the_images_lacks_has_the_largest_weight():
+    pixels = torch.tensor([6, 0, 3, 1])
+    assert choose_class_weights("auto", pixels).tolist() == [0.5, 0, 1, 3]
+    assert choose_class_weights("auto", pixels, sampled=True).tolist() == [0.5, 3, 1, 3]
+    assert choose_class_weights([1.0] * 4, pixels, sampled=True).tolist() == [1] * 4
 
 
 @pytest.mark.parametrize(
@@ -65,9 +74,9 @@ def test_class_weights_are_chosen_by_the_flag():
         ([90, 10], [50 / 90, 5]),
         ([6, 0, 3, 1], [0.5, 0, 1, 3]),
         ([7, 0], [1, 0]),
+        ([0, 0], [1, 1]),
+        ([10**6, 10**4, 1], [0.01, 1, LARGEST_WEIGHT]),
     ],
 )
 def test_median_frequency_weights_by_hand(pixels, expected):
-    weights = median_frequency_weights(torch.tensor(pixels))
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == pytest.approx(expected)
+    assert median_frequency_weights(pixels) == pytest.approx(expected)

@@ -22,7 +22,7 @@ from tests.watch import stop_after
 from train_utils.checkpoint import load
 from train_utils.checkpoint import save as save_checkpoint
 
-SETTINGS = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", *EXACT)
+SETTINGS = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", "--crops", "1", *EXACT)
 
 
 def weights(folder, name="last_model.pth"):
@@ -82,6 +82,24 @@ def test_resuming_gives_the_same_bits(root, finished, tmp_path):
         run_train(root, tmp_path, *options, settings=SETTINGS)
     train.main(parse("--resume", tmp_path / "last_model.pth", "--device", "cpu"))
     assert equal(weights(tmp_path), weights(finished))
+
+
+def test_a_resumed_run_keeps_the_plan(root, tmp_path, capsys):
+    """Of volumes of 16×20×14 voxels; four steps in two epochs."""
+    options = ("--split-file", root / "splits.json", "--fold", 0, "--steps", 4, "--epochs", 2)
+    planned = ("--model", "unet_3d", "--base-c", "2", *EXACT)
+    run_train(root, tmp_path / "whole", *options, settings=planned)
+    whole = load(tmp_path / "whole" / "last_model.pth")
+    assert (whole["step"], whole["recipe"]["crop_size"]) == (4, [16, 16, 16])
+    assert (whole["recipe"]["mirror"], len(whole["recipe"]["reasons"])) == ("none", 6)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, tmp_path, 1)
+        run_train(root, tmp_path, *options, settings=planned)
+    capsys.readouterr()
+    train.main(parse("--resume", tmp_path / "last_model.pth", "--device", "cpu"))
+    assert "plan of" not in capsys.readouterr().out
+    assert load(tmp_path / "last_model.pth")["recipe"] == whole["recipe"]
+    assert equal(weights(tmp_path), weights(tmp_path / "whole"))
 
 
 def test_held_out_volumes_are_scored_with_the_dice_of_each_class(root, finished, tmp_path, capsys):
@@ -237,6 +255,6 @@ def test_flags_of_images_and_volumes_that_do_not_fit(flags, message, capsys):
 def test_the_model_and_the_dataset_imply_each_other():
     by_model, by_dataset = parse("--model", "unet_3d"), parse("--dataset", "volumes")
     assert (by_model.dataset, by_dataset.model) == ("volumes", "unet_3d")
-    assert by_model.in_channels == 1 and by_model.base_c == 16 and by_model.crop_size == 64
+    assert by_model.in_channels == 1 and by_model.base_c == 16 and by_model.crop_size is None
     demo = parse("--demo", "--model", "unet_3d")
     assert (demo.data_path, demo.dataset, demo.crop_size) == ("demo_volumes", "volumes", 32)

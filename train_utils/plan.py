@@ -1,23 +1,26 @@
 """The plan of a recipe from the data: crop, batch, steps, width, class weights, augmentation.
 
-make_plan() is a pure function of a summary of the training images and of a named memory class, so
+make_plan() is a pure function of a summary of the training images, the model and a memory class, so
 the same data give the same plan on every machine. The numbers below come from two recipes that were
 measured, DRIVE (20 images of 565×584 px, two classes) and CamVid (367 of 480×360 px, eleven
-classes); between them the rules are simple and monotone.
+classes); between them the rules are simple and monotone. volume_plan.py has those of volumes.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# {memory class: (bytes, largest crop)}. The largest crop also bounds the time of a step.
-MEMORY = {"small": (4e9, 512), "medium": (12e9, 768), "large": (40e9, 1024)}
-# Of the memory class, for activations and gradients. The rest is for weights, the optimizer, the
-# images and the workspace of convolutions.
-SHARE = 0.5
-# The activations and gradients that a U-Net keeps for each pixel and channel of its first level:
-# 90 bytes in float32, counted with src.memory.LiveBytes.
-CHANNEL_BYTES = 100
+from train_utils.data.statistics import median_frequency_weights
+from train_utils.training_memory import (
+    MEMORY,
+    PLAIN_UNET,
+    ModelNeeds,
+    activation_limit,
+    fitting_batch,
+    pixel_bytes,
+    step_bytes,
+)
 
 GRID = 32  # px; sides of crops are its multiples
 WHOLE_SIDE = 256  # px; of images up to this side the crop is all
@@ -58,29 +61,32 @@ KINDS = {
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a plan knows of the training images.
+    """What a plan knows of the training images or volumes.
 
     images: their number. read: how many of them the other fields are from.
-    median: (height, width) of the image whose shorter side is the median.
-    pixels: of each class, valid ones.
+    median: (height, width) of the image whose shorter side is the median; of volumes the median
+    (D, H, W) of each axis.
+    pixels: of each class, valid ones. spacing: size (D, H, W) of a voxel; None for images.
     """
 
     images: int
     read: int
-    median: tuple[int, ...]
+    median: tuple[float, ...]
     channels: int
     pixels: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The planned values, named like their flags. reasons: a line for the log on each."""
+    """The planned values, named like their flags. reasons: a line for the log on each.
 
-    crop_size: int
+    crop_size: the side of a square, of volumes the sides (D, H, W).
+    """
+
+    crop_size: int | tuple[int, ...]
     batch_size: int
-    accumulate: int
     steps: int
-    epochs: int
     base_c: int
     class_weights: tuple[float, ...]
     scale: tuple[float, float]
@@ -94,50 +100,59 @@ def summarize_data(
     images: int,
     channels: int,
     pixels: Sequence[int],
+    spacing: Sequence[float] | None = None,
 ) -> DataSummary:
-    """The summary of `images` images, of which those that were read have these sizes."""
+    """The summary of `images` images, of which those that were read have these sizes.
+
+    spacing: size (D, H, W) of a voxel, for volumes.
+    """
     ordered = sorted((tuple(size) for size in sizes), key=lambda size: (min(size), size))
+    median = ordered[len(ordered) // 2]
+    if spacing:
+        median = tuple(statistics.median(sides) for sides in zip(*ordered, strict=True))
     return DataSummary(
         images=images,
         read=len(ordered),
-        median=ordered[len(ordered) // 2],
+        median=median,
         channels=channels,
         pixels=tuple(int(count) for count in pixels),
+        spacing=tuple(spacing) if spacing else None,
     )
 
 
 def make_plan(
-    summary: DataSummary, kind: str = "free", memory: str = "small", least_crop: int = GRID
+    summary: DataSummary,
+    kind: str = "free",
+    memory: str = "small",
+    model: ModelNeeds = PLAIN_UNET,
+    crop_size: int | None = None,
 ) -> Plan:
     """The plan for images; the functions below state its rules.
 
-    kind: a name of KINDS. memory: a name of MEMORY. least_crop: the smallest crop that the model
-    can be trained on, in px.
+    kind: a name of KINDS. memory: a name of MEMORY. crop_size: in px; None: to be planned.
     """
     look, classes = KINDS[kind], len(summary.pixels)
-    base_c = plan_width(classes)
+    base_c = model.base_c or plan_width(classes)
+    bytes_each = pixel_bytes(model.training_bytes, base_c, summary.channels)
     wanted = wanted_crop(min(summary.median), look.share)
-    crop = min(wanted, largest_crop(base_c, summary.channels, memory))
-    crop = max(crop, math.ceil(least_crop / GRID) * GRID)
-    batch = plan_batch(crop, base_c, classes, summary.channels, memory)
+    crop = min(wanted, largest_crop(bytes_each, memory))
+    crop = crop_size or max(crop, math.ceil(max(model.least) / GRID) * GRID)
+    batch = plan_batch(crop, classes, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
     weights = plan_class_weights(summary)
+    width = f"base_c {base_c} (of the flag or the model)" if model.base_c else f"base_c {base_c}"
     reasons = (
-        crop_reason(summary, crop, wanted, memory),
+        crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
         f"batch {batch}: {batch * crop**2:,} px a step; training takes about "
-        f"{training_bytes(crop, batch, base_c, summary.channels) / 1e9:.1f} GB",
-        f"base_c {base_c}, class weights {', '.join(f'{weight:g}' for weight in weights)}: "
-        + weights_reason(classes),
+        f"{step_bytes(crop, batch, bytes_each) / 1e9:.1f} GB",
+        f"{width}, {weights_reason(weights)}",
         f"steps {steps:,}: {summary.images:,} images, {classes} classes",
-        f"scale {look.scale[0]:g} to {look.scale[1]:g}, rotation up to {look.rotate:g}°, mirror "
-        f"{look.mirror}: kind {kind}, {look.reason}",
+        augmentation_reason(kind, look),
     )
     return Plan(
         crop_size=crop,
         batch_size=batch,
-        accumulate=1,
         steps=steps,
-        epochs=EPOCHS,
         base_c=base_c,
         class_weights=weights,
         scale=look.scale,
@@ -152,7 +167,7 @@ def plan_width(classes: int) -> int:
     return 16 if classes <= 2 else 32
 
 
-def wanted_crop(shorter: int, share: float) -> int:
+def wanted_crop(shorter: float, share: float) -> int:
     """The side of a crop, in multiples of GRID: a share of the shorter side of the images.
 
     Of small images it is all, up to WHOLE_SIDE.
@@ -161,32 +176,21 @@ def wanted_crop(shorter: int, share: float) -> int:
     return max(GRID, math.floor(side / GRID + 0.5) * GRID)
 
 
-def largest_crop(base_c: int, channels: int, memory: str) -> int:
+def largest_crop(bytes_each: int, memory: str) -> int:
     """The largest crop of which the smallest batch fits into the memory class."""
-    total, limit = MEMORY[memory]
-    pixels = SHARE * total / BATCH_RANGE[0] / pixel_bytes(base_c, channels)
-    return max(GRID, min(limit, math.isqrt(int(pixels)) // GRID * GRID))
+    pixels = activation_limit(memory) / BATCH_RANGE[0] / bytes_each
+    return max(GRID, min(MEMORY[memory][1], math.isqrt(int(pixels)) // GRID * GRID))
 
 
-def plan_batch(crop: int, base_c: int, classes: int, channels: int, memory: str) -> int:
-    """Crops in a batch: about STEP_PIXELS in a step, within BATCH_RANGE and the memory class."""
+def plan_batch(crop: int, classes: int, bytes_each: int, memory: str) -> int:
+    """Crops in a batch: about STEP_PIXELS in a step, within BATCH_RANGE and the memory class.
+
+    A single crop where a larger batch of given crops, or of the model's smallest, does not fit.
+    """
     least, most = BATCH_RANGE
     batch = math.floor(STEP_PIXELS[classes > 2] / crop**2 + 0.5)
     batch = min(max(batch, least), most)
-    limit = SHARE * MEMORY[memory][0]
-    while batch > 1 and training_bytes(crop, batch, base_c, channels) > limit:
-        batch -= 1
-    return batch
-
-
-def pixel_bytes(base_c: int, channels: int) -> int:
-    """The memory of a training step for each pixel: activations, float32 image, int64 target."""
-    return CHANNEL_BYTES * base_c + 4 * channels + 8
-
-
-def training_bytes(crop: int, batch: int, base_c: int, channels: int = 3) -> int:
-    """The estimated memory of a training step of the plain U-Net, without its weights."""
-    return batch * crop**2 * pixel_bytes(base_c, channels)
+    return fitting_batch(crop, batch, bytes_each, memory)
 
 
 def plan_steps(images: int, classes: int) -> int:
@@ -203,36 +207,42 @@ def plan_steps(images: int, classes: int) -> int:
 
 
 def plan_class_weights(summary: DataSummary) -> tuple[float, ...]:
-    """Weights of the cross entropy: fixed for two classes, median frequency balancing for more.
-
-    A class that no image has gets 0 (arXiv:1411.4734). If only a part of the images was read, it
-    gets the largest weight of the others instead: it may occur in the rest.
-    """
-    pixels = summary.pixels
-    if len(pixels) <= 2:
-        return TWO_CLASS_WEIGHTS[: len(pixels)]
-    found = sorted(count for count in pixels if count)
-    if not found:
-        return (1.0,) * len(pixels)
-    median = (found[(len(found) - 1) // 2] + found[len(found) // 2]) / 2
-    unseen = median / found[0] if summary.read < summary.images else 0.0
-    weights = (median / count if count else unseen for count in pixels)
+    """Weights of the cross entropy: fixed for two classes, median frequency balancing for more."""
+    if len(summary.pixels) <= 2:
+        return TWO_CLASS_WEIGHTS[: len(summary.pixels)]
+    sampled = summary.read < summary.images
+    weights = median_frequency_weights(summary.pixels, sampled)
     return tuple(round(weight, 4) for weight in weights)
 
 
-def weights_reason(classes: int) -> str:
+# --- reasons --------------------------------------------------------------------------------------
+
+
+def weights_reason(weights: Sequence[float]) -> str:
     """Why these class weights."""
-    if classes <= 2:
-        return "two classes"
-    return f"{classes} classes, median frequency balancing"
+    text = f"class weights {', '.join(f'{weight:g}' for weight in weights)}"
+    if len(weights) <= 2:
+        return f"{text}: two classes"
+    return f"{text}: {len(weights)} classes, median frequency balancing"
 
 
-def crop_reason(summary: DataSummary, crop: int, wanted: int, memory: str) -> str:
-    """Why this crop."""
+def crop_reason(
+    summary: DataSummary, crop: int, wanted: int, memory: str, given: bool = False
+) -> str:
+    """Why this crop. given: whether a flag says it."""
     height, width = summary.median
-    text = f"crop {crop} px: the images' median size is {width}×{height} px"
+    mark = " as given" if given else ""
+    text = f"crop {crop} px{mark}: the images' median size is {width}×{height} px"
     if summary.read < summary.images:
         text += f" (of {summary.read:,} of {summary.images:,} images)"
-    if crop < wanted:
+    if crop < wanted and not given:
         text += f", {wanted} px would exceed the largest crop of the memory class {memory}"
     return text
+
+
+def augmentation_reason(kind: str, look: Augmentation) -> str:
+    """Why these random changes of the crops."""
+    return (
+        f"scale {look.scale[0]:g} to {look.scale[1]:g}, rotation up to {look.rotate:g}°, mirror "
+        f"{look.mirror}: kind {kind}, {look.reason}"
+    )

@@ -19,7 +19,7 @@ from train_utils.cli.parser import (
     number,
 )
 from train_utils.cli.presets import PRESET, PRESETS
-from train_utils.plan import MEMORY
+from train_utils.training_memory import MEMORY
 
 
 def train_flags(datasets: dict) -> dict[str, list[Flag]]:
@@ -55,7 +55,7 @@ def training_flags() -> list[Flag]:
             RUN,
             "small",
             "the memory that a planned recipe may use: small 4 GB, medium 12 GB, large 40 GB. Only "
-            "for images of more than 512 px more memory means larger crops",
+            "for images of more than 512 px and for large volumes more memory means larger crops",
             choices=list(MEMORY),
         ),
         flag(

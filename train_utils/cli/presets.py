@@ -71,22 +71,13 @@ ORIGINAL = {
 # The flags whose default is planned from the data. With --crops the warm-up is that of BEST.
 PLANNED = ("crop_size", "batch_size", "accumulate", "base_c", "scale", "rotate", "mirror")
 PLANNED_BEST = {**BEST, **dict.fromkeys((*PLANNED, "crops", "warmup_epochs"), PLAN)}
-# What unet_3d and volumes change; the other recipes are for images.
+# What unet_3d and volumes change of the planned recipe; see also train_utils/volume_plan.py.
 VOLUMES = {
     "dataset": "volumes",
     "model": "unet_3d",
     "in_channels": 1,
-    "scale": [0.8, 1.25],
-    "crop_size": 64,
-    "crops": 1,
-    "batch_size": 2,
-    "accumulate": 1,
-    "rotate": 30.0,
-    "mirror": "both",
-    "jitter": 0.25,
     "base_c": 16,
     "lr": 2e-3,
-    "warmup_epochs": 1.0,
 }
 PRESETS = {
     "best": PLANNED_BEST,
@@ -100,8 +91,8 @@ PRESET_KINDS = {"best": "free", "scenes": "scenes"}
 # The default preset of a dataset whose row names this kind.
 PRESET_OF_KIND = {kind: preset for preset, kind in PRESET_KINDS.items()}
 
-# What `--class-weights preset` means for two classes. With more classes it means no weights. Images
-# of a planned preset have the plan's weights.
+# What `--class-weights preset` means for two classes. With more classes it means no weights. A
+# planned preset has the plan's weights.
 PRESET_CLASS_WEIGHTS = {
     "best": [1.0, 1.25],
     "scenes": [1.0, 1.25],
@@ -129,6 +120,7 @@ DEMO_VOLUMES = {
     "crop_size": 32,
     "base_c": 8,
     "lr": 4e-3,
+    "warmup_epochs": 1.0,
 }
 
 MODEL_OPTIONS_OF_PRESETS = ("base_c", "bilinear")  # those of the plain U-Net, no other model's

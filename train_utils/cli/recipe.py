@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from src import MODELS
+from src import MODELS, build_model
 from src.device import free_memory
+from src.unet_3d import min_sides, strides
 from src.unet_original import valid_input_side
 from train_utils.budget import Budget
+from train_utils.cli.model_flags import model_kwargs
 from train_utils.cli.presets import (
     BEST,
     PLANNED,
@@ -17,7 +19,9 @@ from train_utils.cli.presets import (
     resolve_class_weights,
 )
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
-from train_utils.plan import DataSummary, Plan, make_plan, plan_width, training_bytes
+from train_utils.plan import DataSummary, Plan, make_plan
+from train_utils.training_memory import ModelNeeds, pixel_bytes, step_bytes
+from train_utils.volume_plan import make_volume_plan
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,15 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
 
     A batch that exceeds the free memory of the device is divided, and accumulated instead.
     """
-    num_classes = len(summary.pixels)
-    recipe = recipe_of_flags(args, num_classes)
+    recipe = recipe_of_flags(args, len(summary.pixels))
     left_open = open_flags(args)
     if not left_open:
         return recipe
-    plan = make_plan(
-        summary, PRESET_KINDS[args.preset], args.memory, MODELS[args.model].min_training_side
-    )
-    values = {name: plain(getattr(plan, name)) for name in left_open}
+    model = model_needs(args, summary, planned_width="base_c" in left_open)
+    plan = plan_of(args, summary, model)
+    planned = left_open & asdict(plan).keys()
+    values = {name: plain(getattr(plan, name)) for name in planned}
+    values["crop_size"] = plain(plan.crop_size)  # of volumes a single number became three
     planned_steps = not (args.steps or args.crops or args.minutes)
     if planned_steps:
         values["steps"] = plan.steps
@@ -68,8 +72,35 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
     log("\n  ".join([f"plan of --preset {args.preset}, --memory {args.memory}:", *recipe.reasons]))
     if {"batch_size", "accumulate"} <= left_open:
         free = broadcast_from_rank_zero(lambda: free_memory(device))
-        recipe = lower_batch(recipe, plan_width(num_classes), summary.channels, free)
+        bytes_each = pixel_bytes(model.training_bytes, plan.base_c, summary.channels)
+        recipe = lower_batch(recipe, bytes_each, free)
     return recipe
+
+
+def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: bool) -> ModelNeeds:
+    """What the plan has to know of the model of the flags."""
+    kwargs = model_kwargs(args, len(summary.pixels), summary.spacing)
+    with torch.device("meta"):  # without its weights
+        model = build_model(args.model, **kwargs)
+    base_c = None if planned_width else model.base_c
+    if model.dims == 2:
+        least = model.min_training_side, model.min_training_side
+        return ModelNeeds(model.training_bytes, base_c, least)
+    return ModelNeeds(
+        model.training_bytes,
+        base_c,
+        least=tuple(min_sides(model.poolings, model.padded)),
+        strides=tuple(strides(model.poolings)),
+        margins=tuple(model.margins),
+    )
+
+
+def plan_of(args: argparse.Namespace, summary: DataSummary, model: ModelNeeds) -> Plan:
+    """The plan for images or volumes; a crop size that is given stays."""
+    if MODELS[args.model].dims == 3:
+        return make_volume_plan(summary, model, args.memory, args.crop_size)
+    kind = PRESET_KINDS[args.preset]
+    return make_plan(summary, kind, args.memory, model, args.crop_size)
 
 
 def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
@@ -80,7 +111,7 @@ def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
     return Recipe(
         crop_size=args.crop_size,
         batch_size=args.batch_size,
-        accumulate=args.accumulate,
+        accumulate=args.accumulate or 1,
         base_c=args.base_c,
         class_weights=resolve_class_weights(args.class_weights, args.preset, num_classes),
         scale=args.scale,
@@ -96,7 +127,7 @@ def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
 
 def open_flags(args: argparse.Namespace) -> set[str]:
     """The names of PLANNED that neither flag, preset nor checkpoint says."""
-    if args.preset not in PRESET_KINDS or MODELS[args.model].dims == 3:
+    if args.preset not in PRESET_KINDS:
         return set()
     names = {name for name in PLANNED if name in preset_defaults(args.preset, args.model)}
     left_open = {name for name in names if getattr(args, name) is None}
@@ -127,29 +158,28 @@ def plain(value: object) -> object:
 
 
 def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[str]:
-    """The reasons of the plan, and what flags say instead."""
+    """The reasons of the plan, and what flags say instead. They give crop and width themselves."""
+    names = [name for name in PLANNED if name not in ("crop_size", "base_c")]
     instead = [
         f"{name} {getattr(args, name)}"
-        for name in (*PLANNED, "class_weights", "steps", "crops", "minutes")
+        for name in (*names, "class_weights", "steps", "crops", "minutes")
         if name not in values and getattr(args, name) not in (None, "preset")
     ]
-    if "base_c" not in values and args.base_c is None:
-        instead.append("the model's own width")
     reasons = list(plan.reasons)
     if instead:
         reasons.append(f"instead: {', '.join(instead)}")
     return reasons
 
 
-def lower_batch(recipe: Recipe, base_c: int, channels: int, free: int | None) -> Recipe:
+def lower_batch(recipe: Recipe, bytes_each: int, free: int | None) -> Recipe:
     """The recipe with a smaller batch and as much more accumulation, if `free` bytes need it.
 
-    An optimizer step then takes the same crops. None: unknown.
+    An optimizer step then takes the same crops. bytes_each: of a pixel, see pixel_bytes(). free:
+    None if it is unknown.
     """
     batch = recipe.batch_size
-    width = recipe.base_c or base_c
     while batch > 1 and free is not None:
-        if training_bytes(recipe.crop_size, batch, width, channels) <= free:
+        if step_bytes(recipe.crop_size, batch, bytes_each) <= free:
             break
         batch -= 1
         while recipe.batch_size % batch:

@@ -130,8 +130,8 @@ class DatasetSummary:
         if self.sums is None or not self.sums[0]:
             return []
         mean, std = mean_and_std(*self.sums)
-        pixels = torch.from_numpy(self.training_pixels()[: len(self.names)])
-        weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels).tolist())
+        pixels = self.training_pixels()[: len(self.names)].tolist()
+        weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels))
         return [
             "",
             f"suggested, from the training images: --mean {rounded(mean)} --std {rounded(std)}",

@@ -1,5 +1,7 @@
 """Statistics of the training data: mean and std of the channels, and class weights."""
 
+from collections.abc import Sequence
+from statistics import median
 from typing import Protocol
 
 import torch
@@ -7,6 +9,10 @@ from torch import Tensor
 
 from src.image_io import IGNORE
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
+
+# A class of a few pixels would otherwise have nearly all of the loss. CamVid's rarest, the
+# bicyclist, has 15.4.
+LARGEST_WEIGHT = 20.0
 
 
 class ReadableDataset(Protocol):
@@ -59,18 +65,22 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
     return {"pooled": mean_and_std(*sums), "per image": (mean, std)}
 
 
-def median_frequency_weights(pixels: Tensor) -> Tensor:
-    """Class weights float32 [K] by median frequency balancing, after Eigen and Fergus 2015.
+def median_frequency_weights(pixels: Sequence[int], sampled: bool = False) -> list[float]:
+    """Class weights by median frequency balancing, after Eigen and Fergus 2015.
 
-    The weight of a class is the median of the classes' shares over its own share; a class without
-    pixels gets 0. Shares are of all pixels; the paper (arXiv:1411.4734) takes those of the images
-    in which the class occurs.
+    The weight of a class is the median of the classes' shares over its own share, at most
+    LARGEST_WEIGHT. Shares are of all pixels; the paper (arXiv:1411.4734) takes those of the images
+    in which the class occurs. A class without pixels gets 0, or the largest weight of the others
+    if only a sample of the images was read: it may occur in the rest.
 
-    pixels: int64 [K], number of valid pixels of each class.
+    pixels: number of valid pixels of each class. sampled: whether they are of a sample.
     """
-    counts = pixels.double()
-    median = counts[counts > 0].quantile(0.5)
-    return torch.where(counts > 0, median / counts.clamp_min(1), 0).float()
+    found = [count for count in pixels if count]
+    if not found:
+        return [1.0] * len(pixels)
+    middle = median(found)
+    unseen = min(middle / min(found), LARGEST_WEIGHT) if sampled else 0.0
+    return [min(middle / count, LARGEST_WEIGHT) if count else unseen for count in pixels]
 
 
 def choose_mean_and_std(
@@ -86,14 +96,19 @@ def choose_mean_and_std(
     return mean, std
 
 
-def choose_class_weights(choice: str | list[float], pixels: Tensor) -> Tensor | None:
-    """Weights [K] of the cross entropy, or None.
+def choose_class_weights(
+    choice: str | list[float], pixels: Tensor, sampled: bool = False
+) -> Tensor | None:
+    """Weights float32 [K] of the cross entropy, or None.
 
-    choice: "none", "auto" (median frequency balancing) or the weights. pixels: training pixels [K]
-    of each class.
+    choice: "none", "auto" (median frequency balancing) or the weights. pixels, sampled: training
+    pixels of each class, see median_frequency_weights().
     """
     if choice == "none":
         return None
-    weights = median_frequency_weights(pixels) if choice == "auto" else torch.tensor(choice)
+    if choice == "auto":
+        weights = torch.tensor(median_frequency_weights(pixels.tolist(), sampled))
+    else:
+        weights = torch.tensor(choice)
     log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
     return weights

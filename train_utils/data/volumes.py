@@ -180,6 +180,4 @@ def choose_crop(
     if not isinstance(crop_size, int):
         return list(crop_size)
     median = np.median(np.array(sizes), axis=0) + 2 * np.array(margins)
-    crop = [min(crop_size, 8 * math.ceil(side / 8)) for side in median]
-    log(f"crops of {size_text(crop)} voxels")
-    return crop
+    return [min(crop_size, 8 * math.ceil(side / 8)) for side in median]
