@@ -1,15 +1,13 @@
 """Without a process group every helper leaves its argument as it is; with one, the ranks agree."""
 
-import os
-import socket
 import time
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
 
+from tests.processes import rank_environment, run_ranks, serve_store
 from train_utils.distributed_utils import (
     all_gather_objects,
     all_reduce_sum,
@@ -26,18 +24,6 @@ from train_utils.distributed_utils import (
 )
 
 CPU = torch.device("cpu")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def environment(rank, ranks, port):
-    """What torchrun sets for a process."""
-    values = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {name: str(value) for name, value in values.items()}
 
 
 # --- a single process ----------------------------------------------------------------------------
@@ -78,7 +64,8 @@ def test_gradients_on_a_gpu_go_through_nccl_where_there_is_one(monkeypatch):
 
 
 def test_the_group_of_torchrun_ends_with_the_block(monkeypatch):
-    for name, value in environment(0, 1, free_port()).items():
+    store = serve_store()
+    for name, value in rank_environment(0, 1, store).items():
         monkeypatch.setenv(name, value)
     with process_group(CPU, 30):
         assert is_distributed() and (rank(), world_size()) == (0, 1)
@@ -90,11 +77,9 @@ def fail():
     raise ValueError("no such file")
 
 
-def exchange(own, ranks, port, folder):
-    """Saves what the helpers return and print on this rank."""
-    os.environ.update(environment(own, ranks, port))
-    with process_group(CPU, 60), open(folder / f"{own}.txt", "w") as file:
-        os.dup2(file.fileno(), 1)
+def exchange(own, folder):
+    """Prints, and saves what the helpers return on this rank."""
+    with process_group(CPU, 60):
         log("once")
         norm = nn.BatchNorm1d(2)
         norm.running_mean.fill_(own + 1)
@@ -120,10 +105,9 @@ def exchange(own, ranks, port, folder):
 def two_ranks(tmp_path_factory):
     """What two processes exchanged: for each rank (what the helpers returned, what it printed)."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(exchange, args=(2, free_port(), folder), nprocs=2)
-    return [
-        (torch.load(folder / f"{own}.pt"), (folder / f"{own}.txt").read_text()) for own in (0, 1)
-    ]
+    finished = run_ranks(exchange, [(0, folder), (1, folder)])
+    assert [rank.returncode for rank in finished] == [0, 0], finished
+    return [(torch.load(folder / f"{own}.pt"), finished[own].stdout) for own in (0, 1)]
 
 
 def test_ranks_exchange_what_they_hold(two_ranks):
@@ -146,29 +130,34 @@ def test_an_error_on_rank_0_is_raised_there_and_ends_the_others_silently(two_ran
     assert errors == [repr(ValueError("no such file")), repr(SystemExit(2))]
 
 
-def wait_for_the_other(own, ranks, port, folder):
-    """Rank 1 is late for whatever rank 0 does, by more than the timeout."""
-    os.environ.update(environment(own, ranks, port))
-    (folder / f"{own}.started").touch()
-    while not (folder / f"{1 - own}.started").exists():  # so that neither is late at the start
+def wait_for(path):
+    while not path.exists():
         time.sleep(0.01)
+
+
+def wait_for_the_other(own, folder):
+    """Rank 1 is late for whatever rank 0 does, by more than the timeout."""
+    (folder / f"{own}.started").touch()
+    wait_for(folder / f"{1 - own}.started")  # so that neither is late at the start
     found = {}
     with process_group(CPU, 2):
-        time.sleep(3 * own)  # reads data
+        time.sleep(2.3 * own)  # reads data
         found["broadcast"] = broadcast_from_rank_zero(lambda: "read")
-        time.sleep(1.5 * own)
+        time.sleep(1.3 * own)
         model = wrap_in_ddp(nn.Linear(1, 1), CPU, 1)
         model(torch.ones(1, 1)).sum().backward()
-        time.sleep(2 * own)
-        try:
-            model(torch.ones(1, 1)).sum().backward()
-        except RuntimeError as error:
-            found["error"] = str(error)
+        if own == 0:
+            with pytest.raises(RuntimeError) as caught:
+                model(torch.ones(1, 1)).sum().backward()
+            found["error"] = str(caught.value)
+            (folder / "failed").touch()
+        wait_for(folder / "failed")
         torch.save(found, folder / f"{own}.pt")
 
 
 def test_ranks_wait_for_data_as_long_as_it_takes_but_not_for_gradients(tmp_path):
-    multiprocessing.spawn(wait_for_the_other, args=(2, free_port(), tmp_path), nprocs=2)
+    finished = run_ranks(wait_for_the_other, [(0, tmp_path), (1, tmp_path)])
+    assert [rank.returncode for rank in finished] == [0, 0], finished
     first, second = (torch.load(tmp_path / f"{own}.pt") for own in (0, 1))
     assert first["broadcast"] == second["broadcast"] == "read"
     assert "1000ms" in first["error"]

@@ -2,19 +2,16 @@
 epoch."""
 
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.made_volumes import write_decathlon
+from tests.processes import python
 from tests.tiny import EXACT, TINY, run_train
 from train_utils.checkpoint import load
 from train_utils.model_loading import load_model
 
-ROOT = Path(__file__).parent.parent
 VOLUMES = ("--model", "unet_3d", "--base-c", "2", "--crop-size", "16", "--test-fraction", "0")
 VOLUMES += ("--crops", "1", *EXACT)
 
@@ -66,13 +63,7 @@ def run_patched(patch, data, output, settings=TINY):
     """The finished process. Without validation every epoch writes both checkpoints."""
     argv = ["--data-path", data, "--output-dir", output, "--epochs", "4", "--val", "none"]
     argv += settings
-    return subprocess.run(
-        [sys.executable, "-c", PRELUDE + patch + MAIN, *map(str, argv)],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    return python("-c", PRELUDE + patch + MAIN, *argv)
 
 
 @pytest.fixture(scope="module")

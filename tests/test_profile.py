@@ -42,11 +42,14 @@ def test_a_profile_needs_training(capsys):
     assert "--profile is about training" in capsys.readouterr().err
 
 
-def test_stages_are_timed_and_the_loader_starts_again():
+def test_stages_are_timed_and_the_loader_starts_again(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
     class Slow:
         def __iter__(self):
             for number in range(3):
-                time.sleep(0.02)
+                now[0] += 0.02
                 yield number
 
     stages = Stages(CPU, wait=True)
@@ -54,9 +57,10 @@ def test_stages_are_timed_and_the_loader_starts_again():
     for number in FixedSteps(Slow(), 7, stages):
         found.append(number)
         with stages("loss"):
-            time.sleep(0.01)
+            now[0] += 0.01
     assert found == [0, 1, 2, 0, 1, 2, 0] and len(FixedSteps(Slow(), 7, stages)) == 7
-    assert 0.14 <= stages.seconds["data"] < 1 and 0.07 <= stages.seconds["loss"] < 1
+    assert stages.seconds["data"] == pytest.approx(0.14)
+    assert stages.seconds["loss"] == pytest.approx(0.07)
     assert stages.seconds["forward"] == 0
 
 

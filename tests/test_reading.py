@@ -85,7 +85,7 @@ def test_large_pictures_are_not_read_ahead(tmp_path):
         pictures = read_ahead(pool, read, jobs, {})
         for count in (2, 2, 3, 5, 5):
             next(pictures)
-            time.sleep(0.05)
+            pool.submit(int).result()  # begins when all that was asked for is read
             assert begun == ["0", "1", "2", "3", "4"][:count]
 
 

@@ -2,13 +2,12 @@
 
 import functools
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -38,14 +37,7 @@ SOURCE_FOLDERS = {
 @functools.cache
 def output_of(*arguments):
     """What `python ARGUMENTS` prints, in lines wide enough that argparse wraps no help text."""
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "2000"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    finished = python(*arguments, COLUMNS="2000")
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 

@@ -1,8 +1,10 @@
-"""Several processes on the CPU under torchrun: the same results, and what follows if one fails."""
+"""Several processes on the CPU: the same results, and what follows if one fails.
+
+torchrun itself is used where it has to start a run, to end it or to start it again.
+"""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
+import train_multi_GPU
 from src import build_model
+from tests import processes
 from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
@@ -61,6 +64,19 @@ def succeed(*args, **kwargs):
     return finished
 
 
+def start_ranks(ranks, data, output, *options, script="train_multi_GPU.py", **environment):
+    """The finished ranks of a run, as torchrun starts them."""
+    argv = script, "--data-path", data, "--output-dir", output, *TINY, *options
+    return processes.torchrun(ranks, *argv, **environment)
+
+
+def ranks_succeed(*args, **kwargs):
+    """What rank 0 printed."""
+    finished = start_ranks(*args, **kwargs)
+    assert [rank.returncode for rank in finished] == [0] * len(finished), finished
+    return finished[0].stdout
+
+
 def epochs(folder):
     return [row["epoch"] for row in load(folder / "last_model.pth")["history"]]
 
@@ -75,18 +91,18 @@ def trained(tiny_root, tmp_path_factory):
 # --- evaluating and training ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_test, processes", [(5, 2), (5, 3), (1, 2)])
-def test_scores_do_not_depend_on_the_number_of_processes(trained, tmp_path, num_test, processes):
+@pytest.mark.parametrize("num_test, ranks", [(5, 2), (5, 3), (1, 2)])
+def test_scores_do_not_depend_on_the_number_of_processes(trained, tmp_path, num_test, ranks):
     """With the same number of threads: convolutions may add in another order with more."""
     data = write_demo_drive(tmp_path, num_training=2, num_test=num_test, size=(96, 104))
     options = ("--test-only", "--weights", trained[0] / "best_model.pth", "--no-amp")
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as torchrun does
+    torch.set_num_threads(1)  # as each rank
     try:
         run_train(data, tmp_path / "one", *options)
     finally:
         torch.set_num_threads(threads)
-    succeed(("--standalone", f"--nproc_per_node={processes}"), data, tmp_path / "many", *options)
+    ranks_succeed(ranks, data, tmp_path / "many", *options)
     one, many = (
         json.loads((tmp_path / name / "test_scores.json").read_text()) for name in ("one", "many")
     )
@@ -105,18 +121,8 @@ def test_one_process_writes_and_prints(trained):
 
 
 def test_without_torchrun_it_is_one_process_like_train_py(tiny_root, tmp_path):
-    alone = [
-        sys.executable,
-        "train_multi_GPU.py",
-        "--data-path",
-        str(tiny_root),
-        "--output-dir",
-        str(tmp_path / "multi"),
-        *TINY,
-        "--epochs",
-        "2",
-    ]
-    subprocess.run(alone, cwd=ROOT, check=True, capture_output=True)
+    argv = ["--data-path", tiny_root, "--output-dir", tmp_path / "multi", *TINY, "--epochs", 2]
+    train_multi_GPU.main([str(each) for each in argv])
     run_train(tiny_root, tmp_path / "train", "--epochs", 2)
     multi, single = (
         load(tmp_path / name / "last_model.pth")["model"] for name in ("multi", "train")
@@ -126,26 +132,15 @@ def test_without_torchrun_it_is_one_process_like_train_py(tiny_root, tmp_path):
 
 def test_rank_zero_plans_the_steps_of_minutes(tiny_root, tmp_path):
     """Each rank measures another speed; with different lengths they would wait for each other."""
-    out = succeed(ONE_MACHINE, tiny_root, tmp_path, "--minutes", 0.01, "--epochs", 3).stdout
+    out = ranks_succeed(2, tiny_root, tmp_path, "--minutes", 0.01, "--epochs", 3)
     checkpoint = load(tmp_path / "last_model.pth")
     assert out.count("--minutes 0.01: 20 steps in 2 epochs") == 1
     assert checkpoint["step"] == checkpoint["recipe"]["steps"] == 20 and epochs(tmp_path) == [0, 1]
 
 
 def test_more_processes_than_images_still_train(tiny_root, tmp_path):
-    succeed(
-        ("--standalone", "--nproc_per_node=3"),
-        tiny_root,
-        tmp_path,
-        "--epochs",
-        1,
-        "--folds",
-        2,
-        "--fold",
-        0,
-        "--batch-size",
-        4,
-    )
+    options = ("--epochs", 1, "--folds", 2, "--fold", 0, "--batch-size", 4)
+    ranks_succeed(3, tiny_root, tmp_path, *options)
     assert epochs(tmp_path) == [0]
 
 
@@ -201,19 +196,10 @@ def train_steps(rank, ranks, steps, accumulate=1, name="unet"):
     return loss, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def worker(rank, ranks, port, steps, accumulate, name, folder):
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
+def save_trained(rank, ranks, steps, accumulate, name, folder):
     with process_group(torch.device("cpu"), 60):
         result = train_steps(rank, ranks, steps, accumulate, name)
         torch.save(result, folder / f"{rank}.pt")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def starts_of(store, ranks, late=0):
@@ -250,8 +236,9 @@ def test_a_rank_that_never_starts_is_an_error():
     ids=["one step", "ten steps", "accumulated", "volumes"],
 )
 def test_two_ranks_train_like_one_with_the_whole_batch(tmp_path, steps, accumulate, name):
-    arguments = 2, free_port(), steps, accumulate, name, tmp_path
-    multiprocessing.spawn(worker, args=arguments, nprocs=2)
+    arguments = [(rank, 2, steps, accumulate, name, tmp_path) for rank in (0, 1)]
+    finished = processes.run_ranks(save_trained, arguments)
+    assert [rank.returncode for rank in finished] == [0, 0], finished
     (loss, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone_loss, alone = train_steps(None, 2, steps, accumulate, name)
     assert loss == pytest.approx(alone_loss, abs=1e-5)
@@ -285,21 +272,12 @@ def test_a_killed_worker_restarts_from_the_last_whole_epoch(tiny_root, tmp_path)
 
 
 def test_an_error_on_one_rank_ends_all_with_its_message(tiny_root, tmp_path):
-    start = time.monotonic()
-    run = torchrun(
-        ONE_MACHINE,
-        tiny_root,
-        tmp_path / "run",
-        "--epochs",
-        3,
-        "--batch-size",
-        1,
-        script=FAULTY,
-        FAULT="raise 1 1",
-        FAULT_FILE=str(tmp_path / "done"),
-    )
-    assert run.returncode != 0 and "planted on rank 1" in run.stderr
-    assert time.monotonic() - start < 60
+    """Even the rank that waits for it ends by itself: torchrun is not there to stop it."""
+    fault = {"FAULT": "raise 1 1", "FAULT_FILE": str(tmp_path / "done")}
+    options = ("--epochs", 3, "--batch-size", 1)
+    run = start_ranks(2, tiny_root, tmp_path / "run", *options, script=FAULTY, **fault)
+    assert all(rank.returncode != 0 for rank in run)
+    assert "planted on rank 1" in run[1].stderr
     assert epochs(tmp_path / "run") == [0]
 
 
@@ -325,31 +303,42 @@ def test_when_torchrun_is_stopped_ranks_that_wait_end_as_well(tiny_root, tmp_pat
     assert epochs(tmp_path / "run") == [0]
 
 
-def test_bad_input_ends_all_with_one_sentence(trained, tiny_root, tmp_path):
-    weights = trained[0] / "best_model.pth"
-    for options, named in (
-        (
-            ("--test-only", "--weights", weights, "--report", tmp_path / "report"),
-            "--report needs a single process; run train.py without torchrun",
-        ),
+def test_bad_input_ends_torchrun_with_one_sentence(tiny_root, tmp_path):
+    run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "out", "--epochs", 0)
+    assert run.returncode != 0 and not (tmp_path / "out").exists()
+    assert run.stderr.count("train_multi_GPU.py: error: argument --epochs: must be at least 1") == 1
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (("--report", "report"), "--report needs a single process; run train.py without torchrun"),
         (("--epochs", 0), "--epochs"),
-        (("--resume", tmp_path / "none.pth"), "there is no such file"),
+        (("--resume", "none.pth"), "there is no such file"),
         (("--sync-bn",), "CUDA only"),
-    ):
-        run = torchrun(ONE_MACHINE, tiny_root, tmp_path / "out", *options)
-        assert run.returncode != 0
-        assert run.stderr.count("train_multi_GPU.py: error: ") == 1 and named in run.stderr
-    assert not (tmp_path / "out").exists() and not (tmp_path / "report").exists()
+    ],
+    ids=["report", "epochs", "resume", "sync-bn"],
+)
+def test_bad_input_ends_all_ranks_with_one_sentence(trained, tiny_root, tmp_path, options, named):
+    if "--report" in options:
+        options = ("--test-only", "--weights", trained[0] / "best_model.pth", *options)
+    first, second = start_ranks(2, tiny_root, tmp_path / "out", *options)
+    assert first.returncode == second.returncode == 2
+    errors = first.stderr + second.stderr
+    assert errors.count("train_multi_GPU.py: error: ") == 1 and named in errors
+    assert not (tmp_path / "out").exists() and not (ROOT / "report").exists()
 
 
 def test_two_machines(tiny_root, tmp_path):
     """Two torchrun agents, each with an output folder of its own, as machines without a shared
     disk."""
+    store = processes.serve_store()  # on a free port; else the first agent would serve it
     launch = (
         "--nnodes=2",
         "--nproc_per_node=1",
         "--rdzv_backend=c10d",
-        f"--rdzv_endpoint=127.0.0.1:{free_port()}",
+        f"--rdzv_endpoint=127.0.0.1:{store.port}",
+        "--rdzv_conf=is_host=false",
         "--local_addr=127.0.0.1",
         "--rdzv_id=test",
     )

@@ -3,11 +3,7 @@
 import csv
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from PIL import Image
 
 import train
 from src.errors import UserError
+from tests import processes
 from tests.made_volumes import draw, save, write_decathlon
 from tests.tiny import EXACT, parse, run_train
 from tests.watch import stop_after
@@ -195,16 +192,8 @@ def test_two_ranks_train_and_score_like_one(root, tmp_path):
     split = write_split(tmp_path, train=["v00", "v01", "v02"], test=["v03", "v05", "v07"])
     options = ("--data-path", root, *SETTINGS, "--split-file", split, "--val", "none")
     options += ("--output-dir", tmp_path / "two", "--epochs", 1)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    finished = subprocess.run(
-        [sys.executable, *launch, "train_multi_GPU.py", *map(str, options)],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    finished = processes.torchrun(2, "train_multi_GPU.py", *options)
+    assert [rank.returncode for rank in finished] == [0, 0], finished
     assert load(tmp_path / "two" / "last_model.pth")["ranks"] == 2
     options = ("--test-only", "--weights", tmp_path / "two" / "best_model.pth")
     threads = torch.get_num_threads()
