@@ -71,10 +71,9 @@ def main(args: argparse.Namespace) -> None:
     model = optimize_for_inference(model, device)
 
     # Inputs and outputs
+    kind, make_predictor = IMAGES, image_predictor
     if model.dims == 3:
         kind, make_predictor = VOLUMES, volume_predictor
-    else:
-        kind, make_predictor = IMAGES, image_predictor
     check_flags(args, model.dims, checkpoint["resize"])
     inputs = find_inputs(args.input, args.recursive, args.output, kind)
     check_kind((item.path for item in inputs), model.dims)
@@ -131,10 +130,7 @@ def choose_model(args: argparse.Namespace, members: list[Member]) -> Member:
 
 
 def check_flags(args: argparse.Namespace, dims: int, resize: list[int] | None) -> None:
-    """UserError for flags that do not go with a model of `dims` dimensions.
-
-    resize: the size that it sees images at; None: their own.
-    """
+    """UserError for flags that do not fit the model; resize: the size that it sees images at."""
     if dims == 3:
         predict_flags.check_volumes(args)
     elif args.tile and resize:
