@@ -429,7 +429,7 @@ def finish(
             evaluator, model, drawn, checkpoint["threshold"], origin, args.output_dir
         )
     else:
-        evaluation.log_validation(checkpoint)
+        evaluation.log_validation(checkpoint, data.train.nouns)
         if not args.folds:
             log(
                 "the test images have no labels, or there are none: nothing to score; "

@@ -87,18 +87,19 @@ class Evaluator:
         return provenance(self.device, time.perf_counter() - self.start)
 
 
-def log_validation(checkpoint: dict) -> None:
+def log_validation(checkpoint: dict, nouns: tuple[str, str]) -> None:
     """Logs the validation scores of the checkpoint's epoch, if there are any.
 
-    They describe nothing but the choice of the epoch.
+    They describe nothing but the choice of the epoch. nouns: see score_table().
     """
     row = next(row for row in checkpoint["history"] if row["epoch"] == checkpoint["epoch"])
     scores = {
         name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")
     }
     if scores:
-        table = text_files.score_table(scores, checkpoint["class_names"], checkpoint["threshold"])
-        log(f"epoch {row['epoch']} on the validation images, which chose it:\n{table}")
+        names, threshold = checkpoint["class_names"], checkpoint["threshold"]
+        table = text_files.score_table(scores, names, threshold, nouns)
+        log(f"epoch {row['epoch']} on the validation {nouns[0]}, which chose it:\n{table}")
 
 
 def score_test(
@@ -140,7 +141,7 @@ def score_test(
                 dataset.classes.names,
                 lambda index: picture_of(dataset.read(index)[0]),
             )
-    log(text_files.score_table(scores, dataset.classes.names, threshold))
+    log(text_files.score_table(scores, dataset.classes.names, threshold, dataset.nouns))
 
 
 def picture_of(image: Tensor) -> np.ndarray | Tensor:

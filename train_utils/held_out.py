@@ -52,7 +52,7 @@ def score_held_out(
             "images": text_files.image_rows(names, total),
         }
         text_files.write_json(Path(output_dir) / "held_out_scores.json", content)
-    log(text_files.score_table(scores, dataset.classes.names, threshold))
+    log(text_files.score_table(scores, dataset.classes.names, threshold, dataset.nouns))
     if "best_threshold" in scores:
         log(
             f"threshold that these images choose {scores['best_threshold']:.3f}, "
