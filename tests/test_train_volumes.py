@@ -84,19 +84,19 @@ def test_resuming_gives_the_same_bits(root, finished, tmp_path):
 def test_a_resumed_run_keeps_the_plan(root, tmp_path, capsys):
     """Of volumes of 16×20×14 voxels; four steps in two epochs."""
     options = ("--split-file", root / "splits.json", "--fold", 0, "--steps", 4, "--epochs", 2)
-    planned = ("--model", "unet_3d", "--base-c", "2", *EXACT)
-    run_train(root, tmp_path / "whole", *options, settings=planned)
-    whole = load(tmp_path / "whole" / "last_model.pth")
-    assert (whole["step"], whole["recipe"]["crop_size"]) == (4, [16, 16, 16])
-    assert (whole["recipe"]["mirror"], len(whole["recipe"]["reasons"])) == ("none", 6)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, tmp_path, 1)
-        run_train(root, tmp_path, *options, settings=planned)
+        run_train(
+            root, tmp_path, *options, settings=("--model", "unet_3d", "--base-c", "2", *EXACT)
+        )
+    recipe = load(tmp_path / "last_model.pth")["recipe"]
+    assert (recipe["crop_size"], recipe["mirror"]) == ([16, 16, 16], "none")
+    assert len(recipe["reasons"]) == 6 and "16×16×16 voxels" in recipe["reasons"][0]
     capsys.readouterr()
     train.main(parse("--resume", tmp_path / "last_model.pth", "--device", "cpu"))
     assert "plan of" not in capsys.readouterr().out
-    assert load(tmp_path / "last_model.pth")["recipe"] == whole["recipe"]
-    assert equal(weights(tmp_path), weights(tmp_path / "whole"))
+    finished = load(tmp_path / "last_model.pth")
+    assert (finished["recipe"], finished["step"]) == (recipe, 4)
 
 
 def test_held_out_volumes_are_scored_with_the_dice_of_each_class(root, finished, tmp_path, capsys):

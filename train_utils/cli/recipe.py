@@ -28,6 +28,7 @@ from train_utils.volume_plan import make_volume_plan
 class Recipe:
     """The values of flags whose default is the plan's: those of the flags, else the plan's.
 
+    crop_size: a side in px, or the sides (D, H, W) of crops of volumes.
     crops: of each image in an epoch; None where the epochs are parts of a number of steps.
     warmup_epochs: None for a tenth of the run. steps: of --steps, of the plan, or None.
     planned_steps: whether `steps` is the plan's. reasons: of the plan, and the flags that changed
