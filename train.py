@@ -33,7 +33,7 @@ from train_utils import (
     train_one_epoch,
 )
 from train_utils import checkpoint as checkpoints
-from train_utils.budget import Budget, record_of_flags, schedule, start_epoch
+from train_utils.budget import Budget, choose_epoch_crops, record_of_flags, schedule
 from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
 from train_utils.cli import defaults, demo, list_models, scoring, script, values
 from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe, saved_recipe
@@ -76,8 +76,14 @@ def main(args: argparse.Namespace) -> None:
     # Data and recipe
     data = read_data(args, classes)
     recipe = make_recipe(args, summarize_training(data), device)
-    order = args.seed, rank(), world_size(), recipe.crops or 1
-    batches = EpochBatches(len(data.train), recipe.batch_size, *order)
+    batches = EpochBatches(
+        len(data.train),
+        recipe.batch_size,
+        args.seed,
+        rank=rank(),
+        ranks=world_size(),
+        repeats=recipe.crops or 1,
+    )
     train_loader = make_train_loader(args, recipe, data, batches, device)
 
     # Model
@@ -127,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
     measure = resume.measure_of(num_classes)
     with resume.history_kept(args.output_dir, state, measure):
         while state.epoch < budget.epochs:
-            start_epoch(batches, budget, state, recipe.accumulate, recipe.crops)
+            choose_epoch_crops(batches, budget, state, recipe.accumulate, recipe.crops)
             row = train_epoch(train, state.epoch, batches, data, device)
             broadcast_buffers(model)
             if validate:
@@ -173,10 +179,10 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
         spacing = volumes.choose_spacing(args.spacing, train_samples)
     label_kind = choose_label_kind(args.label_kind, train_samples)
     options = values.reading_options(args, classes, label_kind, spacing)
-    weights = {} if is_volumes else values.weight_options(args, train_samples)
-    values.log_weights(args, train_samples, weights, label_kind)
+    pixel_weights = {} if is_volumes else values.pixel_weight_options(args, train_samples)
+    values.log_pixel_weights(args, train_samples, pixel_weights, label_kind)
     train_set, pixels = open_dataset(
-        train_samples, "training", for_training=True, **(options | weights)
+        train_samples, "training", for_training=True, **(options | pixel_weights)
     )
     if not is_volumes:
         read = train_set.examined or train_set
@@ -230,8 +236,8 @@ def make_crops(
 ) -> RandomAffineCrops | RandomVolumeCrops:
     """Cuts the random crops of --augment affine, from images or volumes."""
     if data.spacing:
-        num_classes, sizes = len(data.train.classes.names), list(data.train.sizes.values())
-        return values.make_volume_crops(args, recipe, num_classes, data.spacing, sizes)
+        num_classes = len(data.train.classes.names)
+        return values.make_volume_crops(args, recipe, num_classes, data.spacing)
     return RandomAffineCrops(
         data.mean,
         data.std,

@@ -24,7 +24,8 @@ from .vgg16_unet import VGG16UNet
 #                        poolings refuse smaller images in eval mode too
 #     base_c             channels of the first level; a model that has no such argument has only one
 #     training_bytes     memory of a training step in float32: bytes for each pixel and channel of
-#                        the first level, about a tenth more than src.memory.LiveBytes counts
+#                        the first level, about a tenth more than src.memory.LiveBytes counts on
+#                        crops of 256 px; the weights are not included
 MODELS = {
     "attention_unet": AttentionUNet,
     "mobilenetv3_unet": MobileV3Unet,

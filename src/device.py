@@ -128,8 +128,8 @@ def memory_format(
     and 4.9 s without. On MPS BatchNorm's backward is wrong with it in some versions
     (pytorch#175189, #181411).
 
-    A model gets its format where it is moved to its device. Inputs need none: a convolution gives
-    its input and output the format of its weights.
+    A model gets its format where it is moved to its device. Images to predict need none: a
+    convolution gives its input and output the format of its weights.
 
     Args:
         dims: 2 for images, 3 for volumes. A training step of UNet3D(base_c=16) on 2 × 32³ took

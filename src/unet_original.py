@@ -56,9 +56,7 @@ class UNetOriginal(nn.Module):
     dims = 2
     margin = 92  # (572 − 388) / 2
     min_training_side = 188
-    training_bytes = (
-        55  # of images of 1,020 px; less of smaller ones, which lose more to the margin
-    )
+    training_bytes = 55  # of crops of 1,020 px; less of smaller ones, which lose more at the border
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, base_c: int = 64) -> None:
         super().__init__()

@@ -87,6 +87,10 @@ def run_together(calls, threads, timeout=240):
     """Makes the calls at the same time, each in a process of its own; list of Finished."""
     with TemporaryDirectory() as folder:
         folders = [Path(folder, str(number)) for number in range(len(calls))]
+        for own in folders:
+            own.mkdir()
+            for name in ("out", "err"):
+                (own / name).touch()
         processes = [
             context().Process(target=make_call, args=(call, own, threads))
             for call, own in zip(calls, folders, strict=True)
@@ -115,7 +119,6 @@ def context() -> BaseContext:
 
 def make_call(call, folder, threads):
     """Runs in the new process."""
-    folder.mkdir()
     for descriptor, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(file, descriptor)

@@ -10,6 +10,7 @@ from train_utils.budget import (
     TRIAL_STEPS,
     Budget,
     changed_flags,
+    choose_epoch_crops,
     divide,
     extend,
     new_budget,
@@ -17,7 +18,6 @@ from train_utils.budget import (
     record_of_flags,
     resumed_budget,
     schedule,
-    start_epoch,
 )
 from train_utils.data_loader import EpochBatches, epoch_seed
 from train_utils.lr_scheduler import poly_factor
@@ -29,7 +29,7 @@ def epochs_of(batches, budget, accumulate=1, crops=None, epoch=0, step=0):
     state.epoch, state.step = epoch, step
     found = []
     while state.epoch < budget.epochs:
-        start_epoch(batches, budget, state, accumulate, crops)
+        choose_epoch_crops(batches, budget, state, accumulate, crops)
         found.append(batches.batches())
         state.epoch += 1
         state.step += -(-len(found[-1]) // accumulate)

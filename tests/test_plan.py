@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src import MODELS
-from train_utils.data.statistics import LARGEST_WEIGHT
+from train_utils.data.statistics import LARGEST_WEIGHT, SMALLEST_WEIGHT
 from train_utils.plan import EPOCHS, GRID, KINDS, DataSummary, make_plan, summarize_data
 from train_utils.training_memory import (
     MEMORY,
@@ -90,7 +90,7 @@ def test_no_plan_exceeds_its_memory_class_or_has_no_steps(kind, memory):
         assert plan.batch_size >= 2
         assert 2_000 <= plan.steps <= 20_000 and plan.steps % EPOCHS == 0
         assert len(plan.class_weights) == len(data.pixels) and min(plan.class_weights) > 0
-        assert len(plan.reasons) == 5 and all(plan.reasons)
+        assert len(plan.reasons) == 5 and all(plan.reasons.values())
         assert plan == make_plan(data, kind, memory)
 
 
@@ -125,8 +125,11 @@ def test_a_given_crop_size_is_used_when_the_batch_is_planned(crop, batch):
     """About as many pixels in a step as on DRIVE, 2 × 288²."""
     plan = make_plan(summary((584, 565)), crop_size=crop)
     assert (plan.crop_size, plan.batch_size) == (crop, batch)
-    assert f"crop {crop} px as given" in plan.reasons[0] and "exceed" not in plan.reasons[0]
-    assert f"batch {batch}: {batch * crop**2:,} px" in plan.reasons[1]
+    assert (
+        f"crop {crop} px (given, not planned)" in plan.reasons["crop_size"]
+        and "exceed" not in plan.reasons["crop_size"]
+    )
+    assert f"batch {batch}: {batch * crop**2:,} px" in plan.reasons["batch_size"]
 
 
 def test_a_given_width_is_used_when_crop_and_batch_are_planned():
@@ -179,12 +182,14 @@ def test_a_class_that_is_absent_has_no_weight_unless_images_were_left_out():
     assert make_plan(whole).class_weights == (0.1, 0, 1, 10)
     part = summarize_data([(64, 64)] * 4, 5000, 3, pixels)
     assert make_plan(part).class_weights == (0.1, 10, 1, 10)
-    assert "of 4 of 5,000 images" in make_plan(part).reasons[0]
+    assert "of 4 of 5,000 images" in make_plan(part).reasons["crop_size"]
 
 
 def test_a_rare_class_has_a_limited_weight():
     data = summarize_data([(64, 64)] * 4, 4, 3, [1_000_000, 100_000, 10])
     assert make_plan(data).class_weights == (0.1, 1, LARGEST_WEIGHT)
+    data = summarize_data([(64, 64)] * 4, 4, 3, [200_000_000, 4_000, 3_000])
+    assert make_plan(data).class_weights == (SMALLEST_WEIGHT, 1, 1.3333)
 
 
 def test_the_weights_of_camvid_are_below_the_limit():

@@ -65,7 +65,7 @@ def test_a_run_trains_its_steps_and_says_its_recipe(stepped):
     assert (recipe["steps"], recipe["epochs"], recipe["epoch_steps"]) == (11, 4, 3)
     assert (recipe["crop_size"], recipe["batch_size"], recipe["base_c"]) == (48, 2, 4)
     assert (recipe["rotate"], recipe["mirror"], recipe["class_weights"]) == (180, "both", [1, 1.25])
-    assert len(recipe["reasons"]) == 6 and "crop 48 px as given" in recipe["reasons"][0]
+    assert len(recipe["reasons"]) == 6 and "crop 48 px (given, not planned)" in recipe["reasons"][0]
     assert checkpoint["training"]["epochs"] == 4 and len(checkpoint["history"]) == 4
     assert checkpoint["args"]["crop_size"] == 48 and checkpoint["args"]["rotate"] is None
 

@@ -36,7 +36,7 @@ def test_by_default_all_is_planned():
     assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.85, 1.2], 180.0, "both")
     assert (recipe.class_weights, recipe.accumulate) == ([1.0, 1.25], 1)
     assert (recipe.steps, recipe.planned_steps, recipe.crops) == (6000, True, None)
-    assert recipe.reasons == list(plan.reasons)
+    assert recipe.reasons == list(plan.reasons.values())
 
 
 def test_the_preset_names_the_kind_of_images():
@@ -76,7 +76,7 @@ def test_a_given_crop_size_changes_the_batch_and_no_more():
     assert (recipe["crop_size"], recipe["batch_size"]) == (96, 16)
     changed = {name for name in planned if recipe[name] != planned[name]}
     assert changed == {"crop_size", "batch_size", "reasons"}
-    assert "crop 96 px as given" in recipe["reasons"][0] and len(recipe["reasons"]) == 5
+    assert "crop 96 px (given, not planned)" in recipe["reasons"][0] and len(recipe["reasons"]) == 5
 
 
 def test_a_given_width_is_planned_for():

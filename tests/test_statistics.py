@@ -6,6 +6,7 @@ import torch
 from src.image_io import IGNORE
 from train_utils.data.statistics import (
     LARGEST_WEIGHT,
+    SMALLEST_WEIGHT,
     channel_statistics,
     choose_class_weights,
     choose_mean_and_std,
@@ -75,7 +76,7 @@ def test_a_class_that_a_sample_of_the_images_lacks_has_the_largest_weight():
         ([6, 0, 3, 1], [0.5, 0, 1, 3]),
         ([7, 0], [1, 0]),
         ([0, 0], [1, 1]),
-        ([10**6, 10**4, 1], [0.01, 1, LARGEST_WEIGHT]),
+        ([10**6, 10**4, 1], [SMALLEST_WEIGHT, 1, LARGEST_WEIGHT]),
     ],
 )
 def test_median_frequency_weights_by_hand(pixels, expected):

@@ -45,13 +45,12 @@ def test_mirror_is_the_probability_of_flips(mirror, flips):
     assert options["crop_size"] == 32 and options["scale"] == [0.8, 1.2]
 
 
-def test_crops_of_volumes_fit_the_volumes_and_the_model():
+def test_crops_of_volumes_fit_the_model():
     args = parse("--model", "unet_3d", "--data-path", "volumes", "--base-c", 2)
-    sizes = [[20, 40, 30]] * 3
-    crops = values.make_volume_crops(args, recipe(), 2, [1.0, 1.0, 1.0], sizes)
+    crops = values.make_volume_crops(args, recipe(crop_size=[24, 32, 32]), 2, [1.0, 1.0, 1.0])
     assert size_text(crops.crop_size) == "24×32×32"
     wrong = recipe(crop_size=[3, 32, 32])
-    message = error_of(values.make_volume_crops, args, wrong, 2, [1.0, 1.0, 1.0], sizes)
+    message = error_of(values.make_volume_crops, args, wrong, 2, [1.0, 1.0, 1.0])
     assert message.startswith("--crop-size: ")
 
 
@@ -73,10 +72,10 @@ def test_what_weighs_the_pixels_is_logged(tmp_path, capsys):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     sample = Sample("a", tmp_path / "a.png", instances=tmp_path / "a.png")
     args = parse()
-    values.log_weights(args, [sample], values.weight_options(args, [sample]), "classes")
+    values.log_pixel_weights(args, [sample], values.pixel_weight_options(args, [sample]), "classes")
     assert capsys.readouterr().out == ""
     args = parse("--border-weight", 10)
-    values.log_weights(args, [sample], values.weight_options(args, [sample]), "classes")
+    values.log_pixel_weights(args, [sample], values.pixel_weight_options(args, [sample]), "classes")
     printed = capsys.readouterr().out
     assert "border weight 10, sigma 5 px" in printed and "regions of class 1" in printed
     assert "instances/ is not read" in printed

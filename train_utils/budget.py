@@ -149,7 +149,7 @@ def schedule(budget: Budget, warmup_epochs: float | None, trial: bool = False) -
     )
 
 
-def start_epoch(
+def choose_epoch_crops(
     batches: EpochBatches, budget: Budget, state: TrainingState, accumulate: int, crops: int | None
 ) -> None:
     """Chooses the crops of the epoch that begins.

@@ -79,9 +79,10 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """The planned values, named like their flags. reasons: a line for the log on each.
+    """The planned values, named like their flags.
 
-    crop_size: the side of a square, of volumes the sides (D, H, W).
+    crop_size: the side of a square, of volumes the sides (D, H, W). reasons: lines for the log,
+    {name of the first value that the line explains: line}.
     """
 
     crop_size: int | tuple[int, ...]
@@ -92,7 +93,7 @@ class Plan:
     scale: tuple[float, float]
     rotate: float
     mirror: str
-    reasons: tuple[str, ...]
+    reasons: dict[str, str]
 
 
 def summarize_data(
@@ -131,33 +132,33 @@ def make_plan(
 
     kind: a name of KINDS. memory: a name of MEMORY. crop_size: in px; None: to be planned.
     """
-    look, classes = KINDS[kind], len(summary.pixels)
+    augmentation, classes = KINDS[kind], len(summary.pixels)
     base_c = model.base_c or plan_width(classes)
     bytes_each = pixel_bytes(model.training_bytes, base_c, summary.channels)
-    wanted = wanted_crop(min(summary.median), look.share)
+    wanted = wanted_crop(min(summary.median), augmentation.share)
     crop = min(wanted, largest_crop(bytes_each, memory))
     crop = crop_size or max(crop, math.ceil(max(model.least) / GRID) * GRID)
     batch = plan_batch(crop, classes, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
     weights = plan_class_weights(summary)
     width = f"base_c {base_c} (of the flag or the model)" if model.base_c else f"base_c {base_c}"
-    reasons = (
-        crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
-        f"batch {batch}: {batch * crop**2:,} px a step; training takes about "
-        f"{step_bytes(crop, batch, bytes_each) / 1e9:.1f} GB",
-        f"{width}, {weights_reason(weights)}",
-        f"steps {steps:,}: {summary.images:,} images, {classes} classes",
-        augmentation_reason(kind, look),
-    )
+    reasons = {
+        "crop_size": crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
+        "batch_size": f"batch {batch}: {batch * crop**2:,} px a step; "
+        + memory_reason(step_bytes(crop, batch, bytes_each), memory),
+        "base_c": f"{width}, {weights_reason(weights)}",
+        "steps": f"steps {steps:,}: {summary.images:,} images, {classes} classes",
+        "scale": f"{augmentation_reason(augmentation)}: kind {kind}, {augmentation.reason}",
+    }
     return Plan(
         crop_size=crop,
         batch_size=batch,
         steps=steps,
         base_c=base_c,
         class_weights=weights,
-        scale=look.scale,
-        rotate=look.rotate,
-        mirror=look.mirror,
+        scale=augmentation.scale,
+        rotate=augmentation.rotate,
+        mirror=augmentation.mirror,
         reasons=reasons,
     )
 
@@ -231,7 +232,7 @@ def crop_reason(
 ) -> str:
     """Why this crop. given: whether a flag says it."""
     height, width = summary.median
-    mark = " as given" if given else ""
+    mark = " (given, not planned)" if given else ""
     text = f"crop {crop} px{mark}: the images' median size is {width}×{height} px"
     if summary.read < summary.images:
         text += f" (of {summary.read:,} of {summary.images:,} images)"
@@ -240,9 +241,18 @@ def crop_reason(
     return text
 
 
-def augmentation_reason(kind: str, look: Augmentation) -> str:
-    """Why these random changes of the crops."""
+def memory_reason(needed: int, memory: str) -> str:
+    """What a step takes. needed: bytes of it, see step_bytes()."""
+    text = f"training takes about {needed / 1e9:.1f} GB"
+    if needed > activation_limit(memory):
+        text += f", more than the memory class {memory} is for"
+    return text
+
+
+def augmentation_reason(augmentation: Augmentation) -> str:
+    """The random changes of the crops."""
+    least, most = augmentation.scale
     return (
-        f"scale {look.scale[0]:g} to {look.scale[1]:g}, rotation up to {look.rotate:g}°, mirror "
-        f"{look.mirror}: kind {kind}, {look.reason}"
+        f"scale {least:g} to {most:g}, rotation up to {augmentation.rotate:g}°, mirror "
+        f"{augmentation.mirror}"
     )

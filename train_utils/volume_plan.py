@@ -11,6 +11,7 @@ from train_utils.plan import (
     DataSummary,
     Plan,
     augmentation_reason,
+    memory_reason,
     plan_steps,
 )
 from train_utils.training_memory import (
@@ -48,7 +49,7 @@ def make_volume_plan(
     model: with its base_c. memory: a name of MEMORY. crop_size: where it is given, and not to
     be planned: three sides, or a single number that is cut to the volumes, see choose_crop().
     """
-    look, classes = AUGMENTATION, len(summary.pixels)
+    classes = len(summary.pixels)
     bytes_each = pixel_bytes(model.training_bytes, model.base_c, summary.channels)
     wanted = wanted_sides(summary.median, model)
     batch = 1 if any(model.margins) else BATCH
@@ -60,24 +61,25 @@ def make_volume_plan(
     batch = fitting_batch(crop, batch, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
     weights = TWO_CLASS_WEIGHTS if classes == 2 else (1.0,) * classes
-    reasons = (
-        crop_reason(summary, model, crop, wanted, memory, given=crop_size is not None),
-        f"batch {batch}: {batch * math.prod(crop):,} voxels a step; training takes about "
-        f"{step_bytes(crop, batch, bytes_each) / 1e9:.1f} GB",
-        f"base_c {model.base_c}, class weights {', '.join(f'{weight:g}' for weight in weights)}: "
-        f"{classes} classes, and a third of the crops is centred on foreground",
-        f"steps {steps:,}: {summary.images:,} volumes, {classes} classes",
-        augmentation_reason("volumes", look),
-    )
+    reasons = {
+        "crop_size": crop_reason(summary, model, crop, wanted, memory, crop_size),
+        "batch_size": f"batch {batch}: {batch * math.prod(crop):,} voxels a step; "
+        + memory_reason(step_bytes(crop, batch, bytes_each), memory),
+        "base_c": f"base_c {model.base_c}, class weights "
+        f"{', '.join(f'{weight:g}' for weight in weights)}: {classes} classes, and a third of the "
+        "crops is centred on foreground",
+        "steps": f"steps {steps:,}: {summary.images:,} volumes, {classes} classes",
+        "scale": f"{augmentation_reason(AUGMENTATION)}: {AUGMENTATION.reason}",
+    }
     return Plan(
         crop_size=crop,
         batch_size=batch,
         steps=steps,
         base_c=model.base_c,
         class_weights=weights,
-        scale=look.scale,
-        rotate=look.rotate,
-        mirror=look.mirror,
+        scale=AUGMENTATION.scale,
+        rotate=AUGMENTATION.rotate,
+        mirror=AUGMENTATION.mirror,
         reasons=reasons,
     )
 
@@ -100,16 +102,19 @@ def wanted_sides(median: Sequence[float], model: ModelNeeds) -> tuple[int, ...]:
 def shrink(
     wanted: Sequence[int], model: ModelNeeds, most: int, most_inside: int
 ) -> tuple[int, ...]:
-    """The sides made smaller, in proportion, by the strides of the model, as far as it needs.
+    """The sides made smaller by the strides of the model as far as it needs, the longest first.
+
+    So a volume of few slices keeps them.
 
     most: voxels of the crop. most_inside: voxels without the margins, those that are learned.
     """
     sides = list(wanted)
     while math.prod(sides) > most or inside(sides, model.margins) > most_inside:
-        axis = next_axis(sides, wanted, model)
-        if axis is None:
+        larger = [axis for axis in range(3) if sides[axis] > model.least[axis]]
+        if not larger:
             break
-        sides[axis] -= model.strides[axis]
+        longest = max(larger, key=lambda axis: sides[axis])
+        sides[longest] -= model.strides[longest]
     return tuple(sides)
 
 
@@ -118,37 +123,24 @@ def inside(sides: Sequence[int], margins: Sequence[int]) -> int:
     return math.prod(side - 2 * margin for side, margin in zip(sides, margins, strict=True))
 
 
-def next_axis(sides: Sequence[int], wanted: Sequence[int], model: ModelNeeds) -> int | None:
-    """The axis to shrink: the one that keeps most of its wanted side, and of these the longest.
-
-    An axis of long voxels has few of them and keeps its side, until it is the longest. None if no
-    axis can be shrunk.
-    """
-
-    def order(axis: int) -> tuple[float, int]:
-        has_long_voxels = model.strides[axis] < max(model.strides)
-        if has_long_voxels and sides[axis] < max(sides):
-            return 0.0, sides[axis]
-        return (sides[axis] - model.strides[axis]) / wanted[axis], sides[axis]
-
-    larger = [axis for axis in range(3) if sides[axis] > model.least[axis]]
-    return max(larger, key=order, default=None)
-
-
 def crop_reason(
     summary: DataSummary,
     model: ModelNeeds,
     crop: Sequence[int],
     wanted: Sequence[int],
     memory: str,
-    given: bool,
+    given: int | Sequence[int] | None,
 ) -> str:
-    """Why this crop. given: whether a flag says it."""
-    mark = " as given" if given else ""
+    """Why this crop. given: what the flag says, see make_volume_plan()."""
+    mark = ""
+    if isinstance(given, int):
+        mark = f" ({given} as given, cut to the volumes)"
+    elif given:
+        mark = " (given, not planned)"
     median = size_text([f"{side:g}" for side in summary.median])
     text = f"crop {size_text(crop)} voxels{mark}: the volumes' median size is {median}"
     if any(model.margins):
         text += f", and valid convolutions remove {size_text(model.margins)} at each border"
-    if tuple(crop) != tuple(wanted) and not given:
+    if tuple(crop) != tuple(wanted) and given is None:
         text += f"; {size_text(wanted)} would exceed the largest crop of the memory class {memory}"
     return text

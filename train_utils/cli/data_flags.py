@@ -39,7 +39,8 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--demo",
             LOCAL,
             False,
-            "create a small synthetic dataset in demo_data/ and train on it for some minutes",
+            "create a small synthetic dataset in demo_data/, or demo_volumes/, and train on it for "
+            "one to three minutes",
             **ON,
         ),
         flag(
@@ -251,7 +252,8 @@ def crop_flags() -> list[Flag]:
             RUN,
             PRESET,
             "side of the square training crops in px, at least 32, for unet_original 188; of "
-            "volumes in voxels, one number, cut to the volumes' median size, or D H W",
+            "volumes in voxels: D H W, or one number that is cut on each axis to their median "
+            "size, rounded up to a multiple of 8",
             FROM_DATA,
             type=number(int, minimum=1),
             nargs="+",

@@ -44,18 +44,18 @@ def training_flags() -> list[Flag]:
             RUN,
             "best",
             "the recipe, that is the defaults of many flags. best: the most accurate, planned from "
-            "the data, for images without an up and a down; scenes: the same for upright ones, the "
-            "default of datasets of streets; classic: the tutorials'; fast: best with small crops, "
-            "under three minutes on two CPU cores; original: that of the U-Net paper, with "
-            "unet_original",
+            "the data, for volumes and for images without an up and a down; scenes: the same for "
+            "upright images, the default of datasets of streets; classic: the tutorials'; fast: "
+            "best with small crops, under three minutes on two CPU cores; original: that of the "
+            "U-Net paper, with unet_original",
             choices=sorted(PRESETS),
         ),
         flag(
             "--memory",
             RUN,
             "small",
-            "the memory that a planned recipe may use: small 4 GB, medium 12 GB, large 40 GB. Only "
-            "for images of more than 512 px and for large volumes more memory means larger crops",
+            "the memory that a planned recipe may use: small 4 GB, medium 12 GB, large 40 GB. "
+            "It matters where the printed plan says that this class limits the crop",
             choices=list(MEMORY),
         ),
         flag(
@@ -71,7 +71,8 @@ def training_flags() -> list[Flag]:
             "--minutes",
             LOCAL,
             None,
-            "plan the steps so that the run takes this long, by the speed of its first ten steps",
+            "plan the steps so that the run takes this long, by the speed of its first ten steps; "
+            "at least 20 steps",
             "no limit",
             type=number(float, above=0),
         ),
@@ -79,8 +80,8 @@ def training_flags() -> list[Flag]:
             "--epochs",
             RUN,
             PRESET,
-            "parts of the run that are each evaluated and saved; with --crops passes over the "
-            "training images",
+            "parts of the run that are each evaluated and saved; fewer than 40 make a planned run "
+            "shorter, more make it longer; with --crops passes over the training images",
             type=number(int, minimum=1),
         ),
         flag(
@@ -131,7 +132,8 @@ def training_flags() -> list[Flag]:
             RUN,
             "preset",
             "weights of the cross entropy. preset: the plan's, for classic and fast their own for "
-            "two classes, none for more; auto: median frequency balancing; or a list such as 1,2",
+            "two classes, none for more, for original none; auto: median frequency balancing, "
+            "within 0.05 and 20; or a list such as 1,2",
             type=class_weights,
             metavar="preset|none|auto|LIST",
         ),

@@ -2,7 +2,10 @@
 
 import argparse
 
-from src import MODELS, default_options
+import torch
+from torch import nn
+
+from src import MODELS, build_model, default_options
 from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
 from train_utils.cli.presets import PRESET_KINDS
 from train_utils.plan import plan_width
@@ -28,7 +31,8 @@ def model_flags() -> list[Flag]:
             "--model",
             MODEL,
             "unet",
-            "architecture; --list-models shows them",
+            "architecture; --list-models shows them. unet_3d implies --dataset volumes, and the "
+            "reverse",
             choices=sorted(MODELS),
         ),
         flag(
@@ -152,3 +156,11 @@ def model_kwargs(
         kwargs["spacing"] = spacing
     kwargs.pop("pretrain_backbone", None)  # it says where weights came from, not what the model is
     return kwargs
+
+
+def model_without_weights(
+    args: argparse.Namespace, num_classes: int, spacing: list[float] | None = None
+) -> nn.Module:
+    """The model of the flags on the meta device, for what it says of itself."""
+    with torch.device("meta"):
+        return build_model(args.model, **model_kwargs(args, num_classes, spacing))

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from src import MODELS, build_model
+from src import MODELS
 from src.device import free_memory
 from src.unet_3d import min_sides, strides
 from src.unet_original import valid_input_side
 from train_utils.budget import Budget
-from train_utils.cli.model_flags import model_kwargs
+from train_utils.cli.model_flags import model_without_weights
 from train_utils.cli.presets import (
     BEST,
     PLANNED,
@@ -18,8 +18,9 @@ from train_utils.cli.presets import (
     preset_defaults,
     resolve_class_weights,
 )
+from train_utils.data.volumes import choose_crop
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
-from train_utils.plan import DataSummary, Plan, make_plan
+from train_utils.plan import EPOCHS, DataSummary, Plan, make_plan
 from train_utils.training_memory import ModelNeeds, pixel_bytes, step_bytes
 from train_utils.volume_plan import make_volume_plan
 
@@ -58,7 +59,7 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
     recipe = recipe_of_flags(args, len(summary.pixels))
     left_open = open_flags(args)
     if not left_open:
-        return recipe
+        return with_sides(args, recipe, summary)
     model = model_needs(args, summary, planned_width="base_c" in left_open)
     plan = plan_of(args, summary, model)
     planned = left_open & asdict(plan).keys()
@@ -78,11 +79,17 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
     return recipe
 
 
+def with_sides(args: argparse.Namespace, recipe: Recipe, summary: DataSummary) -> Recipe:
+    """The recipe in which the crop size of volumes is three sides, if it was a single number."""
+    if MODELS[args.model].dims == 2 or not isinstance(recipe.crop_size, int):
+        return recipe
+    model = model_without_weights(args, len(summary.pixels), summary.spacing)
+    return replace(recipe, crop_size=choose_crop(recipe.crop_size, [summary.median], model.margins))
+
+
 def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: bool) -> ModelNeeds:
     """What the plan has to know of the model of the flags."""
-    kwargs = model_kwargs(args, len(summary.pixels), summary.spacing)
-    with torch.device("meta"):  # without its weights
-        model = build_model(args.model, **kwargs)
+    model = model_without_weights(args, len(summary.pixels), summary.spacing)
     base_c = None if planned_width else model.base_c
     if model.dims == 2:
         least = model.min_training_side, model.min_training_side
@@ -107,7 +114,7 @@ def plan_of(args: argparse.Namespace, summary: DataSummary, model: ModelNeeds) -
 def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
     """The recipe as far as flags, preset and checkpoint say it; None for the rest."""
     warmup_epochs = args.warmup_epochs
-    if warmup_epochs is None and args.crops:
+    if warmup_epochs is None and args.crops and MODELS[args.model].dims == 2:
         warmup_epochs = BEST["warmup_epochs"]
     return Recipe(
         crop_size=args.crop_size,
@@ -159,16 +166,22 @@ def plain(value: object) -> object:
 
 
 def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[str]:
-    """The reasons of the plan, and what flags say instead. They give crop and width themselves."""
+    """The reasons of the plan, and what flags say instead. The reasons name crop and width."""
     names = [name for name in PLANNED if name not in ("crop_size", "base_c")]
-    instead = [
-        f"{name} {getattr(args, name)}"
+    instead = {
+        name: getattr(args, name)
         for name in (*names, "class_weights", "steps", "crops", "minutes")
         if name not in values and getattr(args, name) not in (None, "preset")
-    ]
-    reasons = list(plan.reasons)
+    }
+    left_out = set(instead)
+    if "steps" not in values:
+        left_out.add("steps")
+    elif args.epochs != EPOCHS:
+        instead["epochs"] = f"{args.epochs} of {EPOCHS}"
+    reasons = [line for name, line in plan.reasons.items() if name not in left_out]
     if instead:
-        reasons.append(f"instead: {', '.join(instead)}")
+        text = ", ".join(f"{name} {value}" for name, value in instead.items())
+        reasons.append(f"instead: {text}")
     return reasons
 
 

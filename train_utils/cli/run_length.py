@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from src.errors import UserError
 from train_utils import resume
 from train_utils.budget import (
+    TRIAL_STEPS,
     Budget,
     changed_flags,
     new_budget,
@@ -99,8 +100,11 @@ def plan_by_speed(args: argparse.Namespace, clock: TotalTime, start: float) -> B
     budget = broadcast_from_rank_zero(
         lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
     )
-    log(
+    text = (
         f"--minutes {args.minutes:g}: {budget.steps:,} steps in {budget.epochs} epochs, at "
         f"{speed[0]:.3f} s a step and {speed[1]:.1f} s an evaluation"
     )
+    if budget.steps == 2 * TRIAL_STEPS:
+        text += "; that is the least, and may take longer"
+    log(text)
     return budget

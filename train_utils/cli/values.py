@@ -4,20 +4,17 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch.utils.data import Dataset
 
-from src import build_model
 from src.errors import UserError
 from src.image_io import MANY_CLASSES
 from train_utils.checkpoint import ModelDescription
-from train_utils.cli.model_flags import model_kwargs
+from train_utils.cli.model_flags import model_kwargs, model_without_weights
 from train_utils.cli.recipe import Recipe
 from train_utils.data import splits
 from train_utils.data.border_weights import border_weights
 from train_utils.data.class_table import ClassTable, find_table
 from train_utils.data.samples import Sample
-from train_utils.data.volumes import choose_crop
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from train_utils.volume_crops import RandomVolumeCrops
 
@@ -103,7 +100,7 @@ def reading_options(
     return options | {"label_kind": label_kind, "maps": maps}
 
 
-def weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
+def pixel_weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
     """The weights of pixels, for training: arguments that replace those of reading_options()."""
     border = None
     if args.border_weight:
@@ -112,7 +109,7 @@ def weight_options(args: argparse.Namespace, samples: Sequence[Sample]) -> dict:
     return {"border": border, "maps": ["weight"] if has_weights else []}
 
 
-def log_weights(
+def log_pixel_weights(
     args: argparse.Namespace, samples: list[Sample], weights: dict, label_kind: str
 ) -> None:
     """Logs what weighs the pixels of the cross entropy, if anything does."""
@@ -205,21 +202,18 @@ def make_volume_crops(
     recipe: Recipe,
     num_classes: int,
     spacing: list[float],
-    sizes: Sequence[Sequence[int]],
 ) -> RandomVolumeCrops:
-    """The crops of volumes with these voxels and sizes, both (D, H, W).
+    """The crops of volumes. spacing: size (D, H, W) of a voxel.
 
     UserError if the model cannot be trained on crops of that size.
     """
-    with torch.device("meta"):  # the sizes that the model needs, without its weights
-        model = build_model(args.model, **model_kwargs(args, num_classes, spacing))
-    crop_size = choose_crop(recipe.crop_size, sizes, model.margins)
+    model = model_without_weights(args, num_classes, spacing)
     try:
-        model.check_sides(crop_size)
+        model.check_sides(recipe.crop_size)
     except ValueError as error:
         raise UserError(f"--crop-size: {error}") from None
     return RandomVolumeCrops(
-        crop_size,
+        recipe.crop_size,
         spacing,
         recipe.scale,
         recipe.rotate,

@@ -10,9 +10,9 @@ from torch import Tensor
 from src.image_io import IGNORE
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 
-# A class of a few pixels would otherwise have nearly all of the loss. CamVid's rarest, the
-# bicyclist, has 15.4.
-LARGEST_WEIGHT = 20.0
+# A class of a few pixels would otherwise have nearly all of the loss, and a background of nearly
+# all pixels none of it. CamVid's weights are 0.14 to 15.4.
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.05, 20.0
 
 
 class ReadableDataset(Protocol):
@@ -68,10 +68,10 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
 def median_frequency_weights(pixels: Sequence[int], sampled: bool = False) -> list[float]:
     """Class weights by median frequency balancing, after Eigen and Fergus 2015.
 
-    The weight of a class is the median of the classes' shares over its own share, at most
-    LARGEST_WEIGHT. Shares are of all pixels; the paper (arXiv:1411.4734) takes those of the images
-    in which the class occurs. A class without pixels gets 0, or the largest weight of the others
-    if only a sample of the images was read: it may occur in the rest.
+    The weight of a class is the median of the classes' shares over its own share, within
+    SMALLEST_WEIGHT and LARGEST_WEIGHT. Shares are of all pixels; the paper (arXiv:1411.4734) takes
+    those of the images in which the class occurs. A class without pixels gets 0, or the largest
+    weight of the others if only a sample of the images was read: it may occur in the rest.
 
     pixels: number of valid pixels of each class. sampled: whether they are of a sample.
     """
@@ -79,8 +79,12 @@ def median_frequency_weights(pixels: Sequence[int], sampled: bool = False) -> li
     if not found:
         return [1.0] * len(pixels)
     middle = median(found)
-    unseen = min(middle / min(found), LARGEST_WEIGHT) if sampled else 0.0
-    return [min(middle / count, LARGEST_WEIGHT) if count else unseen for count in pixels]
+
+    def weight(count: int) -> float:
+        return min(max(middle / count, SMALLEST_WEIGHT), LARGEST_WEIGHT)
+
+    unseen = weight(min(found)) if sampled else 0.0
+    return [weight(count) if count else unseen for count in pixels]
 
 
 def choose_mean_and_std(
