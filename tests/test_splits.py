@@ -116,6 +116,9 @@ def test_a_saved_split_is_the_same_after_files_were_added(tmp_path):
     assert samples_by_name(more, split) == parts
     assert splits.test_samples(more, split) == parts[2]
     assert splits.test_samples(more, split, test_fraction=1) == more["all"]
+    fold = {"train": split["train"], "val": split["val"], "test": []}
+    assert splits.test_samples(more, fold, "none") == parts[1]
+    assert splits.test_samples(more, fold) == splits.test_samples(more)
     with pytest.raises(UserError, match="not there any more: .*117"):
         samples_by_name({"all": MANY[:-1]}, split)
 

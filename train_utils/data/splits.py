@@ -116,12 +116,15 @@ def test_samples(
 ) -> list[Sample]:
     """The labelled test samples, for the evaluation of a finished run.
 
-    These are the samples that `names` (a split.json) lists as test, if there are any. Otherwise
-    they are those of split_samples(). With test_fraction 1, all samples of a dataset without
-    splits are test samples, whatever `names` says.
+    These are the samples that `names` (a split.json) lists as test, if there are any; without them
+    those of a run with val "none" are the ones that it lists as val. Otherwise they are those of
+    split_samples(). With test_fraction 1, all samples of a dataset without splits are test samples,
+    whatever `names` says.
     """
     if names and test_fraction != 1:
-        listed = labelled(samples_by_name(splits, {"test": names["test"]})[2])
+        names = {"test": names["test"], "val": names["val"] if val == "none" else []}
+        _, val_samples, test = samples_by_name(splits, names)
+        listed = labelled(test) or labelled(val_samples)
         if listed:
             return listed
     if "all" not in splits:
