@@ -1,10 +1,13 @@
-"""Segments images with a trained checkpoint.
+"""Segments images or volumes with a trained checkpoint.
 
 `python predict.py --weights save_weights/best_model.pth --input IMAGES`
 
-For each input x it writes x_mask.png: for two classes black and white (0 and 255), for more a
-palette PNG of class ids, and legend.png with the names of the colours. predictions.csv has one row
-for each image. --instances also writes the ids of objects. Reading, computing and writing overlap.
+For each image x it writes x_mask.png: for two classes black and white (0 and 255), for more a
+palette PNG of class ids, and legend.png with the names of the colours. --instances also writes the
+ids of objects. Reading, computing and writing overlap.
+
+A model for volumes takes volumes. For each volume x it writes x_mask in the format of the input,
+with the class ids. predictions.csv has one row for each image or volume.
 """
 
 import argparse
@@ -34,9 +37,9 @@ from train_utils.reporting.pictures import save_legend
 from train_utils.reporting.prediction_files import PredictionFiles
 from train_utils.reporting.prediction_settings import fingerprint, start_settings
 from train_utils.reporting.prediction_summary import (
-    describe,
     end_with_failures,
     say_how_to_continue,
+    summary_line,
     warn_of_one_class,
 )
 from train_utils.reporting.prediction_tables import PredictionTable
@@ -45,7 +48,7 @@ from train_utils.volume_prediction import VOLUMES, VolumePredictor, check_kind
 from train_utils.volume_results import VolumeScores, VolumeTable
 from transforms import eval_preset
 
-REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
+OUT_OF_MEMORY_REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -103,7 +106,8 @@ def main(args: argparse.Namespace) -> None:
     warn_of_one_class(rows, checkpoint["class_names"], kind.noun)
     if len(jobs) > len(todo):
         print(f"{len(jobs) - len(todo)} {kind.noun} left out: their outputs are there")
-    print(last_line(rows, checkpoint, seconds, args.output, model.dims))
+    names, threshold = checkpoint["class_names"], checkpoint["threshold"]
+    print(summary_line(rows, names, threshold, seconds, args.output, kind.noun))
     if scores and scores.names:
         origin = describe_origin(args.weights, [each for _, each in members], args.flips)
         save_scores(args, predictor, jobs, origin | provenance(device, seconds))
@@ -161,7 +165,7 @@ def image_predictor(
     device: torch.device,
     amp_dtype: torch.dtype | None,
 ) -> ImagePredictor:
-    """What reads, segments, writes and scores images; writes legend.png for many classes."""
+    """The predictor that reads, segments, writes and scores images; writes legend.png."""
     names = checkpoint["class_names"]
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
     predictor = Predictor(
@@ -205,28 +209,21 @@ def volume_predictor(
     device: torch.device,
     amp_dtype: torch.dtype | None,
 ) -> VolumePredictor:
-    """What reads, segments, writes and scores volumes."""
+    """The predictor that reads, segments, writes and scores volumes."""
     names = checkpoint["class_names"]
     return VolumePredictor(
-        model,
-        checkpoint,
-        device,
-        amp_dtype,
-        checkpoint["threshold"],
-        Path(args.output),
-        args.save_prob,
-        args.overlay,
-        Tiling(args.tile, args.overlap),
-        VolumeTable(args.output, names, args.skip_existing),
-        VolumeScores(names) if args.labels else None,
+        model=model,
+        checkpoint=checkpoint,
+        device=device,
+        amp_dtype=amp_dtype,
+        threshold=checkpoint["threshold"],
+        output=Path(args.output),
+        save_prob=args.save_prob,
+        overlay=args.overlay,
+        tiling=Tiling(args.tile, args.overlap),
+        table=VolumeTable(args.output, names, args.skip_existing),
+        scores=VolumeScores(names) if args.labels else None,
     )
-
-
-def last_line(rows: list[dict], checkpoint: dict, seconds: float, output: str, dims: int) -> str:
-    """How many images or volumes were segmented. rows: of predictions.csv."""
-    if dims == 3:
-        return f"{len(rows)} volumes; written to {output}/"
-    return describe(rows, checkpoint["class_names"], checkpoint["threshold"], seconds, output)
 
 
 def save_scores(
@@ -247,4 +244,4 @@ def save_scores(
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args()), "predict.py", REMEDY)
+    run_script(lambda: main(parse_args()), "predict.py", OUT_OF_MEMORY_REMEDY)

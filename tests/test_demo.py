@@ -9,7 +9,7 @@ from PIL import Image
 from src.errors import UserError
 from tests.tiny import parse
 from train_utils.cli.demo import next_steps
-from train_utils.data.demo import make_demo, write_demo_drive
+from train_utils.data.demo import make_demo, sample_paths, write_demo_drive
 
 SIZE = (96, 104)
 
@@ -173,6 +173,29 @@ def test_the_demo_of_the_script_refuses_in_one_sentence(tmp_path):
         make_demo(tmp_path)
 
 
+def test_the_demo_of_the_script_keeps_out_of_a_folder_of_images(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="--demo: .*left untouched"):
+        make_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"] and not capsys.readouterr().out
+
+
+def test_the_demo_of_the_script_accepts_its_own_earlier_data(tmp_path):
+    folder = tmp_path / "DRIVE"
+    folder.mkdir()
+    complete = "synthetic demo set: num_training=20 num_test=8 size=(292, 282) seed=0\n"
+    for number in (*range(1, 9), *range(21, 41)):
+        split = "test" if number < 9 else "training"
+        for path in sample_paths(folder, split, number):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (folder / "demo.txt").write_text(complete)
+    (tmp_path / ".DS_Store").touch()
+    before = digests(tmp_path)
+    make_demo(tmp_path)
+    assert digests(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"size": (63, 96)}, {"num_training": -1}, {"num_test": -1}, {"num_test": 21}, {"seed": -1}],
@@ -190,3 +213,12 @@ def test_the_next_commands_name_the_folders_of_the_run(tmp_path):
     assert f"--input {tmp_path}/data/DRIVE/test/images" in text
     volumes = next_steps(parse("--demo", "--model", "unet_3d", "--data-path", tmp_path))
     assert f"--input {tmp_path}/images" in volumes and "DRIVE" not in volumes
+
+
+def test_the_demo_has_its_own_dataset(capsys):
+    for flags in (["--dataset", "camvid"], ["--dataset", "folder", "--data-path", "mine"]):
+        with pytest.raises(SystemExit):
+            parse("--demo", *flags)
+        assert "--demo makes its own data; leave out --dataset" in capsys.readouterr().err
+    assert parse("--demo", "--dataset", "drive").dataset == "drive"
+    assert parse("--demo", "--dataset", "volumes").model == "unet_3d"

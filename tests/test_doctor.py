@@ -140,7 +140,7 @@ FAULTS = {
     "label of another image": (
         lambda d: shutil.copy(d / "train/masks/p01_mask.png", d / "train/masks/p02_mask.png"),
         "warnings",
-        "the same label for different pictures",
+        "the same label for different pictures; check that it is no copy by mistake: ",
     ),
     "empty label": (
         lambda d: save(d / "train/masks/p01_mask.png", np.zeros((64, 72), np.uint8)),

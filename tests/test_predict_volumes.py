@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import nibabel
 import numpy as np
@@ -174,10 +175,12 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def test_the_table_has_a_row_for_each_volume(weights, tmp_path):
+def test_the_table_has_a_row_for_each_volume(weights, tmp_path, capsys):
     for number in (3, 4):
         save(tmp_path / "in" / f"x{number}.nii.gz", draw(number)[0])
     run(weights, tmp_path / "in", tmp_path / "out")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r"2 volumes, [\d.]+ s each, the most probable class; [\d.]+ s in all", last)
     rows = rows_of(tmp_path / "out")
     assert [row["image"] for row in rows] == ["x3", "x4"]
     ids = np.asarray(nibabel.load(tmp_path / "out" / "x3_mask.nii.gz").dataobj)

@@ -55,6 +55,14 @@ def test_score_table_names_absent_classes_and_images_without_foreground():
     assert rows["water"] == ["absent"] * 4
 
 
+def test_a_score_without_a_value_is_no_absent_class():
+    counts = counts_of(([0, 0, 1, 1], [0, 2, 0, 0]), num_classes=3)
+    table = score_table(summarize(counts), ["ground", "brick", "water"], None)
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
+    assert rows["brick"] == ["–", "0.0000", "0.0000", "0.0000"]  # never predicted
+    assert rows["water"] == ["0.0000", "–", "0.0000", "0.0000"]  # never true
+
+
 def test_score_table_of_volumes_has_their_words():
     counts = counts_of(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 0, 0, 0], [0, 0, 0, 0]), num_classes=3)
     scores, names = summarize(counts), ["ground", "brick", "water"]

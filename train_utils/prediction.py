@@ -69,7 +69,7 @@ class ImagePredictor:
         bar = tqdm(total=len(jobs), unit="image", leave=False, disable=None)
         try:
             for group in equal_sizes(read_ahead(pool, self.read, jobs, failed)):
-                writing += self.segment(group, pool)
+                writing += self.segment(group, pool, failed)
                 while writing and (writing[0].saved.done() or is_too_much(writing)):
                     self.finish(writing.popleft(), failed)
                 bar.update(len(group))
@@ -81,10 +81,14 @@ class ImagePredictor:
             pool.shutdown(cancel_futures=True)
         return failed
 
-    def segment(self, group: list[Picture], pool: ThreadPoolExecutor) -> list[Written]:
+    def segment(
+        self, group: list[Picture], pool: ThreadPoolExecutor, failed: dict[str, str]
+    ) -> list[Written]:
         """Segments images of one size, and has their files written by the pool.
 
-        An image in tiles is written by this thread, strip by strip, as it is computed.
+        An image with probabilities that are not finite is noted in `failed`. An image in tiles is
+        written by this thread, strip by strip, as it is computed; there such probabilities raise
+        the UserError, because a part of the image may have been scored.
         """
         if self.predictor.is_cut(group[0].image):
             return [self.segment_in_tiles(picture) for picture in group]
@@ -95,7 +99,11 @@ class ImagePredictor:
         written = []
         for picture, probs in zip(group, batch, strict=True):
             strip = slice(0, len(probs[0])), probs
-            strips = list(self.finished_strips([strip], picture))
+            try:
+                strips = list(self.finished_strips([strip], picture))
+            except UserError as error:
+                failed[str(picture.job.item.path)] = str(error)
+                continue
             name, image = picture.job.item.name, picture.image
             saved = pool.submit(self.files.write, name, image, strips)
             written.append(Written(picture.job, tuple(image.shape[1:]), seconds, saved))

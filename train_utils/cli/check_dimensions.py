@@ -25,6 +25,8 @@ def check_dimensions(parser: Parser, args: argparse.Namespace, given: dict, data
     data_dims: 2 if the dataset is of images, 3 if it is of volumes.
     """
     dims = MODELS[args.model].dims
+    if dims != data_dims and "model" not in given and (args.resume or args.weights):
+        refuse_dataset(parser, args, dims)
     if dims < data_dims:
         parser.error(
             f"--model {args.model} is for images, but --dataset {args.dataset} holds volumes; "
@@ -41,6 +43,14 @@ def check_dimensions(parser: Parser, args: argparse.Namespace, given: dict, data
         parser.error("--crop-size takes one number for images, the side of a square")
     elif args.crop_size is not None and args.crop_size < MIN_CROP:
         parser.error(f"--crop-size: must be at least {MIN_CROP}, got {args.crop_size}")
+
+
+def refuse_dataset(parser: Parser, args: argparse.Namespace, dims: int) -> None:
+    """Ends the script because the model of a checkpoint does not fit --dataset."""
+    path = args.resume or args.weights[0]
+    if dims == 3:
+        parser.error(f"the model of {path} is for volumes; give --dataset volumes")
+    parser.error(f"the model of {path} is for images; give a --dataset of images, such as folder")
 
 
 def check_volume_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:

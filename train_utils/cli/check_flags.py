@@ -20,6 +20,7 @@ WORKERS_PER_CORE = 4  # more loader processes than this only take memory
 
 def check_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Ends the script with exit code 2 where flags cannot be met together."""
+    check_demo(parser, args, given)
     check_data_flags(parser, args, given)
     check_length_flags(parser, args, given)
     check_crop_flags(parser, args)
@@ -27,6 +28,13 @@ def check_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     device = check_device(parser, args)
     if not args.test_only:
         check_memory(parser, args, device)
+
+
+def check_demo(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """--demo trains on data of its own."""
+    own = "volumes" if MODELS[args.model].dims == 3 else "drive"
+    if args.demo and given.get("dataset", own) != own:
+        parser.error("--demo makes its own data; leave out --dataset")
 
 
 def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:

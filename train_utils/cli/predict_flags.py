@@ -74,8 +74,8 @@ def add_input_flags(parser: Parser) -> None:
     add(
         "--input",
         default="",
-        help="an image, a folder of images, a pattern in quotes such as 'a/*.tif', a text file "
-        "(.txt) of paths, or - for paths on standard input, one a line",
+        help="an image or volume, a folder of them, a pattern in quotes such as 'a/*.tif', a text "
+        "file (.txt) of paths, or - for paths on standard input, one a line",
     )
     add("--recursive", **SWITCH, help="search the sub-folders of --input too (default: off)")
     add(
@@ -88,7 +88,8 @@ def add_input_flags(parser: Parser) -> None:
     add(
         "--auto-roi",
         **SWITCH,
-        help="find the round field of view of fundus photographs, and segment that (default: off)",
+        help="find the round field of view of fundus photographs, and segment that (images only) "
+        "(default: off)",
     )
     add(
         "--labels",
@@ -100,12 +101,13 @@ def add_input_flags(parser: Parser) -> None:
         "--report",
         default="",
         metavar="DIR",
-        help="with --labels, write report.html and images.csv into this folder",
+        help="with --labels, write report.html and images.csv into this folder (images only)",
     )
     add(
         "--max-pixels",
         type=number(int, minimum=1),
-        help="largest image that is decoded, in pixels (default: Pillow's limit, 89 million)",
+        help="largest image that is decoded, in pixels (images only) (default: Pillow's limit, "
+        "89 million)",
     )
 
 
@@ -117,23 +119,26 @@ def add_output_flags(parser: Parser) -> None:
         "--save-prob",
         **SWITCH,
         help="also write x_prob.png, 16-bit, 65535 for probability 1 (with more than two classes "
-        "x_prob.npy, float16 [classes, height, width]) (default: off)",
+        "x_prob.npy, float16 [classes, height, width]); of volumes x_prob in the format of the "
+        "input, x_prob.npy for more than two classes (default: off)",
     )
     add(
         "--overlay",
         **SWITCH,
-        help="also write x_overlay.png, the prediction over the image (default: off)",
+        help="also write x_overlay.png, the prediction over the image, of a volume over three "
+        "slices (default: off)",
     )
     add(
         "--instances",
         **SWITCH,
         help="also write x_instances.png, 16-bit ids of the objects (connected regions of class 1 "
-        "of two), and objects.csv; --labels then hold ids of objects (default: off)",
+        "of two), and objects.csv; --labels then hold ids of objects (images only) "
+        "(default: off)",
     )
     add(
         "--skip-existing",
         **SWITCH,
-        help="leave out images whose outputs are all there, of the same weights and threshold, and "
+        help="leave out inputs whose outputs are all there, of the same weights and threshold, and "
         "keep their rows of predictions.csv; without it the table begins anew (default: off)",
     )
 

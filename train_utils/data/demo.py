@@ -62,12 +62,27 @@ def write_demo_drive(
 
 
 def make_demo(data_path: str | Path) -> None:
-    """Creates the demo's dataset for train.py, unless it exists. UserError if that fails."""
-    print(f"the demo's pictures are in {data_path}/DRIVE", flush=True)
+    """Creates the demo's dataset for train.py, unless it exists.
+
+    UserError if that fails, or if the folder holds anything but an earlier demo.
+    """
     try:
+        refuse_other_files(Path(data_path))
+        print(f"the demo's pictures are in {data_path}/DRIVE", flush=True)
         write_demo_drive(data_path)
     except OSError as error:
         raise UserError(f"--demo: {error}") from error
+
+
+def refuse_other_files(root: Path) -> None:
+    """FileExistsError if the folder holds files, but no demo dataset."""
+    if (root / "DRIVE" / "demo.txt").exists() or not root.exists():
+        return
+    if any(root.iterdir()):
+        raise FileExistsError(
+            f"{root} holds other files than the demo's; they are left untouched: give another "
+            "--data-path"
+        )
 
 
 def sample_paths(folder: Path, split: str, number: int) -> tuple[Path, Path, Path]:

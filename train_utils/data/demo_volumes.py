@@ -25,7 +25,10 @@ def write_demo_volumes(root: str | Path, count: int = 24, seed: int = 0) -> Path
     if found == complete:
         return root
     if root.exists() and any(root.iterdir()) and not found.startswith("unfinished"):
-        raise FileExistsError(f"{root} holds other files than the demo's; they are left untouched")
+        raise FileExistsError(
+            f"{root} holds other files than the demo's; they are left untouched: give another "
+            "--data-path"
+        )
     for folder in (root / "images", root / "masks"):
         folder.mkdir(parents=True, exist_ok=True)
     marker.write_text("unfinished " + complete)
@@ -41,9 +44,9 @@ def write_demo_volumes(root: str | Path, count: int = 24, seed: int = 0) -> Path
 
 def make_demo(data_path: str | Path) -> None:
     """Creates the demo's dataset for train.py, unless it exists. UserError if that fails."""
-    print(f"the demo's volumes are in {data_path}", flush=True)
     try:
         write_demo_volumes(data_path)
+        print(f"the demo's volumes are in {data_path}", flush=True)
     except OSError as error:
         raise UserError(f"--demo: {error}") from error
 

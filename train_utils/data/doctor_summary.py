@@ -184,7 +184,10 @@ class DatasetSummary:
             stems = {stem_of(path) for _, path in group}
             if len(group) > 1 and not stems <= duplicates:
                 paths = list_paths(path for _, path in group)
-                text = f"the same label for different pictures, one of which must be wrong: {paths}"
+                text = (
+                    "the same label for different pictures; check that it is no copy by mistake: "
+                    f"{paths}"
+                )
                 warnings.append(Problem(text, "same label", group[0][1].name))
         return warnings
 

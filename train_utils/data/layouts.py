@@ -23,6 +23,7 @@ from train_utils.data.samples import (
     missing_files,
     pair,
 )
+from train_utils.data.wrong_files import refuse_empty, refuse_unreadable
 
 # Split → names that its folder may have.
 SPLITS = {
@@ -96,11 +97,9 @@ def folder(
         # Beside val/ or test/, the images without a split are for training.
         dataset.splits["train"] = dataset.splits.pop("all")
     if not dataset.splits.keys() & {"all", "train"}:
-        raise UserError(
-            f"{Path(root) / 'images'}: no images there; --data-path must name a folder with "
-            "images/ and masks/ or instances/ (and roi/ if pixels are to be ignored), or with "
-            "train/images/, train/masks/ and the same for val and test"
-        )
+        folders = found["train"] if "train" in found else found["all"]
+        refuse_unreadable(folders.images, list_files)
+        refuse_empty(Path(root) / "images", list_files)
     return dataset
 
 

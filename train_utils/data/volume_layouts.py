@@ -19,6 +19,7 @@ from train_utils.data.samples import (
     match_key,
     pair,
 )
+from train_utils.data.wrong_files import refuse_unreadable
 
 ROI_FOLDERS = ("roisTr", *layouts.ROI_FOLDERS)
 
@@ -50,6 +51,7 @@ def volumes(root: str | Path) -> DatasetFiles:
     if test:
         dataset.add("test", test, [])
     if not dataset.splits["train"]:
+        refuse_unreadable(root / "imagesTr", volume_files)
         raise UserError(f"{root / 'imagesTr'}: no volumes there; put .nii.gz files into it")
     return dataset
 

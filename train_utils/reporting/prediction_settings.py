@@ -24,7 +24,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def start_settings(folder: str | Path, settings: dict, weights: Sequence[str], check: bool) -> None:
-    """Writes the settings into predictions.json of the output folder.
+    """Refuses a folder of other settings if asked to, then writes predictions.json into it.
 
     settings: name → value, of all that changes what is predicted. weights: the files, which are
     written but not compared: "weights" of the settings is their fingerprint().

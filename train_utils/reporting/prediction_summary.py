@@ -24,19 +24,20 @@ def warn_of_one_class(
         )
 
 
-def describe(
+def summary_line(
     rows: Sequence[dict],
     class_names: Sequence[str],
     threshold: float,
     seconds: float,
     output: str,
+    noun: str = "images",
 ) -> str:
-    """The last line: how many images, how fast, by which rule. rows: of predictions.csv."""
+    """How many images or volumes, how fast, by which rule. rows: of predictions.csv."""
     rule = "the most probable class"
     if len(class_names) == 2:
         rule = f"threshold {threshold:.3f}"
     computing = sum(float(row["seconds"]) for row in rows) / max(len(rows), 1)
-    text = f"{len(rows)} images, {computing:.3f} s each, {rule}; "
+    text = f"{len(rows)} {noun}, {computing:.3f} s each, {rule}; "
     if rows and "objects" in rows[0]:
         text += f"{sum(int(row['objects']) for row in rows):,} objects; "
     return f"{text}{seconds:.1f} s in all; written to {output}/"

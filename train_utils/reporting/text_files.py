@@ -125,13 +125,21 @@ def _object_lines(scores: dict, threshold: float | None) -> list[str]:
 
 
 def _class_lines(scores: dict, class_names: list[str]) -> list[str]:
-    """A header, then precision, recall, Dice and IoU of each class; "absent" for NaN."""
+    """A header, then precision, recall, Dice and IoU of each class.
+
+    "absent": the class is in neither truth nor prediction, so that its IoU is NaN. "–": it is in
+    one of them, and this score has no value, such as the precision of what was never predicted.
+    """
     lines = [f"{'class':<16}" + "".join(f"{SCORE_NAMES[key].full:>10}" for key in PER_CLASS)]
     for index, class_name in enumerate(class_names):
+        is_absent = math.isnan(scores["iou_per_class"][index])
+        missing = "absent" if is_absent else "–"
         line = f"{class_name:<16}"
         for key in PER_CLASS:
             value = scores[f"{key}_per_class"][index]
-            text = "absent" if math.isnan(value) else f"{value:.4f}"
+            text = f"{value:.4f}"
+            if math.isnan(value):
+                text = missing
             line += f"{text:>10}"
         lines.append(line)
     return lines

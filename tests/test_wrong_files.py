@@ -1,0 +1,39 @@
+"""A folder of images that holds volumes, and the reverse: the message says what to give."""
+
+from my_dataset import list_samples
+from tests.small import error_of
+
+
+def touch(root, *names):
+    """Creates empty files, since layouts read names alone. Returns root."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_volumes_among_images_name_the_model_for_volumes(tmp_path):
+    for number, name in enumerate(("images/a.npy", "images/a.nii.gz", "train/images/a.npy")):
+        message = error_of(list_samples, "folder", touch(tmp_path / str(number), name))
+        assert "images: no images there, which end in .bmp, .gif" in message
+        assert "for volumes give --model unet_3d, without --dataset folder" in message
+
+
+def test_images_among_volumes_name_the_dataset_of_images(tmp_path):
+    for number, name in enumerate(("images/a.png", "imagesTr/a.png")):
+        message = error_of(list_samples, "volumes", touch(tmp_path / str(number), name))
+        assert "no volumes there, which end in .nii, .nii.gz, .tif, .tiff, .npy" in message
+        assert "for images give --dataset folder, without --model unet_3d" in message
+
+
+def test_files_of_neither_kind_name_the_endings_alone(tmp_path):
+    message = error_of(list_samples, "folder", touch(tmp_path, "images/a.xyz"))
+    assert ".png" in message and "save each image as one of these" in message
+
+
+def test_a_missing_folder_names_the_layout(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / ".hidden").touch()
+    for root in (tmp_path, tmp_path / "missing"):
+        message = error_of(list_samples, "folder", root)
+        assert f"{root / 'images'}: no images there; --data-path must name a folder" in message
