@@ -29,6 +29,7 @@ from train_utils.cli.script import run_script
 from train_utils.data.class_table import ClassTable
 from train_utils.data.inputs import IMAGES, find_inputs
 from train_utils.data.reading import Job, find_jobs, read_picture
+from train_utils.flips import check_flips
 from train_utils.model_files import write_export, write_stripped
 from train_utils.model_loading import Member, check_threshold, combine, load_members, prune
 from train_utils.prediction import ImagePredictor, check_instances, picture_reader
@@ -129,6 +130,7 @@ def choose_model(args: argparse.Namespace, members: list[Member]) -> Member:
     if args.threshold is not None:
         checkpoint = {**checkpoint, "threshold": args.threshold}
     if args.flips:
+        check_flips(args.weights, [each for _, each in members])
         model = Flips(model)
     return model, checkpoint
 

@@ -197,3 +197,19 @@ def test_published_scores_are_those_of_their_counts_and_are_quoted(path):
         assert published["scores"]["f1"] == pytest.approx(quoted, abs=1e-9)
     row = rf"`{path.stem}\.json` .*\| {quoted:.4f} \|".replace(" 0.", r" \.")
     assert re.search(row, RESULTS.read_text(encoding="utf-8"))
+
+
+def test_the_dice_of_the_hippocampus_is_the_mean_of_the_published_volumes():
+    files = sorted((ROOT / ".github/results").glob("hippocampus_fold*.json"))
+    rows = [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))["images"]]
+    assert len(rows) == len({row["name"] for row in rows}) == 260
+    means = []
+    for part in range(2):
+        hits, errors = (
+            [sum(row[name][part] for name in names) for row in rows]
+            for names in (["tp", "tp"], ["fp", "fn"])
+        )
+        dice = [hit / (hit + error) for hit, error in zip(hits, errors, strict=True)]
+        means.append(f"**{sum(dice) / len(dice):.4f}**".replace("0.", "."))
+    line = rf"\| \*\*all\*\* \| 260 \| {re.escape(means[0])} .* \| {re.escape(means[1])} "
+    assert re.search(line, RESULTS.read_text(encoding="utf-8"))

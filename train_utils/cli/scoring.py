@@ -15,6 +15,7 @@ from train_utils.atomic import prepare_folder
 from train_utils.cli import values
 from train_utils.data.class_table import ClassTable
 from train_utils.data_loader import make_evaluation_loader
+from train_utils.flips import check_flips
 from train_utils.reporting.provenance import describe_origin
 
 
@@ -43,7 +44,10 @@ def test_only(
     description = values.describe_model(args, classes, args.mean, args.std, args.spacing)
     members = model_loading.load_for_evaluation(paths, description, args.prune)
     model_loading.check_threshold(args.threshold, classes.names)
-    origin = describe_origin(paths, [each for _, each in members], args.flips)
+    checkpoints = [checkpoint for _, checkpoint in members]
+    if args.flips:
+        check_flips(paths, checkpoints)
+    origin = describe_origin(paths, checkpoints, args.flips)
     layout = list_samples(args.dataset, args.data_path)
     open_samples = partial(open_samples, args, classes)
     if args.held_out:
