@@ -12,7 +12,8 @@ from src.blocks import centre_crop
 from src.device import to_device
 from src.inference import decide, predict_probs
 from train_utils import criterion
-from train_utils.metrics import count_values, near_counts, pair_counts
+from train_utils.metrics import count_values, pair_counts
+from train_utils.tolerant_metrics import near_counts
 from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, cut_windows
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.errors import UserError
 from train_utils.instance_metrics import COLUMNS, object_counts, object_scores
 from train_utils.rank_metrics import BINS, best_threshold, f1_at, rank_scores
+from train_utils.tolerant_metrics import near_counts, tolerant_scores
 
 NOT_FINITE = (
     "the model's probabilities are not finite: its features overflow, or its weights hold NaN; "
@@ -276,48 +276,6 @@ class SegmentationCounts(ConfusionMatrix):
     def mean_dice(self) -> float:
         """Mean of dice_per_image(), without the images that have no foreground."""
         return self.dice_per_image().nanmean().item()
-
-
-def near_counts(
-    target: Tensor, pred: Tensor, class_id: int, tolerance: int, ignore_index: int = 255
-) -> Tensor:
-    """int64 [4], for thin structures, whose labels are uncertain by a pixel.
-
-    [predicted pixels of the class within `tolerance` px of a true one, all predicted pixels,
-    true pixels within `tolerance` px of a predicted one, all true pixels].
-
-    target, pred: [H, W]. A diagonal step has length one. Ignored pixels are left out.
-    """
-    valid = target != ignore_index
-    truth, predicted = (target == class_id) & valid, (pred == class_id) & valid
-    near_truth = dilate(truth, tolerance)
-    near_predicted = dilate(predicted, tolerance)
-    parts = (predicted & near_truth, predicted, truth & near_predicted, truth)
-    return torch.stack([part.sum() for part in parts])
-
-
-def dilate(mask: Tensor, radius: int) -> Tensor:
-    """bool [H, W] or [D, H, W]: pixels within `radius` px of the mask, along axes and diagonals."""
-    pool = F.max_pool3d if mask.ndim == 3 else F.max_pool2d
-    return pool(mask[None].float(), 2 * radius + 1, 1, radius)[0] > 0
-
-
-def tolerant_scores(near: Tensor, tolerance: int) -> dict:
-    """Precision, recall and F1 at the tolerance, as means over the foreground classes.
-
-    near: near_counts() of each foreground class [K−1, 4].
-    """
-    near_truth, predicted, near_predicted, truth = near.double().unbind(1)
-    precision, recall = near_truth / predicted, near_predicted / truth
-    f1 = torch.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-    f1 = torch.where((predicted == 0) ^ (truth == 0), 0.0, f1)  # only one of the two exists
-    f1[(predicted == 0) & (truth == 0)] = math.nan
-    return {
-        "tolerance": tolerance,
-        "f1_tolerant": f1.nanmean(),
-        "precision_tolerant": precision.nanmean(),
-        "recall_tolerant": recall.nanmean(),
-    }
 
 
 def dice_from_confusion(confusion: Tensor) -> Tensor:
