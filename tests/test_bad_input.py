@@ -79,6 +79,8 @@ def weights(tiny_root, tmp_path_factory):
             ["--folds", "5", "--fold", "0", "--split-file", "a.json"],
             "--split-file and --folds .*give one",
         ),
+        (["--split-file", "a.json", "--split-seed", "3"], "--split-seed: .*those of a.json; omit"),
+        (["--split-file", "a.json", "--test-fraction", ".3"], "--test-fraction: .*those of a.json"),
         (["--device", "tpu"], "'tpu' is not one of auto, cpu"),
         (["--test-only"], "--weights FILE"),
         (
@@ -272,11 +274,8 @@ def test_ids_of_objects_in_the_place_of_classes_name_the_flag(capsys, tmp_path):
 @pytest.mark.parametrize(
     "options, named",
     [
-        ((), "1 images cannot be split into test.*0.2 takes 1.*--test-fraction 0"),
-        (
-            ("--test-fraction", 0),
-            "1 images cannot be split into validation.*--val-fraction.*--val none",
-        ),
+        ((), "--test-fraction 0.2 takes 1 of 1 images for test.*--test-fraction 0"),
+        (("--test-fraction", 0), "--val-fraction 0.2 takes 1 of 1 images.*--val none"),
     ],
 )
 def test_one_image_cannot_be_split(capsys, tmp_path, options, named):
@@ -292,7 +291,7 @@ def test_one_training_image_of_drive_cannot_be_split(capsys, tiny_copy, tmp_path
             path.unlink()
     argv = ("--data-path", tiny_copy, "--output-dir", tmp_path / "out")
     message = refusal(capsys, "train.py", *argv, *TINY)
-    assert re.search("1 training image.*cannot be split.*--val-fraction.*--val none", message)
+    assert re.search("--val-fraction 0.2 takes 1 of 1 images.*--val none", message)
     assert not (tmp_path / "out").exists()
 
 

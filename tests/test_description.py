@@ -52,4 +52,7 @@ def test_labels_without_valid_or_foreground_pixels_are_named():
     assert "no pixel of the training images is foreground" in text
     assert "one.png, hold nothing but a;" in text
     assert missing_pixels("validation", empty, TABLE, FIRST, for_training=False) == ""
-    assert missing_pixels("training", pixels_of(class_1=1), TABLE, FIRST, for_training=True) == ""
+    full = missing_pixels("training", pixels_of(class_1=1), TABLE, FIRST, for_training=True)
+    assert "every valid pixel of the training images is b" in full and "one.png" in full
+    both = pixels_of(class_0=1, class_1=1)
+    assert missing_pixels("training", both, TABLE, FIRST, for_training=True) == ""

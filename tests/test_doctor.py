@@ -299,3 +299,11 @@ def test_class_ids_that_look_like_pairs_are_an_error(tmp_path):
     write_folder(tmp_path, count=3, label=Image.fromarray)
     write_folder(tmp_path, count=3, first=3, label=lambda ids: Image.fromarray(ids + np.uint8(1)))
     assert any("would mean two things" in error for error in report_on(tmp_path).errors)
+
+
+def test_a_label_of_background_alone_beside_1_and_2_is_an_error(tmp_path):
+    """Alone, 1 would be read as foreground."""
+    write_folder(tmp_path, count=3, label=lambda ids: Image.fromarray(ids + np.uint8(1)))
+    write_folder(tmp_path, count=1, first=3, label=lambda ids: Image.fromarray(ids * 0 + 1))
+    (error,) = report_on(tmp_path).errors
+    assert "holds 1 alone" in error and "with 1 and 2, it is background" in error

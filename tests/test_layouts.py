@@ -102,6 +102,8 @@ def test_only_a_test_split_may_have_no_masks(tmp_path):
         ("images/a.jpg", "two files for one image"),
         ("masks/a_mask.png", "two files for one image"),
         ("roi/b.png", "a.png has no ROI mask in"),
+        ("images/patient1/b.png", "patient1: its 1 images belong to no split"),
+        ("train/images/b.png", "images: its 1 images belong to no split"),
     ],
 )
 def test_files_that_do_not_match_are_refused(tmp_path, extra, named):
@@ -116,6 +118,7 @@ def test_hidden_and_other_files_are_skipped(tmp_path):
         "images/a.png",
         "masks/a.png",
         "images/.b.png",
+        "images/.ipynb_checkpoints/a-checkpoint.png",
         "images/notes.txt",
         "masks/Thumbs.db",
     )
@@ -252,6 +255,12 @@ def test_a_list_file_with_tabs_commas_or_spaces(tmp_path):
         ("c.png", "c.png", "r.png"),
         ("d.png", "d.png", None),
     ]
+
+
+def test_a_list_that_is_not_utf_8_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_text("a.png b.png", encoding="utf-16")
+    with pytest.raises(UserError, match="list.txt: is not encoded in UTF-8"):
+        list_samples("list", tmp_path / "list.txt")
 
 
 def test_a_list_for_each_split(tmp_path):

@@ -8,6 +8,7 @@ from my_dataset import Sample
 from src.errors import UserError
 from train_utils.data import splits
 from train_utils.data.splits import (
+    check_disjoint,
     hold_out,
     random_split,
     read_split,
@@ -100,12 +101,27 @@ def test_folds_use_all_samples_and_leave_no_test():
 
 
 def test_too_few_samples_are_refused_with_the_flags_that_help():
-    with pytest.raises(UserError, match="1 images cannot be split into test .*--test-fraction 0 "):
+    with pytest.raises(UserError, match="0.2 takes 1 of 1 images for test.*--test-fraction 0 "):
         split_samples({"all": MANY[:1]}, False)
-    with pytest.raises(UserError, match="1 images .* validation .*--val-fraction.*--val none"):
+    with pytest.raises(UserError, match="takes 1 of 1 images for validation.*--val none") as error:
         split_samples({"train": MANY[:1]}, False)
-    with pytest.raises(UserError, match=r"5 training image\(s\) .*--val-fraction 0.95.*--val none"):
+    assert "a smaller fraction" not in str(error.value)  # would take the only image, too
+    with pytest.raises(UserError, match="--val-fraction 0.95 .*a smaller fraction.*--val none"):
         hold_out(MANY[:5], 0.95)
+
+
+def test_splits_with_an_image_in_common_are_refused(tmp_path):
+    a, b, c = samples("a", "b", "c")
+    check_disjoint([a], [b], [c])
+    for parts, named in (
+        (([a, b], [b], []), "b.png is both train and val"),
+        (([a], [b], [a]), "a.png is both train and test"),
+        (([a], [b], [c, b]), "b.png is both val and test"),
+        (([a, b, a], [c], []), "a.png is listed twice as train"),
+        (([a], [Sample("other", "x/../a.png", "m.png")], []), "both train and val"),
+    ):
+        with pytest.raises(UserError, match=named):
+            check_disjoint(*parts)
 
 
 def test_a_saved_split_is_the_same_after_files_were_added(tmp_path):
@@ -118,7 +134,8 @@ def test_a_saved_split_is_the_same_after_files_were_added(tmp_path):
     assert splits.test_samples(more, split, test_fraction=1) == more["all"]
     fold = {"train": split["train"], "val": split["val"], "test": []}
     assert splits.test_samples(more, fold, "none") == parts[1]
-    assert splits.test_samples(more, fold) == splits.test_samples(more)
+    assert splits.test_samples(more, fold) == []  # a random split would hold training images
+    assert splits.test_samples(APART, {"train": [], "val": [], "test": []}) == APART["test"]
     with pytest.raises(UserError, match="not there any more: .*117"):
         samples_by_name({"all": MANY[:-1]}, split)
 

@@ -128,6 +128,25 @@ def check_read_alike(
             )
 
 
+def log_trained_on(
+    paths: Sequence[str | Path], checkpoints: Sequence[dict], samples: Sequence[Sample]
+) -> None:
+    """Logs which of the test samples have the name of an image that one of the runs trained on.
+
+    Stripped checkpoints do not have these names.
+    """
+    names = {sample.name for sample in samples}
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        trained_on = sorted(names.intersection(checkpoint.get("split", {}).get("train", [])))
+        if trained_on:
+            more = " …" if len(trained_on) > NAMES_SHOWN else ""
+            log(
+                f"warning: {len(trained_on)} of the {len(names)} test images have the names of "
+                f"training images of {path}: {', '.join(trained_on[:NAMES_SHOWN])}{more}; if they "
+                "are the same images, the scores are optimistic"
+            )
+
+
 def log_optimistic(path: str | Path, checkpoint: dict) -> None:
     """Logs why the scores of a file on its held-out images may be too good."""
     training = checkpoint["training"]

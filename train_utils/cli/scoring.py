@@ -58,8 +58,9 @@ def test_only(
     if not samples:
         raise UserError(
             f"{args.data_path}: there are no test images, or they have no labels to score by; "
-            "predict.py segments them"
+            "predict.py segments them, and --held-out scores the held-out images of a fold"
         )
+    held_out.log_trained_on(paths, checkpoints, samples)
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)

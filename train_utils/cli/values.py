@@ -44,7 +44,15 @@ def choose_splits(args: argparse.Namespace, layout: Splits, ordered: bool) -> tu
     """The samples for training, for the choice of the epoch, and for the final evaluation.
 
     layout: the splits of the dataset's files. ordered: whether the last samples are held out.
+    UserError if the splits have images in common; but with --val test, which selects on them.
     """
+    train, val, test = split_by_flags(args, layout, ordered)
+    splits.check_disjoint(train, [] if args.val == "test" else val, test)
+    return train, val, test
+
+
+def split_by_flags(args: argparse.Namespace, layout: Splits, ordered: bool) -> tuple:
+    """choose_splits() without its check."""
     if not args.split_file or args.folds:
         return splits.split_samples(
             layout,
@@ -65,6 +73,8 @@ def choose_splits(args: argparse.Namespace, layout: Splits, ordered: bool) -> tu
         return train, test, test
     if args.val == "none":
         return train, [], test or splits.labelled(val)
+    if not val:
+        raise UserError(f"{args.split_file}: lists no validation images; give --val none")
     return train, val, test
 
 

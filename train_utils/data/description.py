@@ -56,7 +56,7 @@ def missing_pixels(
     """What is wrong with the labels if they have too few kinds of pixels; "" if nothing is.
 
     title: of the dataset. pixels, encodings: see describe(). for_training: whether there must be a
-    foreground pixel.
+    foreground pixel, and pixels of two classes.
     """
     _, first_label = next(iter(encodings.values()))
     if not pixels[:IGNORE].any():
@@ -69,5 +69,11 @@ def missing_pixels(
             f"no pixel of the {title} images is foreground: their labels, such as "
             f"{first_label}, hold nothing but {classes.names[0]}; check the labels "
             "with: python my_dataset.py check"
+        )
+    if for_training and pixels[:IGNORE].count_nonzero() == 1:
+        only = classes.names[int(pixels[:IGNORE].argmax())]
+        return (
+            f"every valid pixel of the {title} images is {only}: there is nothing to train on; "
+            f"check the labels, such as {first_label}, with: python my_dataset.py check"
         )
     return ""

@@ -74,13 +74,22 @@ def conflicting_encodings(encodings: dict[str, tuple[int, str | Path]]) -> str:
     In each file the smaller value is the background and the larger one the foreground. A value may
     thus be background in one file and foreground in another, or stand for two classes.
 
-    encodings: {"0/255": (number of labels, path of one of them), …}.
+    encodings: {"0/255": (number of labels, path of one of them), "1 alone": …}.
     """
-    pairs = {}
+    pairs, single = {}, {}
     for name in encodings:
         if "/" in name:
             low, high = name.split("/")
             pairs[name] = int(low), int(high)
+        elif name.endswith(" alone"):
+            single[int(name.removesuffix(" alone"))] = name
+    for name, (low, high) in pairs.items():
+        if low and low in single:
+            return (
+                f"{encodings[single[low]][1]} holds {low} alone, which would be foreground, but in "
+                f"{encodings[name][1]}, with {low} and {high}, it is background; {MANY_CLASSES}, "
+                "or save masks as 0 and 255"
+            )
     for name, (low, high) in pairs.items():
         for other, (other_low, other_high) in pairs.items():
             class_ids = high != other_high and max(high, other_high) <= MAX_SMALL_ID

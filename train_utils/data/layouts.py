@@ -93,6 +93,7 @@ def folder(
         split_folders = {each.instances for each in found.values()}
         if optional_files(folders.images, list_files):
             dataset.add(split, *pair_folders(split, folders, list_files, split_folders))
+    dataset.problems += unused_images(Path(root), found, list_files)
     if "all" in dataset.splits and len(dataset.splits) > 1:
         # Beside val/ or test/, the images without a split are for training.
         dataset.splits["train"] = dataset.splits.pop("all")
@@ -101,6 +102,26 @@ def folder(
         refuse_unreadable(folders.images, list_files)
         refuse_empty(Path(root) / "images", list_files)
     return dataset
+
+
+def unused_images(
+    root: Path, found: dict[str, Folders], list_files: Callable[[Path], list[Path]]
+) -> list[Problem]:
+    """The problems of folders with images that belong to no split."""
+    used = {folders.images for folders in found.values()}
+    parents = {sample_folders(root).images, *used} - {None}
+    below = {each for parent in parents for each in parent.iterdir() if each.is_dir()}
+    visible = {each for each in below if not each.name.startswith((".", "__"))}
+    problems = []
+    for folder in sorted((parents | visible) - used):
+        count = len(list_files(folder))
+        if count:
+            text = (
+                f"{folder}: its {count} images belong to no split; move them to the folder of one, "
+                "or out of the data"
+            )
+            problems.append(Problem(text, "images of no split", str(folder)))
+    return problems
 
 
 def find_folders(root: Path) -> dict[str, Folders]:
@@ -202,7 +223,7 @@ def from_list(root: str | Path) -> DatasetFiles:
 def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[Problem]]:
     """(samples, problems) of one list file; UserError if it lists no images."""
     samples, problems, images, names = [], [], set(), set()
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(lines_of(file), 1):
         fields = split_line(line)
         if not fields:
             continue
@@ -233,6 +254,14 @@ def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[Pro
     if not samples and not problems:
         raise UserError(f"{file}: lists no images; write a line of image and label for each image")
     return samples, problems
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a text file; UserError if it is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is not encoded in UTF-8; save it as UTF-8") from None
 
 
 def split_line(line: str) -> list[str]:

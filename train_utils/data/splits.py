@@ -16,12 +16,7 @@ def hold_out(samples: list[Sample], fraction: float = 0.2) -> tuple[list[Sample]
     Of DRIVE's training images 21–40, the last fifth is 37–40. UserError if none remain to train on.
     """
     count = max(1, round(len(samples) * fraction))
-    if len(samples) <= count:
-        raise UserError(
-            f"{len(samples)} training image(s) cannot be split into training and validation: "
-            f"--val-fraction {fraction:g} takes {count}; give a smaller one, "
-            "or train without validation (--val none)"
-        )
+    check_enough(samples, count, f"--val-fraction {fraction:g}", "validation")
     return samples[:-count], samples[-count:]
 
 
@@ -34,19 +29,28 @@ def random_split(
     for ("test" or "validation"), and on their names. UserError if no others remain.
     """
     count = max(1, round(len(samples) * fraction))
-    if len(samples) <= count:
-        remedy = "--val-fraction, or train without validation (--val none)"
-        if what == "test":
-            remedy = "--test-fraction, or --test-fraction 0 for no test images"
-        raise UserError(
-            f"{len(samples)} images cannot be split into {what} and others: "
-            f"a fraction of {fraction:g} takes {count}; give a smaller {remedy}"
-        )
+    flag = "--test-fraction" if what == "test" else "--val-fraction"
+    check_enough(samples, count, f"{flag} {fraction:g}", what)
     names = sorted(sample.name for sample in samples)
     chosen = set(random.Random(f"{what} {seed}").sample(names, count))
     return (
         [sample for sample in samples if sample.name not in chosen],
         [sample for sample in samples if sample.name in chosen],
+    )
+
+
+def check_enough(samples: list[Sample], count: int, flag: str, what: str) -> None:
+    """UserError if `count` of the samples, which the flag takes for `what`, leave no others."""
+    if count < len(samples):
+        return
+    remedies = ["--val none trains without validation"]
+    if what == "test":
+        remedies = ["--test-fraction 0 leaves no image for the test"]
+    if len(samples) > 1:
+        remedies.insert(0, "a smaller fraction takes fewer")
+    raise UserError(
+        f"{flag} takes {count} of {len(samples)} images for {what}, and none is left to train on; "
+        f"{', '.join(remedies)}"
     )
 
 
@@ -116,16 +120,16 @@ def test_samples(
 ) -> list[Sample]:
     """The labelled test samples, for the evaluation of a finished run.
 
-    These are the samples that `names` (a split.json) lists as test, if there are any; without them
-    those of a run with val "none" are the ones that it lists as val. Otherwise they are those of
-    split_samples(). With test_fraction 1, all samples of a dataset without splits are test samples,
-    whatever `names` says.
+    These are the samples that `names` (a split.json) lists as test; without them those of a run
+    with val "none" are the ones that it lists as val, and otherwise the layout's test split, if
+    there is one. Without `names` they are those of split_samples(). With test_fraction 1, all
+    samples of a dataset without splits are test samples, whatever `names` says.
     """
     if names and test_fraction != 1:
         names = {"test": names["test"], "val": names["val"] if val == "none" else []}
         _, val_samples, test = samples_by_name(splits, names)
         listed = labelled(test) or labelled(val_samples)
-        if listed:
+        if listed or "all" in splits:  # another random split would hold images that were trained on
             return listed
     if "all" not in splits:
         test = labelled(splits.get("test", []))
@@ -137,6 +141,26 @@ def test_samples(
     if not test_fraction:
         return []
     return labelled(random_split(splits["all"], test_fraction, seed, "test")[1])
+
+
+def check_disjoint(train: list[Sample], val: list[Sample], test: list[Sample]) -> None:
+    """UserError if an image is in two of the splits, or twice in one.
+
+    The choice of the epoch and the final scores would be optimistic.
+    """
+    seen = {}
+    for split, samples in zip(SPLIT_NAMES, (train, val, test), strict=True):
+        for sample in samples:
+            path = Path(sample.image).resolve()
+            if path in seen:
+                places = f"both {seen[path]} and {split}"
+                if seen[path] == split:
+                    places = f"listed twice as {split}"
+                raise UserError(
+                    f"{sample.image} is {places}; each image belongs to one split, because scores "
+                    "on images that were trained on are no scores"
+                )
+            seen[path] = split
 
 
 def labelled(samples: list[Sample]) -> list[Sample]:
