@@ -287,7 +287,13 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
     options["fused"] = next(model.parameters()).device.type in ("cuda", "cpu")
     if args.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), **options)
-    return torch.optim.SGD(model.parameters(), momentum=args.momentum, **options)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=args.momentum, **options)
+    if args.momentum:
+        # A fused SGD creates it as empty memory in its first step, and leaves it so if the
+        # gradients of this step overflow in float16.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def training_options(

@@ -81,7 +81,8 @@ def use_deterministic_algorithms(device: torch.device) -> None:
     upsampling add in a random order, and cudnn.benchmark may choose another algorithm.
     """
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        # Of its own workspace cuBLAS says that several streams might use it in another order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 

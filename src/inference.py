@@ -103,7 +103,8 @@ def predict_strips(
                 sums = probs.new_zeros(probs.shape[1], stop - start, *grid.sides[1:])
             for (window, weights), part in zip(batch, probs, strict=True):
                 for dim, weight in enumerate(weights):
-                    part *= weight.to(device).view(-1, *[1] * (len(weights) - 1 - dim))
+                    weight = to_device(weight, device)
+                    part *= weight.view(-1, *[1] * (len(weights) - 1 - dim))
                 sums[(slice(None), slice(None), *slices(window[1:]))] += part
             done += len(batch)
             if after_tiles:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import DoubleConv, OutConv, centre_crop, pad_to
@@ -122,9 +123,27 @@ class Down3D(nn.Sequential):
         self, in_channels: int, out_channels: int, pool: Sequence[int], **conv: object
     ) -> None:
         super().__init__(
-            nn.MaxPool3d(tuple(pool)),
+            MaxPool3d(tuple(pool)),
             DoubleConv(in_channels, out_channels, mid_channels=in_channels, **conv),
         )
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """Max pooling of volumes by a tuple of whole factors of (D, H, W).
+
+    The backward pass of PyTorch's own is not deterministic on CUDA, and an error there if
+    deterministic algorithms are asked for. Then this one pools first within the slices and then
+    between them, with equal results.
+    """
+
+    def forward(self, volume: Tensor) -> Tensor:
+        if not torch.are_deterministic_algorithms_enabled():
+            return super().forward(volume)
+        depth, *in_plane = self.kernel_size
+        slices = F.max_pool2d(volume.flatten(1, 2), in_plane)
+        volume = slices.unflatten(1, volume.shape[1:3])
+        pooled = F.max_pool2d(volume.flatten(3), (depth, 1))
+        return pooled.unflatten(3, volume.shape[3:])
 
 
 class Up3D(nn.Module):

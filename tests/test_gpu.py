@@ -13,12 +13,18 @@ import pytest
 import torch
 
 from src import MODELS, build_model
-from src.device import count_devices, memory_format, pick_amp_dtype
+from src.device import (
+    count_devices,
+    memory_format,
+    pick_amp_dtype,
+    use_deterministic_algorithms,
+)
 from src.inference import optimize_for_inference, predict_probs
 from tests.processes import python
 from tests.small import same_weights
-from tests.tiny import AFFINE, run_train
+from tests.tiny import AFFINE, parse, run_train
 from tests.watch import stop_after
+from train import make_optimizer
 from train_utils import create_lr_scheduler, evaluate, train_one_epoch
 from train_utils.checkpoint import load
 from train_utils.volume_crops import RandomVolumeCrops
@@ -31,8 +37,10 @@ DEVICES = GPUS or ["cpu"]
 NAMES = sorted(MODELS) if GPUS else ["unet", "unet_3d"]
 SMALL = {"vgg16_unet": {}, "mobilenetv3_unet": {}}  # the width of the others is base_c
 ON_EACH = pytest.mark.parametrize("device", [torch.device(name) for name in DEVICES], ids=str)
-NEEDS_GPU = pytest.mark.skipif(not GPUS, reason="needs a GPU; other tests do this on the CPU")
-NEEDS_CUDA = pytest.mark.skipif("cuda" not in GPUS, reason="needs a CUDA GPU")
+CUDA = torch.device("cuda")
+NEEDS_CUDA = pytest.mark.skipif(
+    "cuda" not in GPUS, reason="needs a CUDA GPU; what the CPU can show other tests show"
+)
 
 
 def model_on(device, name="unet"):
@@ -55,7 +63,8 @@ def batches(count, name="unet"):
 
 def train_steps(model, device, loader, **options):
     """One epoch over the loader with SGD; its mean loss."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=device.type != "mps")
+    args = parse("--optimizer", "sgd", "--lr", 0.01)
+    optimizer = make_optimizer(args, model)
     scheduler = create_lr_scheduler(optimizer, len(loader), 1, warmup=False)
     return train_one_epoch(model, optimizer, loader, device, 0, 2, scheduler, **options)[0]
 
@@ -75,6 +84,8 @@ def test_every_model_trains_in_mixed_precision(name, device):
 @ON_EACH
 @pytest.mark.filterwarnings("error")
 def test_gradients_that_overflow_in_float16_cost_their_steps_alone(device):
+    if device.type == "mps":
+        pytest.skip("float16 is not used on MPS")
     model, loader = model_on(device), batches(8)
     before = copy.deepcopy(list(model.parameters()))
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**60, backoff_factor=2.0**-15)
@@ -130,13 +141,12 @@ def any_algorithms():
     torch.use_deterministic_algorithms(False)
 
 
-@NEEDS_GPU
-@ON_EACH
+@NEEDS_CUDA
 @pytest.mark.parametrize("preset", ["best", "classic"])  # bilinear upsampling, augment resize
 def test_a_deterministic_run_resumes_with_the_same_bits(
-    tiny_root, tmp_path, monkeypatch, any_algorithms, device, preset
+    tiny_root, tmp_path, monkeypatch, any_algorithms, preset
 ):
-    settings = (*AFFINE[:6], "--preset", preset, "--device", device.type, "--deterministic")
+    settings = (*AFFINE[:6], "--preset", preset, "--device", "cuda", "--deterministic")
     options = ("--epochs", 2, "--base-size", 96)
     straight = run_train(tiny_root, tmp_path / "straight", *options, settings=settings)
     stopped = tmp_path / "stopped"
@@ -144,17 +154,28 @@ def test_a_deterministic_run_resumes_with_the_same_bits(
         stop_after(patch, stopped, 1)
         with pytest.raises(KeyboardInterrupt):
             run_train(tiny_root, stopped, *options, settings=settings)
-    own = ("--resume", "auto", "--device", device.type, "--deterministic")
+    own = ("--resume", "auto", "--device", "cuda", "--deterministic")
     run_train(tiny_root, stopped, settings=own)
     first, second = (load(folder / "last_model.pth")["model"] for folder in (straight, stopped))
     assert same_weights(first, second)
 
 
-@NEEDS_GPU
-@ON_EACH
-def test_torchrun_with_one_process_trains_like_train_py(tiny_root, tmp_path, device):
+@NEEDS_CUDA
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_trains_with_deterministic_algorithms(name, any_algorithms):
+    use_deterministic_algorithms(CUDA)
+    weights = []
+    for _ in range(2):
+        model = model_on(CUDA, name)
+        train_steps(model, CUDA, batches(2, name), amp_dtype=pick_amp_dtype(CUDA))
+        weights.append(model.state_dict())
+    assert same_weights(*weights)
+
+
+@NEEDS_CUDA
+def test_torchrun_with_one_process_trains_like_train_py(tiny_root, tmp_path):
     folders = [tmp_path / name for name in ("alone", "torchrun")]
-    options = ["--data-path", tiny_root, *AFFINE, "--device", device.type, "--epochs", 1]
+    options = ["--data-path", tiny_root, *AFFINE, "--device", "cuda", "--epochs", 1]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     for start, folder in zip((["train.py"], [*launch, "train_multi_GPU.py"]), folders, strict=True):
         argv = map(
@@ -172,7 +193,7 @@ def test_torchrun_with_one_process_trains_like_train_py(tiny_root, tmp_path, dev
 @NEEDS_CUDA
 def test_a_training_step_does_not_wait_for_the_gpu():
     """Between the first step, which allocates, and the last, whose loss is logged."""
-    device, loader = torch.device("cuda"), batches(6)
+    loader = batches(6)
     loader = [(image.pin_memory(), target.pin_memory()) for image, target in loader]
     steps = 0
 
@@ -182,9 +203,7 @@ def test_a_training_step_does_not_wait_for_the_gpu():
         torch.cuda.set_sync_debug_mode("error" if steps < len(loader) - 1 else "default")
 
     try:
-        train_steps(
-            model_on(device), device, loader, after_step=after_step, amp_dtype=torch.bfloat16
-        )
+        train_steps(model_on(CUDA), CUDA, loader, after_step=after_step, amp_dtype=torch.bfloat16)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert steps == len(loader)
@@ -194,7 +213,7 @@ def test_a_training_step_does_not_wait_for_the_gpu():
 def test_a_full_gpu_is_one_sentence(tiny_root, tmp_path):
     argv = ["train.py", "--data-path", str(tiny_root), "--output-dir", str(tmp_path)]
     argv += ["--device", "cuda", "--base-c", "64", "--batch-size", "8"]
-    code = "import runpy, sys, torch; torch.cuda.set_per_process_memory_fraction(0.001); "
+    code = "import runpy, sys, torch; torch.cuda.set_per_process_memory_fraction(0.0005); "
     code += f"sys.argv = {argv}; runpy.run_path('train.py', run_name='__main__')"
     done = python("-c", code)
     assert done.returncode == 2

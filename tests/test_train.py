@@ -1,6 +1,7 @@
 """Whole runs of train.py on a tiny dataset: what they write, how they are evaluated and resumed."""
 
 import argparse
+import copy
 import json
 import math
 import re
@@ -15,8 +16,9 @@ from my_dataset import DATASETS, DriveDataset
 from src.errors import UserError
 from src.inference import predict_probs
 from tests.made import write_three_classes
-from tests.tiny import AFFINE, EXACT, run_train
+from tests.tiny import AFFINE, EXACT, parse, run_train
 from tests.watch import opened_files, stop_after
+from train import make_optimizer
 from train_utils import NonFiniteLossError, resume
 from train_utils.checkpoint import load
 from train_utils.cli.script import run_script
@@ -416,6 +418,30 @@ def test_resuming_with_a_scaler_from_a_run_without_one(finished):
     assert checkpoint["scaler"] == {}
     resume.restore_optimizer(checkpoint, optimizer, scaler)
     assert scaler.get_scale() == torch.amp.GradScaler("cpu", enabled=True).get_scale()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_moments_take_the_memory_format_of_the_weights(name):
+    """A run may be resumed on another device, and fused optimizers walk raw memory."""
+    losses = []
+    formats = torch.contiguous_format, torch.channels_last
+    for layout in formats:
+        torch.manual_seed(0)
+        model, image = torch.nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+        optimizer = make_optimizer(parse("--optimizer", name, "--lr", 0.1), model)
+        for step in range(4):
+            loss = model(image).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step == 1:  # resumed in the other format
+                saved = {"optimizer": copy.deepcopy(optimizer.state_dict()), "scaler": {}}
+                model = model.to(memory_format=layout)
+                optimizer = make_optimizer(parse("--optimizer", name, "--lr", 0.1), model)
+                scaler = torch.amp.GradScaler("cpu", enabled=False)
+                resume.restore_optimizer(saved, optimizer, scaler)
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_resume_in_another_folder_keeps_the_best_weights(finished, tiny_root, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src import MODELS, build_model
-from src.unet_3d import UNet3D, margins, min_sides, poolings, through_plane_axis
+from src.unet_3d import MaxPool3d, UNet3D, margins, min_sides, poolings, through_plane_axis
 from src.volumes import normalize_volume
 from tests.made_volumes import draw
 from train_utils import create_lr_scheduler, criterion, train_one_epoch
@@ -203,3 +203,23 @@ def test_it_is_a_row_of_models():
     assert type(build_model("unet_3d", in_channels=1, num_classes=3, base_c=2)) is UNet3D
     assert MODELS["unet_3d"].dims == 3
     assert {model.dims for name, model in MODELS.items() if name != "unet_3d"} == {2}
+
+
+@pytest.mark.parametrize("pool", [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)], ids=str)
+def test_max_pooling_is_the_same_with_deterministic_algorithms(pool):
+    """Values and gradients, also where voxels are equal and where sides are odd."""
+    volume = torch.randint(0, 4, (2, 3, 7, 9, 6), generator=torch.Generator().manual_seed(0))
+    results = []
+    for deterministic in (False, True):
+        leaf = volume.float().requires_grad_()
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            pooled = MaxPool3d(pool)(leaf)
+            (pooled * torch.arange(pooled.numel()).view_as(pooled)).sum().backward()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        results.append((pooled, leaf.grad))
+    sides = [side // by for side, by in zip((7, 9, 6), pool, strict=True)]
+    assert results[0][0].shape == (2, 3, *sides)
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from src.errors import UserError
@@ -78,10 +78,15 @@ def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
 def restore_optimizer(checkpoint: dict, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
     """Restores the state of each parameter (moments) and the gradient scale.
 
-    The optimizer keeps its own learning rate, momentum and weight decay.
+    The optimizer keeps its own learning rate, momentum and weight decay. The moments take the
+    memory format of the weights, which may be another one than on the device that saved them.
     """
     state = {**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]}
     optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(moment)
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scale
         scaler.load_state_dict(checkpoint["scaler"])
 
