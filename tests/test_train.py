@@ -364,7 +364,7 @@ def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monke
 
 def same_history(*folders):
     def rows(folder):
-        timing = {"seconds", "images_per_second"}
+        timing = {"seconds", "crops_per_second"}
         return str(
             [
                 {k: v for k, v in row.items() if k not in timing}
@@ -505,7 +505,7 @@ def test_the_log_says_after_ten_steps_how_long_the_run_takes(tiny_root, tmp_path
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if "steps in all" in line)
     before = lines[lines.index(line) - 1]
-    assert before.startswith("epoch 2  step 2/4")
+    assert before.startswith("epoch 2  batch 2/4")
     assert re.fullmatch(r"12 steps in all: .*\b0:00:\d\d left, until (.* )?\d\d:\d\d .*", line)
 
 
@@ -574,8 +574,8 @@ def test_piped_output_has_plain_lines(tiny_root, tmp_path, capsys):
     run_train(tiny_root, tmp_path, "--epochs", 1, "--print-freq", 1)
     captured = capsys.readouterr()
     assert (
-        "epoch 0  step 1/2  loss " in captured.out
-        and "images/s" in captured.out
+        "epoch 0  batch 1/2  loss " in captured.out
+        and "crops/s" in captured.out
         and "left" in captured.out
     )
     assert "\r" not in captured.out + captured.err

@@ -19,18 +19,18 @@ from train_utils.budget import Budget
 from train_utils.checkpoint import TrainingState, check_whole, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
-from train_utils.lr_scheduler import extend_plan, poly_factor
+from train_utils.lr_scheduler import extend_schedule, poly_factor
 from train_utils.random_state import restore_random_state
 from train_utils.reporting import curves, text_files
 
 
 def new_state(steps: int, split: dict, start_epoch: int | None = None) -> TrainingState:
-    """The state of a new run of `steps` optimizer steps an epoch. It has no plan yet."""
+    """The state of a new run of `steps` optimizer steps an epoch. It has no schedule yet."""
     epoch = start_epoch or 0
     return TrainingState(
         epoch=epoch,
         step=epoch * steps,
-        plan=None,
+        lr_schedule=None,
         best_score=-math.inf,
         history=[],
         results_name=time.strftime("results%Y%m%d-%H%M%S.txt"),
@@ -55,7 +55,7 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
     return TrainingState(
         epoch=epoch,
         step=step,
-        plan=checkpoint["plan"],
+        lr_schedule=checkpoint["plan"],
         best_score=best_score,
         history=history,
         results_name=checkpoint["results_name"],
@@ -103,24 +103,24 @@ def describe_state(
     return text
 
 
-def resumed_plan(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
-    """The run's own plan, or one that is extended to another number of steps.
+def resumed_schedule(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
+    """The schedule of the saved run, extended if the number of steps is another.
 
-    budget: the length of the run. lr: the base rate. new_rate: whether it differs from the base
-    rate of the saved run. If so, the extended schedule starts from it.
+    budget: length of the run. lr: base rate. new_rate: whether it differs from the base rate of the
+    saved run. If so, the extended schedule starts from it.
     """
-    end = budget.steps
-    same_end = end == state.plan["total_steps"] and state.step >= state.plan["start_step"]
+    schedule, end = state.lr_schedule, budget.steps
+    same_end = end == schedule["total_steps"] and state.step >= schedule["start_step"]
     if state.epoch >= budget.epochs or same_end:
-        return state.plan
-    plan = extend_plan(state.plan, state.step, end, new_rate)
+        return schedule
+    schedule = extend_schedule(schedule, state.step, end, new_rate)
     hint = "" if new_rate else " (give --lr to start from another rate)"
-    rate, last = lr * poly_factor(state.step, **plan), budget.epochs - 1
+    rate, last = lr * poly_factor(state.step, **schedule), budget.epochs - 1
     log(
         f"the schedule is extended: from epoch {state.epoch} on the learning rate falls from "
         f"{rate:.6f} to 0 at the end of epoch {last}{hint}"
     )
-    return plan
+    return schedule
 
 
 def restore_randomness(random_states: list[dict], seed: int) -> None:

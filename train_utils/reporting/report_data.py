@@ -33,8 +33,8 @@ class ScoredImages:
     def update(self, target: torch.Tensor, probs: torch.Tensor) -> None:
         """Add one image: target [H, W] with its ignored pixels, probs [K, H, W]."""
         alone = SegmentationCounts(self.counts.num_classes, self.counts.ignore_index)
-        alone.update(target, decide(probs[None])[0], probs)
-        self.counts.confusion = torch.cat([self.counts.confusion, alone.confusion])
+        alone.add_image(target, decide(probs[None])[0], probs)
+        self.counts.image_mats = torch.cat([self.counts.image_mats, alone.image_mats])
         self.counts.histograms += alone.histograms
         self.images.append(summarize(alone))
 
@@ -126,7 +126,7 @@ class ReportData:
 
     def has_outside(self) -> bool:
         """Whether any pixel lies outside the ROI. If not, `roi`, `frame` and `raw` are the same."""
-        return bool(self.frame.counts.confusion.sum() > self.roi.counts.confusion.sum())
+        return bool(self.frame.counts.image_mats.sum() > self.roi.counts.image_mats.sum())
 
 
 def thick_pixels(label: torch.Tensor, size: int = THICK) -> torch.Tensor:
