@@ -80,7 +80,7 @@ def test_an_epoch_past_the_end_is_refused():
 def test_a_run_that_is_finished_says_so(capsys):
     state, budget = start("--crops", 2, "--epochs", 1)
     start("--crops", 2, "--epochs", 1, resumed=checkpoint_of(state, budget))
-    assert "nothing left to train: 6 steps are done" in capsys.readouterr().out
+    assert "nothing left to train: 6 steps done" in capsys.readouterr().out
 
 
 class Timer:

@@ -39,9 +39,9 @@ class Budget:
         return f"{count(self.steps, 'step')} in {count(self.epochs, 'epoch')}"
 
 
-def count(number: int, noun: str) -> str:
-    """ "1 step", "6,000 steps"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """The number with its noun: "1 step", "6,000 steps"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def divide(steps: int, epochs: int) -> Budget:

@@ -126,7 +126,7 @@ class TrainingState:
 
     epoch: the next epoch, in a checkpoint the last finished one.
     step: number of optimizer steps so far.
-    lr_schedule: of lr_scheduler.make_lr_schedule(); None before a new run has one.
+    lr_schedule: result of make_lr_schedule(); None before a new run has one.
     best_score: highest validation score so far.
     history: a dict of scores for each finished epoch.
     results_name: name of the run's results<timestamp>.txt.
@@ -154,7 +154,7 @@ def build(
     state: TrainingState,
     random_states: list[dict],
 ) -> dict:
-    """The checkpoint after the last epoch in state.history; random_states: that of each rank."""
+    """The checkpoint after the last epoch in state.history; random_states: one of each rank."""
     row = state.history[-1]
     return {
         **description.entries(),
@@ -314,11 +314,9 @@ def fill_in(checkpoint: dict) -> dict:
     names = checkpoint.get("class_names") or []
     older = {"resize": None, "spacing": None, "recipe": {}, "class_ids": list(range(len(names)))}
     filled = {**older, **checkpoint}
-    if "history" in filled:  # results.csv has one column for each name
-        filled["history"] = [
-            {NEW_NAMES.get(name, name): value for name, value in row.items()}
-            for row in filled["history"]
-        ]
+    if "history" in filled:
+        rows = [{NEW_NAMES.get(name, name): row[name] for name in row} for row in filled["history"]]
+        filled["history"] = rows
     if not checkpoint.get("stripped"):  # which has the entries of its run, or came from no run
         filled = {**entries_of_run(checkpoint), **filled}
     if len(names) >= 2:

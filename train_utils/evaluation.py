@@ -32,7 +32,7 @@ class Evaluator:
     Args:
         device: where the model computes.
         amp_dtype: dtype of autocast, None for full precision.
-        tolerance: in px, of the tolerant F1; 0: none.
+        tolerance: distance in px of the tolerant F1; 0: none.
         tiling: how large images are cut into tiles.
         make_loader: function of a dataset that gives a loader of its whole images.
     """
@@ -50,7 +50,7 @@ class Evaluator:
         callback: ReportData | None = None,
         loader: DataLoader | None = None,
     ) -> SegmentationCounts:
-        """Evaluates the model on the dataset; loader: of make_loader(), if there is one already."""
+        """Evaluates the model on the dataset. loader: result of make_loader(), or None."""
         counts, _ = evaluate(
             model,
             loader or self.make_loader(dataset),
@@ -128,9 +128,9 @@ def score_test(
 ) -> None:
     """Evaluates the model on the test dataset, once; writes test_scores.json and prints the scores.
 
-    threshold: the chosen one, scored beside 0.5. origin: of describe_origin(). start:
-    time.perf_counter() at the start of the script. report_dir: also write report.html, with this
-    title, and images.csv there.
+    threshold: the chosen one, scored beside 0.5. origin: result of describe_origin(). start:
+    time.perf_counter() at the start of the script. report_dir: folder for report.html, with this
+    title, and images.csv; "" for none.
     """
     report_data = collect_report_data(dataset) if report_dir else None
     counts = evaluator(model, dataset, report_data)

@@ -48,7 +48,7 @@ def make_lr_schedule(
     """The arguments of poly_factor for `epochs` epochs of `num_step` optimizer steps each.
 
     A dict of numbers, which a checkpoint keeps. The warm-up takes at most half of the run.
-    total_steps: number of steps of the run, where the last epoch is shorter. hold_steps: number of
+    total_steps: number of steps in the run, where the last epoch is shorter. hold_steps: number of
     first steps at the lowest rate. ValueError if there is no step.
     """
     if num_step < 1 or epochs < 1:
@@ -137,9 +137,9 @@ def create_lr_scheduler(
         num_step: number of optimizer steps in an epoch.
         epochs: number of epochs in the run.
         warmup, warmup_epochs, warmup_factor: linear warm-up from warmup_factor · lr.
-        total_steps: number of steps of the run, where the last epoch is shorter.
+        total_steps: number of steps in the run, where the last epoch is shorter.
         hold_steps: number of first steps at the lowest rate, where the length is not known yet.
-        saved_schedule: that of a resumed run, which replaces all of the above but the optimizer.
+        saved_schedule: schedule of a resumed run, which replaces all arguments but the optimizer.
         step: the optimizer step to continue from.
 
     ValueError if there is no step.

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
-from train_utils.budget import Budget
+from train_utils.budget import Budget, count
 from train_utils.checkpoint import TrainingState, check_whole, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
@@ -90,15 +90,15 @@ def describe_state(
     checkpoint: dict, state: TrainingState, batch_size: int, path: str | Path
 ) -> str:
     """What is resumed, for the log."""
-    text = f"resumed {path}: epochs 0 to {checkpoint['epoch']} are done"
+    text = f"resumed {path}: {count(checkpoint['epoch'] + 1, 'epoch')} done"
     if state.split["val"] and state.best_score >= 0:
         measure = measure_of(len(checkpoint["class_names"])).removeprefix("val_")
         text += f", the best {measure} is {state.best_score:.4f}"
     if checkpoint["ranks"] != world_size():
+        before = count(checkpoint["ranks"], "process", "processes")
         text += (
-            f"\nthe run had {checkpoint['ranks']} process(es) and continues with {world_size()}: a "
-            f"step now uses {world_size()} × {batch_size} images, and new processes get random "
-            "states of their own"
+            f"\nthe run had {before} and continues with {world_size()}: a step now uses "
+            f"{world_size()} × {batch_size} images; new processes get random states of their own"
         )
     return text
 

@@ -222,7 +222,7 @@ def evaluate(
             a third tensor, the objects' ids int32 [N, H, W], the connected regions of class 1 are
             compared with these objects.
         amp_dtype: dtype of autocast, None for full precision.
-        tolerance: in px, also count matches within it (see SegmentationCounts).
+        tolerance: distance in px within which matches are counted, too (see SegmentationCounts).
         callback: called with the probabilities [K, H, W] of each image of this rank, in order. It
             needs the memory for those of a whole image.
         tiling: how large images are cut into tiles; None: Tiling(), by their memory.

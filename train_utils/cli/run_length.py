@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils import resume
-from train_utils.budget import TRIAL_STEPS, Budget, new_budget, plan_minutes, resumed_budget
+from train_utils.budget import TRIAL_STEPS, Budget, count, new_budget, plan_minutes, resumed_budget
 from train_utils.checkpoint import TrainingState
 from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.recipe import Recipe, budget_of
@@ -42,7 +42,8 @@ def start_state(
                 f"--start-epoch {args.start_epoch} leaves no epoch to train; "
                 "give a smaller number, or more --steps"
             )
-        log(f"nothing left to train: {state.step:,} steps are done; more --steps continue the run")
+        done = count(state.step, "step")
+        log(f"nothing left to train: {done} done; more --steps continue the run")
     if not is_trial(args, state):
         log(str(budget))
     return state, budget
@@ -55,8 +56,11 @@ def resumed_state(
     batches: EpochBatches,
     optimizer: Optimizer,
 ) -> tuple[TrainingState, Budget]:
-    """The state and the length of the run in --resume, which new values of --steps, --epochs
-    extend. UserError if the checkpoint does not say how long an epoch is."""
+    """The state and the length of the run in --resume.
+
+    New values of --steps or --epochs extend it. UserError if the checkpoint does not say how long
+    an epoch is.
+    """
     saved = budget_of(checkpoint["recipe"])
     if recipe.crops:
         epoch_steps = math.ceil(len(batches) / recipe.accumulate)

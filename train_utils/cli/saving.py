@@ -33,7 +33,7 @@ def write_split(args: argparse.Namespace, split: dict, test_samples: list[Sample
 def describe_run(
     args: argparse.Namespace, recipe: Recipe, label_kind: str, budget: Budget, resumed: dict
 ) -> RunRecord:
-    """What a checkpoint says of the run; resumed: that of --resume, {} for a new run."""
+    """What a checkpoint says of the run. resumed: the checkpoint of --resume, {} for a new run."""
     return RunRecord(
         TrainingSettings(args.val, args.folds, budget.epochs, args.lr, args.weights),
         saved_recipe(recipe, budget, resumed.get("recipe", {})),

@@ -108,7 +108,7 @@ def activities(device: torch.device) -> list[torch.profiler.ProfilerActivity]:
 
 
 def table(seconds: dict[str, float], steps: int) -> str:
-    """Milliseconds a step and share of each stage. seconds: of each stage, over all steps.
+    """Milliseconds a step and share of each stage. seconds: {stage: over all steps}.
 
     data: until a batch is there; where crops are cut on the device, that is included.
     """

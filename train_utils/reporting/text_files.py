@@ -64,7 +64,7 @@ def score_table(
 ) -> str:
     """The scores of an evaluation, for the console: the overall ones, then a table of the classes.
 
-    scores: of summarize(). threshold: that of `f1_at_threshold`, if scores has it. nouns: what was
+    scores: result of summarize(). threshold: the chosen one, of `f1_at_threshold`. nouns: what was
     evaluated, and what it consists of; ("volumes", "voxels") of volumes.
     """
     images, pixels = nouns
