@@ -39,6 +39,7 @@ from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe
 from train_utils.cli.run_length import is_trial, known_length, plan_by_speed, start_state
 from train_utils.cli.saving import describe_run, save_epoch, write_split
 from train_utils.data import splits, statistics, volumes
+from train_utils.data.check_labels import check_labels
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import Sample, choose_label_kind
 from train_utils.data_loader import CropLoader, EpochBatches, StackedImages, make_training_loader
@@ -81,6 +82,7 @@ def main(args: argparse.Namespace) -> None:
     # Model
     description = values.describe_model(args, classes, data.mean, data.std, data.spacing)
     model, resumed = make_model(args, description, device)
+    evaluator.check_tiles(model)
     parallel_model = parallelize(args, model, device)
 
     # Optimizer and schedule, new or resumed
@@ -178,6 +180,12 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     val_set = None
     if val_samples:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
+    if test_samples:  # they are scored at the end: a wrong label should be found now
+        broadcast_from_rank_zero(
+            lambda: check_labels(
+                "test", test_samples, classes, label_kind, args.max_pixels, is_volumes
+            )
+        )
     split = splits.split_names(train_samples, val_samples)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
 
@@ -259,6 +267,7 @@ def make_model(
     )
     if args.resume:
         model_loading.check_classes(checkpoint, description.classes.names, args.resume)
+        resume.check_inputs(checkpoint, description, args.resume)
     if not args.profile:
         broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
     model = model.to(device, memory_format=memory_format(device, model.dims))

@@ -264,9 +264,9 @@ def test_rows_that_a_loader_took_for_padding_are_background():
 
 def test_scores_of_single_images_and_their_mean():
     scored = ScoredImages(2)
-    scored.update(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
-    scored.update(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
-    scored.update(
+    scored.add_image(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
+    scored.add_image(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
+    scored.add_image(
         torch.tensor([[0, 0]]), of_vessel([[0.4, 0.1]])
     )  # no foreground: no Dice, no sensitivity, no AUC
     assert [image["accuracy"] for image in scored.images] == [1, 0, 1]

@@ -64,6 +64,7 @@ def test_score_table_names_absent_classes_and_images_without_foreground():
     assert rows["class"] == ["precision", "recall", "Dice", "IoU"]
     assert rows["brick"] == ["0.6667", "1.0000", "0.8000", "0.6667"]
     assert rows["water"] == ["absent"] * 4
+    assert "water absent" in table and "nan" not in table
 
 
 def test_a_score_without_a_value_is_no_absent_class():

@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.inference import predict_probs
 from tests.made import write_three_classes
 from tests.tiny import AFFINE, EXACT, run_train
-from tests.watch import opened_files, stop_after
+from tests.watch import forbid_training, opened_files, stop_after
 from train_utils import NonFiniteLossError, resume
 from train_utils.checkpoint import load
 from train_utils.cli.script import run_script
@@ -292,7 +292,9 @@ def test_test_images_are_not_read_before_the_end(tiny_root, tmp_path, monkeypatc
     run_train(tiny_root, tmp_path, "--epochs", 2)
     last_save = max(i for i, path in enumerate(opened) if path.suffix == ".tmp")
     test_reads = [i for i, path in enumerate(opened) if tiny_root / "DRIVE/test" in path.parents]
-    assert test_reads and min(test_reads) > last_save
+    labels = tiny_root / "DRIVE/test/1st_manual"  # they are checked first, but not scored
+    scored = [i for i in test_reads if labels not in opened[i].parents]
+    assert scored and min(scored) > last_save
     history = load(tmp_path / "last_model.pth")["history"]
     assert [row["epoch"] for row in history if "val_dice" in row] == [0, 1]
     assert load(tmp_path / "last_model.pth")["split"]["val"] == ["25_training"]
@@ -539,6 +541,22 @@ def test_test_labels_are_optional(tiny_copy, tmp_path, capsys):
     assert (tmp_path / "predictions.png").exists() and not (tmp_path / "test_scores.json").exists()
     with pytest.raises(UserError, match="no labels"):
         run_train(tiny_copy, tmp_path, "--test-only", "--weights", tmp_path / "best_model.pth")
+
+
+def test_a_wrong_test_label_stops_the_run_before_training(tiny_copy, tmp_path, monkeypatch):
+    path = min((tiny_copy / "DRIVE/test/1st_manual").iterdir())
+    label = Image.open(path).convert("L")
+    label.putpixel((3, 3), 77)
+    label.save(path)
+    forbid_training(monkeypatch)
+    with pytest.raises(UserError, match=f"{path.name}: a label holds two values"):
+        run_train(tiny_copy, tmp_path, "--epochs", 1)
+
+
+def test_an_impossible_tile_stops_the_run_before_training(tiny_root, tmp_path, monkeypatch):
+    forbid_training(monkeypatch)
+    with pytest.raises(UserError, match="--tile 48"):
+        run_train(tiny_root, tmp_path, "--epochs", 1, "--tile", 48)
 
 
 def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):

@@ -63,6 +63,11 @@ class Evaluator:
         )
         return counts
 
+    def check_tiles(self, model: nn.Module) -> None:
+        """UserError if the model cannot evaluate in tiles of the size that is asked for."""
+        side = self.tiling.size or 1
+        self.tiling.grid(model, [1] + [side] * model.dims)
+
     def prepare(self, model: nn.Module, flips: bool = False) -> nn.Module:
         """The model, averaged over its flips if wanted; see optimize_for_inference()."""
         if flips:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
 from train_utils.budget import Budget, count
-from train_utils.checkpoint import TrainingState, check_whole, load
+from train_utils.checkpoint import ModelDescription, TrainingState, check_whole, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
 from train_utils.lr_scheduler import extend_schedule, poly_factor
@@ -75,15 +75,37 @@ def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
         )
 
 
+def check_inputs(checkpoint: dict, description: ModelDescription, path: str | Path) -> None:
+    """UserError if the run in the checkpoint, read from `path`, had other images as its inputs."""
+    for name in ("resize", "mean", "std"):
+        own, wanted = checkpoint[name], getattr(description, name)
+        if own != wanted:
+            raise UserError(
+                f"{path}: was trained with {name} {own}, these flags give {wanted}; its scores "
+                f"could not be compared: omit --{name}, or start a new run (--weights starts from "
+                "the weights of this one)"
+            )
+
+
 def restore_optimizer(checkpoint: dict, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
     """Restores the state of each parameter (moments) and the gradient scale.
 
-    The optimizer keeps its own learning rate, momentum and weight decay.
+    The optimizer keeps its own learning rate, momentum and weight decay. One of another kind than
+    in the checkpoint begins without moments.
     """
-    state = {**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]}
-    optimizer.load_state_dict(state)
+    saved, own = checkpoint["optimizer"], optimizer.state_dict()
+    kind, other = (optimizer_kind(each["param_groups"][0]) for each in (own, saved))
+    if kind == other:
+        optimizer.load_state_dict({**own, "state": saved["state"]})
+    else:
+        log(f"the run was trained with {other}: {kind} begins without its moments")
     if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scale
         scaler.load_state_dict(checkpoint["scaler"])
+
+
+def optimizer_kind(param_group: dict) -> str:
+    """ "adamw" or "sgd", from a group of parameters in the optimizer's state_dict."""
+    return "adamw" if "betas" in param_group else "sgd"
 
 
 def describe_state(
@@ -104,21 +126,25 @@ def describe_state(
 
 
 def resumed_schedule(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
-    """The schedule of the saved run, extended if the number of steps is another.
+    """The schedule of the saved run, or a new one from here on for another length or rate.
 
     budget: length of the run. lr: base rate. new_rate: whether it differs from the base rate of the
-    saved run. If so, the extended schedule starts from it.
+    saved run. If so, the new schedule starts from it.
     """
     schedule, end = state.lr_schedule, budget.steps
     same_end = end == schedule["total_steps"] and state.step >= schedule["start_step"]
-    if state.epoch >= budget.epochs or same_end:
+    if state.epoch >= budget.epochs or (same_end and not new_rate):
         return schedule
     schedule = extend_schedule(schedule, state.step, end, new_rate)
+    what = "restarted" if same_end else "extended"
     hint = "" if new_rate else " (give --lr to start from another rate)"
-    rate, last = lr * poly_factor(state.step, **schedule), budget.epochs - 1
+    if state.step < schedule["warmup_steps"]:
+        change = f"rises to {lr:.6f}, then falls"
+    else:
+        change = f"falls from {lr * poly_factor(state.step, **schedule):.6f}"
     log(
-        f"the schedule is extended: from epoch {state.epoch} on the learning rate falls from "
-        f"{rate:.6f} to 0 at the end of epoch {last}{hint}"
+        f"the schedule is {what}: from epoch {state.epoch} on the learning rate {change} to 0 at "
+        f"the end of epoch {budget.epochs - 1}{hint}"
     )
     return schedule
 

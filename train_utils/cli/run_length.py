@@ -77,7 +77,8 @@ def resumed_state(
     epochs = saved.epochs if saved and "epochs" not in changed else args.epochs
     steps = args.steps if "steps" in changed else None
     budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, epochs, steps)
-    lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
+    lr = optimizer.param_groups[0]["lr"]
+    new_rate = checkpoint["training"]["lr"] not in (None, args.lr)
     state.lr_schedule = resume.resumed_schedule(state, budget, lr, new_rate)
     return state, budget
 

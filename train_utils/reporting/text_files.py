@@ -101,7 +101,10 @@ def _class_dice_line(scores: dict, class_names: list[str], images: str) -> str:
     """Dice of each foreground class as mean over the images, where the class occurs."""
     means, deviations = scores["image_dice_per_class"], scores["image_dice_sd_per_class"]
     rows = zip(class_names, means, deviations, strict=True)
-    parts = [f"{name} {mean:.4f} ± {sd:.4f}" for name, mean, sd in list(rows)[1:]]
+    parts = [
+        f"{name} absent" if math.isnan(mean) else f"{name} {mean:.4f} ± {sd:.4f}"
+        for name, mean, sd in list(rows)[1:]
+    ]
     return f"Dice, mean of {images}   {'   '.join(parts)}"
 
 
