@@ -46,10 +46,9 @@ def check_labels(
         if pixels.sum() > MAX_PIXELS:
             break
     problem = conflicting_encodings(encodings) if classes.any_pair else ""
-    if sum(number for number, _ in encodings.values()) == len(
-        samples
-    ):  # of a part it may be chance
-        problem = problem or missing_pixels(title, pixels, classes, encodings, for_training=False)
+    is_all = sum(number for number, _ in encodings.values()) == len(samples)
+    if is_all and not problem:
+        problem = missing_pixels(title, pixels, classes, encodings, for_training=False)
     if problem:
         raise UserError(problem)
 
