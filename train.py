@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -25,36 +25,36 @@ from src.device import (
 from train_utils import (
     NonFiniteLossError,
     create_lr_scheduler,
-    evaluate,
+    criterion,
     evaluation,
     model_loading,
     resume,
-    summarize,
     train_one_epoch,
 )
 from train_utils import checkpoint as checkpoints
-from train_utils.budget import Budget, choose_epoch_crops, record_of_flags, schedule
-from train_utils.checkpoint import ModelDescription, TrainingSettings, TrainingState
+from train_utils.budget import TRIAL_STEPS, Budget, set_sampler_epoch
+from train_utils.checkpoint import ModelDescription, TrainingState
 from train_utils.cli import defaults, demo, list_models, scoring, script, values
-from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe, saved_recipe
-from train_utils.cli.run_length import is_trial, plan_by_speed, start_state
+from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe
+from train_utils.cli.run_length import is_trial, known_length, plan_by_speed, start_state
+from train_utils.cli.saving import describe_run, save_epoch, write_split
 from train_utils.data import splits, statistics, volumes
+from train_utils.data.check_labels import check_labels
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import Sample, choose_label_kind
 from train_utils.data_loader import CropLoader, EpochBatches, StackedImages, make_training_loader
 from train_utils.distributed_utils import (
-    all_gather_objects,
     broadcast_buffers,
     broadcast_from_rank_zero,
-    is_main_process,
     log,
     rank,
     world_size,
     wrap_in_ddp,
 )
+from train_utils.lr_scheduler import WarmupPolyLR
 from train_utils.plan import DataSummary, summarize_data
-from train_utils.random_state import random_state
-from train_utils.reporting import profile, provenance, tensorboard, text_files, total_time
+from train_utils.reporting import profile, provenance, tensorboard, text_files
+from train_utils.step_timer import StepTimer, image_seconds
 from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, eval_preset, train_preset
 
@@ -69,30 +69,21 @@ def main(args: argparse.Namespace) -> None:
         broadcast_from_rank_zero(lambda: demo.make_data(args))
     classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
     num_classes = len(classes.names)
-    evaluator = scoring.make_evaluator(args, device, amp_dtype, start)
+    evaluator = scoring.make_evaluator(args, device, amp_dtype)
     if args.test_only:
-        return scoring.test_only(args, classes, evaluator, list_samples, open_samples)
+        return scoring.test_only(args, classes, evaluator, start, list_samples, open_samples)
 
     # Data and recipe
     data = read_data(args, classes)
     recipe = make_recipe(args, summarize_training(data), device)
-    batches = EpochBatches(
-        len(data.train),
-        recipe.batch_size,
-        args.seed,
-        rank=rank(),
-        ranks=world_size(),
-        repeats=recipe.crops or 1,
-    )
+    batches = make_batches(args, recipe, data)
     train_loader = make_train_loader(args, recipe, data, batches, device)
 
     # Model
     description = values.describe_model(args, classes, data.mean, data.std, data.spacing)
-    log(describe_recipe(args, description.model_kwargs, recipe))
     model, resumed = make_model(args, description, device)
-    parallel_model = wrap_in_ddp(model, device, args.dist_timeout, args.sync_bn)
-    if args.compile:  # for training alone: evaluation would compile again for every image size
-        parallel_model = torch.compile(parallel_model)
+    evaluator.check_tiles(model)
+    parallel_model = parallelize(args, model, device)
 
     # Optimizer and schedule, new or resumed
     optimizer = make_optimizer(args, model)
@@ -101,12 +92,12 @@ def main(args: argparse.Namespace) -> None:
         resume.check_split(resumed, data.split, args.resume)
         resume.restore_optimizer(resumed, optimizer, scaler)
     state, budget = start_state(args, recipe, resumed, data.split, batches, optimizer)
-    lr_scheduler = create_lr_scheduler(
-        optimizer, budget.epoch_steps, budget.epochs, plan=state.plan, step=state.step
-    )
+    lr_scheduler = make_lr_scheduler(args, optimizer, recipe, state, budget)
+    length = known_length(args, state, budget, lr_scheduler.schedule)
+    log(describe_recipe(args, description.model_kwargs, recipe, length))
 
-    # An epoch's training, validation and files
-    clock = make_clock(args, evaluator, model, recipe, data, state, budget)
+    # An epoch's training and validation
+    step_timer = make_step_timer(args, evaluator, model, recipe, data, state, budget)
     train = partial(
         train_one_epoch,
         parallel_model,
@@ -115,43 +106,42 @@ def main(args: argparse.Namespace) -> None:
         device=device,
         num_classes=num_classes,
         lr_scheduler=lr_scheduler,
+        print_freq=args.print_freq,
         scaler=scaler,
+        loss=make_loss(args, recipe, data, device),
         amp_dtype=amp_dtype,
-        after_step=clock.step,
-        **training_options(args, recipe, data, device),
+        accumulate=recipe.accumulate,
+        clip_grad=args.clip_grad or None,
+        after_batch=step_timer.count_batch,
     )
-    validate = make_validation(evaluator, model, data)
+    validate = evaluation.make_validation(evaluator, model, data.val)
     if args.profile:
         return profile.profile_training(train, train_loader, validate, device, args.output_dir)
-    write_split(args, data)
-    build_checkpoint = partial(checkpoints.build, model, optimizer, scaler, description)
-    save = partial(save_epoch, args, recipe, data, resumed, build_checkpoint)
-    logger = make_logger(args)
-    resume.restore_randomness(resumed.get("random_states", []), args.seed)
 
     # Epochs
+    write_split(args, data.split, data.test_samples)
+    logger = tensorboard.make_logger(args.output_dir, args.tensorboard)
+    resume.restore_randomness(resumed.get("random_states", []), args.seed)
     measure = resume.measure_of(num_classes)
     with resume.history_kept(args.output_dir, state, measure):
         while state.epoch < budget.epochs:
-            choose_epoch_crops(batches, budget, state, recipe.accumulate, recipe.crops)
+            set_sampler_epoch(batches, budget, state, recipe.accumulate, recipe.crops)
             row = train_epoch(train, state.epoch, batches, data, device)
             broadcast_buffers(model)
             if validate:
                 row |= validate()
-            is_best = resume.add_epoch(state, row, measure)
-            state.step = lr_scheduler.last_epoch  # optimizer steps so far
             if is_trial(args, state):
-                budget = plan_by_speed(args, clock, start)
-                state.plan = schedule(budget, recipe.warmup_epochs, trial=True)
-                lr_scheduler.follow(state.plan)
-            save(budget, state, is_best)
+                budget = plan_by_speed(args, recipe, step_timer, lr_scheduler, start)
+            is_best = resume.add_epoch(state, row, measure)
+            state.step, state.lr_schedule = lr_scheduler.last_epoch, lr_scheduler.schedule
+            run = describe_run(args, recipe, data.train.label_kind, budget, resumed)
+            save_epoch(args, model, optimizer, scaler, description, run, state, is_best)
             state.epoch += 1
-            mark = "  *best" if is_best and validate else ""
-            log(text_files.epoch_line(row, budget.epochs) + mark)
+            log(text_files.epoch_line(row, budget.epochs, is_best))
             logger.scalars(row, row["epoch"])
 
     # Test
-    finish(args, evaluator, data, logger)
+    finish(args, evaluator, data, logger, start)
 
 
 def prepare_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype | None]:
@@ -190,6 +180,12 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     val_set = None
     if val_samples:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
+    if test_samples:  # they are scored at the end: a wrong label should be found now
+        broadcast_from_rank_zero(
+            lambda: check_labels(
+                "test", test_samples, classes, label_kind, args.max_pixels, is_volumes
+            )
+        )
     split = splits.split_names(train_samples, val_samples)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
 
@@ -203,6 +199,18 @@ def summarize_training(data: Data) -> DataSummary:
         train_set.channels,
         data.pixels[:num_classes].tolist(),
         data.spacing,
+    )
+
+
+def make_batches(args: argparse.Namespace, recipe: Recipe, data: Data) -> EpochBatches:
+    """Which images this rank's batches take."""
+    return EpochBatches(
+        len(data.train),
+        recipe.batch_size,
+        args.seed,
+        rank=rank(),
+        ranks=world_size(),
+        repeats=recipe.crops or 1,
     )
 
 
@@ -223,18 +231,18 @@ def make_train_loader(
         # While a GPU trains, the CPU's cores are free for the transforms.
         in_memory = in_memory and device.type == "cpu"
         return load(collate_fn=dataset.collate_fn, in_memory=in_memory)
-    crops = make_crops(args, recipe, data)
+    cropper = make_cropper(args, recipe, data)
     if in_memory:
         source = StackedImages(dataset.stack(), batches, device)
     else:
         source = load(collate_fn=dataset.collate_with_sizes, in_memory=False)
-    return CropLoader(source, batches, crops, args.seed, device)
+    return CropLoader(source, batches, cropper, args.seed, device)
 
 
-def make_crops(
+def make_cropper(
     args: argparse.Namespace, recipe: Recipe, data: Data
 ) -> RandomAffineCrops | RandomVolumeCrops:
-    """Cuts the random crops of --augment affine, from images or volumes."""
+    """What cuts the random crops of --augment affine, from images or volumes."""
     if data.spacing:
         num_classes = len(data.train.classes.names)
         return values.make_volume_crops(args, recipe, num_classes, data.spacing)
@@ -248,21 +256,6 @@ def make_crops(
     )
 
 
-def make_logger(args: argparse.Namespace) -> tensorboard.TensorBoardLogger:
-    """Logs to TensorBoard with --tensorboard, on rank 0; else it does nothing."""
-    if args.tensorboard and is_main_process():
-        return tensorboard.TensorBoardLogger(Path(args.output_dir) / "tensorboard")
-    return tensorboard.TensorBoardLogger(None)
-
-
-def write_split(args: argparse.Namespace, data: Data) -> None:
-    """split.json: the images for training, for validation and for the test."""
-    if is_main_process():
-        split = data.split | splits.split_names(test=data.test_samples)
-        content = {"dataset": args.dataset, "split_seed": args.split_seed, **split}
-        text_files.write_json(Path(args.output_dir) / "split.json", content)
-
-
 def make_model(
     args: argparse.Namespace, description: ModelDescription, device: torch.device
 ) -> model_loading.Member:
@@ -274,10 +267,18 @@ def make_model(
     )
     if args.resume:
         model_loading.check_classes(checkpoint, description.classes.names, args.resume)
+        resume.check_inputs(checkpoint, description, args.resume)
     if not args.profile:
         broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
     model = model.to(device, memory_format=memory_format(device, model.dims))
     return model, checkpoint if args.resume else {}
+
+
+def parallelize(args: argparse.Namespace, model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as it is trained: wrapped in DDP, and compiled with --compile."""
+    model = wrap_in_ddp(model, device, args.dist_timeout, args.sync_bn)
+    # For training alone: evaluation would compile again for every image size.
+    return torch.compile(model) if args.compile else model
 
 
 def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
@@ -296,47 +297,39 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module) -> Optimizer:
     return optimizer
 
 
-def training_options(
+def make_lr_scheduler(
+    args: argparse.Namespace,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    state: TrainingState,
+    budget: Budget,
+) -> WarmupPolyLR:
+    """The schedule of a new run by its length, or that of a resumed one, which state holds."""
+    return create_lr_scheduler(
+        optimizer,
+        budget.epoch_steps,
+        budget.epochs,
+        warmup_epochs=budget.warmup_epochs(recipe.warmup_epochs),
+        total_steps=budget.steps,
+        hold_steps=TRIAL_STEPS if is_trial(args, state) else 0,
+        saved_schedule=state.lr_schedule,
+        step=state.step,
+    )
+
+
+def make_loss(
     args: argparse.Namespace, recipe: Recipe, data: Data, device: torch.device
-) -> dict:
-    """How train_one_epoch trains: its keyword arguments."""
+) -> Callable[..., Tensor]:
+    """The criterion with the class weights of the recipe, and with or without Dice."""
     pixels = data.pixels[: len(data.train.classes.names)]
     sampled = data.train.examined is not None
     loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels, sampled)
-    return {
-        "print_freq": args.print_freq,
-        "loss_weight": None if loss_weight is None else loss_weight.to(device),
-        "dice": args.dice,
-        "batch_dice": args.batch_dice,
-        "accumulate": recipe.accumulate,
-        "clip_grad": args.clip_grad or None,
-    }
+    if loss_weight is not None:
+        loss_weight = loss_weight.to(device)
+    return partial(criterion, loss_weight=loss_weight, dice=args.dice, batch_dice=args.batch_dice)
 
 
-def make_validation(
-    evaluator: evaluation.Evaluator, model: nn.Module, data: Data
-) -> Callable[[], dict] | None:
-    """A function that scores the validation images, for the row of an epoch; None without them."""
-    if not data.val:
-        return None
-    loader = evaluator.make_loader(data.val)  # one for all epochs: its workers stay
-
-    def validate() -> dict:
-        counts, _ = evaluate(
-            model,
-            loader,
-            evaluator.device,
-            len(data.val.classes.names),
-            amp_dtype=evaluator.amp_dtype,
-            tolerance=evaluator.tolerance,
-            tiling=evaluator.tiling,
-        )
-        return {f"val_{name}": value for name, value in summarize(counts).items()}
-
-    return validate
-
-
-def make_clock(
+def make_step_timer(
     args: argparse.Namespace,
     evaluator: evaluation.Evaluator,
     model: nn.Module,
@@ -344,16 +337,16 @@ def make_clock(
     data: Data,
     state: TrainingState,
     budget: Budget,
-) -> total_time.TotalTime:
+) -> StepTimer:
     """Says after some steps how long the run will take, with its evaluations."""
     normalize = eval_preset(data.mean, data.std)
     images = data.val or data.train.with_samples(data.train.samples, normalize)
-    return total_time.TotalTime(
+    return StepTimer(
         budget.steps,
         budget.epochs - state.epoch,
         len(data.val) if data.val else 0,
         len(data.test_samples),
-        partial(total_time.image_seconds, evaluator, model, images),
+        partial(image_seconds, evaluator, model, images),
         partial(synchronize, evaluator.device),
         first_step=state.step,
         accumulate=recipe.accumulate,
@@ -375,7 +368,7 @@ def train_epoch(
             loss, lr = train(epoch=epoch)
     except NonFiniteLossError as error:
         samples = data.train.samples
-        images = dict.fromkeys(samples[i].image for i in batches.batches()[error.step])
+        images = dict.fromkeys(samples[i].image for i in batches.batches()[error.batch])
         names = ", ".join(str(image) for image in images)
         error.args = (
             f"{error} of epoch {epoch}, on the images {names}. Checkpoints of finished epochs are "
@@ -388,35 +381,8 @@ def train_epoch(
         "train_loss": loss,
         "lr": lr,
         "seconds": seconds,
-        "images_per_second": batches.items / seconds,
+        "crops_per_second": batches.items / seconds,
     }
-
-
-def save_epoch(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    data: Data,
-    resumed: dict,
-    build_checkpoint: Callable[..., dict],
-    budget: Budget,
-    state: TrainingState,
-    is_best: bool,
-) -> None:
-    """Writes the checkpoint and the history at the end of an epoch.
-
-    resumed: the checkpoint of --resume, {} for a new run. build_checkpoint: checkpoint.build() of
-    this model and its optimizer.
-    """
-    random_states = all_gather_objects(random_state())
-    if not is_main_process():
-        return
-    training = TrainingSettings(args.val, args.folds, budget.epochs, args.lr, args.weights)
-    content = build_checkpoint(training, state, random_states)
-    content["args"] = record_of_flags(vars(args), resumed)
-    content["recipe"] = saved_recipe(recipe, budget, resumed.get("recipe", {}))
-    content["label_kind"] = data.train.label_kind
-    checkpoints.save_epoch(args.output_dir, content, is_best, not args.save_best)
-    text_files.write_history(args.output_dir, state.results_name, state.history)
 
 
 def finish(
@@ -424,8 +390,12 @@ def finish(
     evaluator: evaluation.Evaluator,
     data: Data,
     logger: tensorboard.TensorBoardLogger,
+    start: float,
 ) -> None:
-    """Scores the kept weights on the test split, once, and draws predictions."""
+    """Scores the kept weights on the test split, once, and draws predictions.
+
+    start: time.perf_counter() at the start of the script.
+    """
     folder = Path(args.output_dir)
     best = folder / "best_model.pth"
     checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load_described(best))
@@ -438,7 +408,7 @@ def finish(
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
         origin = provenance.describe_origin([best], [checkpoint])
         evaluation.score_test(
-            evaluator, model, drawn, checkpoint["threshold"], origin, args.output_dir
+            evaluator, model, drawn, checkpoint["threshold"], origin, start, args.output_dir
         )
     else:
         evaluation.log_validation(checkpoint, data.train.nouns)
@@ -451,7 +421,7 @@ def finish(
     for name in ("curves.png", "predictions.png"):
         logger.picture(folder / name, checkpoint["training"]["epochs"])
     logger.close()
-    seconds = time.perf_counter() - evaluator.start
+    seconds = time.perf_counter() - start
     log(f"{seconds:.0f} s in all; weights, scores and pictures are in {folder}/")
     if args.demo:
         log(demo.next_steps(args))

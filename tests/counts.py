@@ -16,7 +16,7 @@ def count(*images):
     counts = SegmentationCounts(2)
     for target, vessel in images:
         probs = probs_of(vessel)
-        counts.update(target, decide(probs[None])[0], probs)
+        counts.add_image(target, decide(probs[None])[0], probs)
     return counts
 
 

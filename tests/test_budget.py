@@ -9,18 +9,15 @@ from train_utils import resume
 from train_utils.budget import (
     TRIAL_STEPS,
     Budget,
-    changed_flags,
-    choose_epoch_crops,
     divide,
     extend,
     new_budget,
     plan_minutes,
-    record_of_flags,
     resumed_budget,
-    schedule,
+    set_sampler_epoch,
 )
 from train_utils.data_loader import EpochBatches, epoch_seed
-from train_utils.lr_scheduler import poly_factor
+from train_utils.lr_scheduler import make_lr_schedule, poly_factor
 
 
 def epochs_of(batches, budget, accumulate=1, crops=None, epoch=0, step=0):
@@ -29,11 +26,23 @@ def epochs_of(batches, budget, accumulate=1, crops=None, epoch=0, step=0):
     state.epoch, state.step = epoch, step
     found = []
     while state.epoch < budget.epochs:
-        choose_epoch_crops(batches, budget, state, accumulate, crops)
+        set_sampler_epoch(batches, budget, state, accumulate, crops)
         found.append(batches.batches())
         state.epoch += 1
         state.step += -(-len(found[-1]) // accumulate)
     return found, state.step
+
+
+def schedule_of(budget, hold_steps=0):
+    """The learning rate of a new run, with the default warm-up."""
+    warmup_epochs = budget.warmup_epochs(None)
+    return make_lr_schedule(
+        budget.epoch_steps,
+        budget.epochs,
+        warmup_epochs=warmup_epochs,
+        total_steps=budget.steps,
+        hold_steps=hold_steps,
+    )
 
 
 def counts(epochs):
@@ -152,35 +161,15 @@ def test_steps_extend_a_run_of_an_earlier_version():
     assert resumed_budget(None, 150, 20, 3000, 40, 7000) == Budget(7000, 47, 150)
 
 
-def test_the_values_that_a_run_was_given_or_planned_are_not_new():
-    run = {"args": {"steps": None, "epochs": 40, "minutes": 5.0}}
-    run["recipe"] = {"steps": 200, "epochs": 20}
-    for flags in ({"epochs": 40, "minutes": 5.0}, {"epochs": 20, "steps": 200}, {"steps": None}):
-        assert changed_flags(run, flags) == set()
-    assert changed_flags(run, {"epochs": 41, "steps": 199, "minutes": 4}) == {
-        *("epochs", "steps", "minutes")
-    }
-    assert changed_flags({"args": run["args"]}, {"steps": 200, "epochs": 40}) == {"steps"}
-
-
-def test_the_flags_that_are_kept_are_those_of_the_first_command():
-    run = {"args": {"steps": 20, "epochs": 40, "minutes": None}}
-    run["recipe"] = {"steps": 20, "epochs": 20}
-    same, longer = {"steps": 20, "epochs": 20, "minutes": None, "lr": 1}, {"steps": 30}
-    assert record_of_flags(same, run) == {"steps": 20, "epochs": 40, "minutes": None, "lr": 1}
-    assert record_of_flags(same | longer, run) == run["args"] | longer | {"lr": 1}
-    assert record_of_flags(same, {}) == same
-
-
 @pytest.mark.parametrize("epoch, step", [(0, 0), (1, TRIAL_STEPS), (3, TRIAL_STEPS + 2 * 25)])
 def test_going_back_in_a_run_of_minutes_the_first_epoch_is_shorter(epoch, step):
     run = Budget(TRIAL_STEPS + 100, 5, 25)
     checkpoint = {"epoch": 3, "step": 85, "history": [], "best_score": 0.5, "results_name": ""}
-    checkpoint |= {"plan": schedule(run, None, trial=True), "split": {}}
+    checkpoint |= {"plan": schedule_of(run, hold_steps=TRIAL_STEPS), "split": {}}
     state = resume.saved_state(checkpoint, run.epoch_steps, epoch)
     assert (state.epoch, state.step) == (epoch, step)
     assert resumed_budget(run, 25, epoch, step, 5, None) == run
-    checkpoint["plan"] = schedule(run, None)
+    checkpoint["plan"] = schedule_of(run)
     assert resume.saved_state(checkpoint, 25, epoch).step == 25 * epoch
 
 
@@ -219,14 +208,15 @@ def test_the_planned_run_takes_the_minutes(minutes, step_seconds, epoch_seconds)
 # --- the learning rate ----------------------------------------------------------------------------
 
 
-def factors(budget, warmup_epochs=None, trial=False):
-    plan = schedule(budget, warmup_epochs, trial)
-    return [poly_factor(step, **plan) for step in range(budget.steps + 1)]
+def factors(budget, **options):
+    schedule = schedule_of(budget, **options)
+    return [poly_factor(step, **schedule) for step in range(budget.steps + 1)]
 
 
 def test_the_warm_up_is_a_tenth_of_the_run():
-    drive = schedule(Budget(6000, 40, 150), None)
-    assert drive == schedule(Budget(6000, 40, 150), 4.0)  # the recipe of DRIVE
+    drive = schedule_of(Budget(6000, 40, 150))
+    assert Budget(6000, 40, 150).warmup_epochs(None) == 4.0  # the recipe of DRIVE
+    assert Budget(6000, 40, 150).warmup_epochs(0.0) == 0.0
     assert (drive["total_steps"], drive["warmup_steps"]) == (6000, 600)
     for steps in (20, 100, 4140):
         rates = factors(divide(steps, 40))
@@ -237,14 +227,17 @@ def test_the_warm_up_is_a_tenth_of_the_run():
 def test_the_rate_waits_at_its_lowest_until_the_length_is_known():
     budget = plan_minutes(1, 5.0, 0.1, 0.5, 1.0, 10)
     before, after = (
-        factors(Budget(TRIAL_STEPS, 1, TRIAL_STEPS), trial=True),
-        factors(budget, trial=True),
+        factors(Budget(TRIAL_STEPS, 1, TRIAL_STEPS), hold_steps=TRIAL_STEPS),
+        factors(budget, hold_steps=TRIAL_STEPS),
     )
     assert before[:TRIAL_STEPS] == after[:TRIAL_STEPS] == [1e-3] * TRIAL_STEPS
-    rising = after[: after.index(1.0) + 1]
-    assert (
-        rising == sorted(rising)
-        and after[after.index(1.0) :] == sorted(after[after.index(1.0) :])[::-1]
-    )
-    assert len(rising) == pytest.approx(budget.steps / 10 + TRIAL_STEPS, abs=5 + TRIAL_STEPS)
+    top = after.index(1.0)
+    assert after[: top + 1] == sorted(after[: top + 1])
+    assert after[top:] == sorted(after[top:], reverse=True)
+    assert top == pytest.approx(budget.steps / 10 + TRIAL_STEPS, abs=5 + TRIAL_STEPS)
     assert after[-1] == 0 < after[-2]
+
+
+def test_a_length_is_said_in_words():
+    assert str(Budget(6000, 40, 150)) == "6,000 steps in 40 epochs"
+    assert str(Budget(1, 1, 1)) == "1 step in 1 epoch"

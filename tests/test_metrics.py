@@ -105,7 +105,7 @@ def test_labels_out_of_range_are_refused_and_named(target, pred, what, counter):
         if counter == "matrix":
             ConfusionMatrix(2).update(target, pred)
         else:
-            SegmentationCounts(2).update(target, pred, torch.full((2, 1, 3), 0.5))
+            SegmentationCounts(2).add_image(target, pred, torch.full((2, 1, 3), 0.5))
     assert what in str(caught.value) and "2 classes" in str(caught.value)
 
 
@@ -173,7 +173,7 @@ def test_without_foreground_anywhere_there_is_no_dice():
 def test_dice_of_several_classes_is_the_mean_of_those_that_occur_in_the_image():
     counts = SegmentationCounts(4)
     target, pred = torch.tensor([[0, 1, 1, 2]]), torch.tensor([[0, 1, 2, 2]])
-    counts.update(target, pred, torch.full((4, 1, 4), 0.25))
+    counts.add_image(target, pred, torch.full((4, 1, 4), 0.25))
     assert counts.mean_dice() == pytest.approx((2 / 3 + 2 / 3) / 2)  # class 3 does not occur
 
 
@@ -206,7 +206,7 @@ def test_counts_of_two_halves_add_up_to_those_of_the_whole():
     whole, first, second = count(*images), count(*images[:2]), count(*images[2:])
     total = first + second
     assert summarize(total, 0.4) == summarize(whole, 0.4)
-    assert torch.equal(total.confusion, whole.confusion)
+    assert torch.equal(total.image_mats, whole.image_mats)
     assert torch.equal(total.histograms, whole.histograms)
 
 
@@ -216,12 +216,12 @@ def test_the_counts_of_images_are_their_confusion_matrix():
     for target, vessel in images:
         matrix.update(target, (vessel > 0.5).long())
     assert isinstance(counts, ConfusionMatrix)
-    assert torch.equal(counts.mat, matrix.mat) and torch.equal(counts.mat, counts.confusion.sum(0))
+    assert torch.equal(counts.mat, matrix.mat) and torch.equal(counts.mat, counts.image_mats.sum(0))
     for own, wanted in zip(counts.compute(), matrix.compute(), strict=True):
         assert torch.equal(own, wanted)
     assert str(counts) == str(matrix)
     counts.reset()
-    assert len(counts.confusion) == 0 and counts.mat.sum() == 0 and counts.histograms.sum() == 0
+    assert len(counts.image_mats) == 0 and counts.mat.sum() == 0 and counts.histograms.sum() == 0
 
 
 def test_pooled_scores_do_not_depend_on_how_the_pixels_are_cut_into_images():
@@ -238,17 +238,17 @@ def test_an_image_in_strips_counts_as_the_whole_one(cuts):
     target, vessel = random_image(4, (12, 9))
     probs, pred = probs_of(vessel), (vessel > 0.5).long()
     whole, strips = (SegmentationCounts(2, tolerance=2) for _ in range(2))
-    whole.update(target, pred, probs)
+    whole.add_image(target, pred, probs)
     for start, stop in zip((0, *cuts), (*cuts, 12), strict=True):
         rows = slice(start, stop)
         strips.add_strip(target[rows], pred[rows], probs[:, rows])
     strips.end_image()
     assert summarize(strips) == summarize(whole)
-    assert torch.equal(strips.confusion, whole.confusion)
+    assert torch.equal(strips.image_mats, whole.image_mats)
     assert torch.equal(strips.near, whole.near) and whole.near.sum() > 0
 
 
 def test_probabilities_that_are_not_finite_are_refused():
     target = torch.zeros(2, 2, dtype=torch.int64)
     with pytest.raises(UserError, match="not finite.*lower --lr"):
-        SegmentationCounts(2).update(target, target, torch.full((2, 2, 2), float("nan")))
+        SegmentationCounts(2).add_image(target, target, torch.full((2, 2, 2), float("nan")))

@@ -120,7 +120,8 @@ def test_a_flag_that_the_model_does_not_have_is_an_error(capsys, argv, named):
 def described(*argv):
     """The lines that the log says of the model and the recipe."""
     args = parse(*argv)
-    return describe_recipe(args, model_kwargs(args, 2), recipe_of_flags(args, 2))
+    length = {"epochs": 7, "warmup_epochs": 0.5}
+    return describe_recipe(args, model_kwargs(args, 2), recipe_of_flags(args, 2), length)
 
 
 def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
@@ -130,7 +131,16 @@ def test_the_log_says_the_model_and_the_recipe_as_the_flags_left_it():
         in said
     )
     assert "lr 0.02" in said and "class_weights [1.0, 2.0]" in said
+    assert "momentum 0.9" in said and "epochs 7" in said and "warmup_epochs 0.5" in said
     assert "central 4 px" in described("--crop-size", 192, "--model", "unet_original")
+
+
+def test_settings_without_effect_are_not_in_the_recipe():
+    said = described("--no-dice", "--rotate", 30)
+    assert "optimizer adamw" in said and "momentum" not in said
+    assert "dice False" in said and "batch_dice" not in said
+    assert "rotate 30.0" in said and "base_size" not in said and "elastic" not in said
+    assert "base_size 565" in described("--preset", "classic")
 
 
 def test_every_option_of_every_class_has_a_flag():
@@ -310,7 +320,7 @@ def test_crops_reach_over_the_border_by_what_valid_convolutions_take_off(tiny_ro
         args = parse(*argv)
         recipe = make_recipe(args, train.summarize_training(data), torch.device("cpu"))
         loader = train.make_train_loader(args, recipe, data, batches, torch.device("cpu"))
-        assert loader.crops.margin == margin
+        assert loader.cropper.margin == margin
 
 
 def test_a_pretrained_run_says_how_it_normalizes_and_does_not_need_the_file_again(

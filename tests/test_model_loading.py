@@ -325,6 +325,7 @@ def test_members_that_read_images_differently_are_refused(changes):
     message = error_of(combine, ["a.pth", "b.pth", "c.pth"], members)
     assert f"c.pth: was trained with {name} {value}" in message
     assert f"a.pth with {own[name]}" in message and "leave one of them out" in message
+    assert ("--mean and --std" in message) == (name in ("mean", "std"))
 
 
 # --- pruning -------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_the_same_command_continues_its_run(tiny_root, tmp_path, monkeypatch, ca
 def test_fewer_steps_than_are_done_leave_nothing_to_train(stepped, tiny_root, tmp_path, capsys):
     options = ("--resume", stepped / "last_model.pth", "--device", "cpu", "--steps", 5)
     run_train(tiny_root, tmp_path, *options, settings=())
-    assert capsys.readouterr().out.count("nothing left to train: 11 steps are done") == 1
+    assert capsys.readouterr().out.count("nothing left to train: 11 steps done") == 1
 
 
 def test_a_start_past_the_end_is_refused(stepped, tiny_root, tmp_path):

@@ -124,7 +124,7 @@ def test_each_of_several_classes_has_its_own_rank_scores():
     probs = torch.rand(3, 30, 40).softmax(0)
     target = torch.randint(3, (30, 40))
     counts = SegmentationCounts(3)
-    counts.update(target, probs.argmax(0), probs)
+    counts.add_image(target, probs.argmax(0), probs)
     expected = [
         exact_auc((target == c).flatten().numpy(), probs[c].flatten().numpy()) for c in (1, 2)
     ]

@@ -200,7 +200,7 @@ def of_vessel(values):
 
 
 def cells(scored):
-    (tn, fp), (fn, tp) = scored.counts.confusion.sum(0).tolist()
+    (tn, fp), (fn, tp) = scored.counts.image_mats.sum(0).tolist()
     return tp, fp, fn, tn
 
 
@@ -264,9 +264,9 @@ def test_rows_that_a_loader_took_for_padding_are_background():
 
 def test_scores_of_single_images_and_their_mean():
     scored = ScoredImages(2)
-    scored.update(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
-    scored.update(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
-    scored.update(
+    scored.add_image(torch.tensor([[1, 0]]), of_vessel([[0.9, 0.1]]))
+    scored.add_image(torch.tensor([[1, 0]]), of_vessel([[0.4, 0.6]]))
+    scored.add_image(
         torch.tensor([[0, 0]]), of_vessel([[0.4, 0.1]])
     )  # no foreground: no Dice, no sensitivity, no AUC
     assert [image["accuracy"] for image in scored.images] == [1, 0, 1]
@@ -391,7 +391,7 @@ def test_page_is_whole_and_stands_alone(num_classes):
         assert f"{content['scores'][name]:.4f}" in page.text
     for value in content["scores"]["iou_per_class"]:
         assert f"{value:.4f}" in page.text
-    for low, high in bootstrap(report_data.roi.counts.confusion).values():
+    for low, high in bootstrap(report_data.roi.counts.image_mats).values():
         assert f"95 % interval {low:.4f} to {high:.4f}" in page.text
     assert (
         "whole frame" in page.text
@@ -464,7 +464,7 @@ def test_csv_counts_classes_from_the_background(tmp_path):
     content, report_data, class_names, image_of = made_up(3)
     report.save(tmp_path, "a dataset", content, report_data, class_names, image_of)
     row = list(csv.DictReader((tmp_path / "images.csv").open(encoding="utf-8")))[2]
-    matrix = report_data.roi.counts.confusion[2]
+    matrix = report_data.roi.counts.image_mats[2]
     for c in range(3):
         assert float(row[f"recall_{c}"]) == pytest.approx(float(matrix[c, c] / matrix[c].sum()))
         assert c == 0 or int(row[f"tp_{c}"]) == matrix[c, c]

@@ -32,7 +32,7 @@ def parse_test(weights, data, output):
 
 
 def evaluator_of(args):
-    return scoring.make_evaluator(args, torch.device("cpu"), None, 0.0)
+    return scoring.make_evaluator(args, torch.device("cpu"), None)
 
 
 def test_images_are_evaluated_as_the_flags_say(tiny_root):
@@ -52,7 +52,7 @@ def test_the_test_images_are_read_with_this_mean_and_std(weights, tiny_root, tmp
         opened.append(([sample.name for sample in samples], mean, std, spacing))
         return open_dataset(samples, title, eval_preset(mean, std))[0]
 
-    scoring.test_only(args, BINARY, evaluator_of(args), list_samples, open_samples)
+    scoring.test_only(args, BINARY, evaluator_of(args), 0.0, list_samples, open_samples)
     assert opened == [(["01_test", "02_test"], [0.5] * 3, [0.2] * 3, None)]
     scores = json.loads((tmp_path / "out" / "test_scores.json").read_text())
     assert scores["weights"] == [str(weights)] and scores["threshold"] == 0.4
@@ -64,6 +64,12 @@ def test_data_without_test_images_are_refused_before_anything_is_written(
     args = parse_test(weights, tiny_root, tmp_path / "out")
     layout = {"train": list_samples("drive", tiny_root)["train"], "test": []}
     message = error_of(
-        scoring.test_only, args, BINARY, evaluator_of(args), lambda name, path: layout, open_dataset
+        scoring.test_only,
+        args,
+        BINARY,
+        evaluator_of(args),
+        0.0,
+        lambda name, path: layout,
+        open_dataset,
     )
     assert "there are no test images" in message and not (tmp_path / "out").exists()

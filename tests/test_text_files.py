@@ -18,7 +18,7 @@ from train_utils.reporting.text_files import (
     write_json,
 )
 
-EPOCH = {"epoch": 2, "train_loss": 0.5, "lr": 0.01, "seconds": 3.21, "images_per_second": 7.0}
+EPOCH = {"epoch": 2, "train_loss": 0.5, "lr": 0.01, "seconds": 3.21, "crops_per_second": 7.0}
 
 
 def counts_of(*pairs, num_classes=2):
@@ -26,14 +26,16 @@ def counts_of(*pairs, num_classes=2):
     for target, pred in pairs:
         target, pred = torch.tensor([target]), torch.tensor([pred])
         probs = torch.nn.functional.one_hot(pred, num_classes).movedim(-1, 0).float()
-        counts.update(target, pred, probs)
+        counts.add_image(target, pred, probs)
     return counts
 
 
 def test_epoch_line_has_the_scores_that_there_are():
-    assert epoch_line(EPOCH, 10) == "epoch 2/9  loss 0.5000  lr 0.010000  3.2 s  7.0 images/s"
+    assert epoch_line(EPOCH, 10) == "epoch 2/9  loss 0.5000  lr 0.010000  3.2 s  7.0 crops/s"
     scores = {"val_f1": 0.25, "val_dice": 0.5, "val_f1_tolerant": 0.75, "val_accuracy": 1.0}
-    assert "  dice 0.5000  f1 0.2500  F1 near 0.7500  3.2 s" in epoch_line(EPOCH | scores, 10)
+    line = epoch_line(EPOCH | scores, 10, is_best=True)
+    assert "  dice 0.5000  f1 0.2500  F1 near 0.7500  3.2 s" in line and line.endswith("  *best")
+    assert "best" not in epoch_line(EPOCH, 10, is_best=True)  # without validation nothing is
 
 
 def test_every_single_score_has_a_name():
@@ -42,6 +44,15 @@ def test_every_single_score_has_a_name():
     chosen = {"best_threshold", "best_f1", "f1_at_threshold"}
     single = {name for name in scores if not name.endswith("_per_class")}
     assert single - counted - chosen <= set(SCORE_NAMES)
+
+
+def test_score_table_shows_every_score_that_has_a_name():
+    scores, names = summarize(counts_of(([0, 1, 1], [0, 1, 0]))), ["ground", "brick"]
+    single = {key: name.full for key, name in SCORE_NAMES.items() if key in scores}
+    table = score_table(scores, names, None)
+    assert len(single) > 8
+    for key, name in single.items():
+        assert name in table and f"{scores[key]:.4f}" in table
 
 
 def test_score_table_names_absent_classes_and_images_without_foreground():
@@ -53,6 +64,7 @@ def test_score_table_names_absent_classes_and_images_without_foreground():
     assert rows["class"] == ["precision", "recall", "Dice", "IoU"]
     assert rows["brick"] == ["0.6667", "1.0000", "0.8000", "0.6667"]
     assert rows["water"] == ["absent"] * 4
+    assert "water absent" in table and "nan" not in table
 
 
 def test_a_score_without_a_value_is_no_absent_class():

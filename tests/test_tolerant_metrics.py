@@ -62,7 +62,7 @@ def test_near_counts_are_those_of_brute_force(tolerance):
 def test_the_summary_pools_them_over_images():
     counts = SegmentationCounts(2, tolerance=1)
     for pred in (shifted(0, 2), torch.ones_like(LINE)):
-        counts.update(LINE, pred, probs_of(pred.float()))
+        counts.add_image(LINE, pred, probs_of(pred.float()))
     scores = summarize(counts)
     precision, recall = (5 + 24) / (6 + 63), (5 + 6) / 12
     assert scores["precision_tolerant"] == pytest.approx(precision)
@@ -70,7 +70,7 @@ def test_the_summary_pools_them_over_images():
     f1 = 2 * precision * recall / (precision + recall)
     assert scores["f1_tolerant"] == pytest.approx(f1) and scores["tolerance"] == 1
     without = SegmentationCounts(2)
-    without.update(LINE, LINE, probs_of(LINE.float()))
+    without.add_image(LINE, LINE, probs_of(LINE.float()))
     assert "f1_tolerant" not in summarize(without)
 
 
@@ -80,10 +80,10 @@ def test_the_sum_of_two_counts_is_that_of_one_evaluation():
     updates = (first, ignored, shifted(0, 2)), (second, LINE, torch.ones_like(LINE))
     for part, target, pred in updates:
         for counts in (part, both):
-            counts.update(target, pred, probs_of(pred.float()))
+            counts.add_image(target, pred, probs_of(pred.float()))
     total = first + second
     assert summarize(total, 0.3) == summarize(both, 0.3) and summarize(total)["tolerance"] == 1
-    assert total.ignore_index == 7 and torch.equal(total.confusion, both.confusion)
+    assert total.ignore_index == 7 and torch.equal(total.image_mats, both.image_mats)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ def test_the_sum_of_two_counts_is_that_of_one_evaluation():
 )
 def test_nothing_true_or_nothing_predicted(target, pred, f1):
     counts = SegmentationCounts(2, tolerance=1)
-    counts.update(target, pred, probs_of(pred.float()))
+    counts.add_image(target, pred, probs_of(pred.float()))
     assert summarize(counts)["f1_tolerant"] == pytest.approx(f1, nan_ok=True)

@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.inference import predict_probs
 from tests.made import write_three_classes
 from tests.tiny import AFFINE, EXACT, parse, run_train
-from tests.watch import opened_files, stop_after
+from tests.watch import forbid_training, opened_files, stop_after
 from train import make_optimizer
 from train_utils import NonFiniteLossError, resume
 from train_utils.checkpoint import load
@@ -294,7 +294,9 @@ def test_test_images_are_not_read_before_the_end(tiny_root, tmp_path, monkeypatc
     run_train(tiny_root, tmp_path, "--epochs", 2)
     last_save = max(i for i, path in enumerate(opened) if path.suffix == ".tmp")
     test_reads = [i for i, path in enumerate(opened) if tiny_root / "DRIVE/test" in path.parents]
-    assert test_reads and min(test_reads) > last_save
+    labels = tiny_root / "DRIVE/test/1st_manual"  # they are checked first, but not scored
+    scored = [i for i in test_reads if labels not in opened[i].parents]
+    assert scored and min(scored) > last_save
     history = load(tmp_path / "last_model.pth")["history"]
     assert [row["epoch"] for row in history if "val_dice" in row] == [0, 1]
     assert load(tmp_path / "last_model.pth")["split"]["val"] == ["25_training"]
@@ -366,7 +368,7 @@ def test_resumed_equals_uninterrupted_after_any_epoch(tiny_root, tmp_path, monke
 
 def same_history(*folders):
     def rows(folder):
-        timing = {"seconds", "images_per_second"}
+        timing = {"seconds", "crops_per_second"}
         return str(
             [
                 {k: v for k, v in row.items() if k not in timing}
@@ -531,7 +533,7 @@ def test_the_log_says_after_ten_steps_how_long_the_run_takes(tiny_root, tmp_path
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if "steps in all" in line)
     before = lines[lines.index(line) - 1]
-    assert before.startswith("epoch 2  step 2/4")
+    assert before.startswith("epoch 2  batch 2/4")
     assert re.fullmatch(r"12 steps in all: .*\b0:00:\d\d left, until (.* )?\d\d:\d\d .*", line)
 
 
@@ -567,6 +569,22 @@ def test_test_labels_are_optional(tiny_copy, tmp_path, capsys):
         run_train(tiny_copy, tmp_path, "--test-only", "--weights", tmp_path / "best_model.pth")
 
 
+def test_a_wrong_test_label_stops_the_run_before_training(tiny_copy, tmp_path, monkeypatch):
+    path = min((tiny_copy / "DRIVE/test/1st_manual").iterdir())
+    label = Image.open(path).convert("L")
+    label.putpixel((3, 3), 77)
+    label.save(path)
+    forbid_training(monkeypatch)
+    with pytest.raises(UserError, match=f"{path.name}: a label holds two values"):
+        run_train(tiny_copy, tmp_path, "--epochs", 1)
+
+
+def test_an_impossible_tile_stops_the_run_before_training(tiny_root, tmp_path, monkeypatch):
+    forbid_training(monkeypatch)
+    with pytest.raises(UserError, match="--tile 48"):
+        run_train(tiny_root, tmp_path, "--epochs", 1, "--tile", 48)
+
+
 def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):
     for path in (tiny_copy / "DRIVE/training/1st_manual").iterdir():
         values = Image.open(path).point(lambda v: 253 if v else 3)
@@ -600,8 +618,8 @@ def test_piped_output_has_plain_lines(tiny_root, tmp_path, capsys):
     run_train(tiny_root, tmp_path, "--epochs", 1, "--print-freq", 1)
     captured = capsys.readouterr()
     assert (
-        "epoch 0  step 1/2  loss " in captured.out
-        and "images/s" in captured.out
+        "epoch 0  batch 1/2  loss " in captured.out
+        and "crops/s" in captured.out
         and "left" in captured.out
     )
     assert "\r" not in captured.out + captured.err

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from train_utils import (
 from train_utils.tolerant_metrics import near_counts
 
 CPU = torch.device("cpu")
-CONSTANT = {"total_steps": 10**9, "warmup_steps": 0}  # a plan whose factor stays 1
+CONSTANT = {"total_steps": 10**9, "warmup_steps": 0}  # a schedule whose factor stays 1
 
 
 class Tiny(nn.Module):
@@ -72,7 +73,7 @@ def make_loader(items, batch_size):
 
 def constant_rate(optimizer):
     """A scheduler whose factor stays 1."""
-    return create_lr_scheduler(optimizer, 1, 1, plan=CONSTANT)
+    return create_lr_scheduler(optimizer, 1, 1, saved_schedule=CONSTANT)
 
 
 def run_epoch(model, loader, lr=0.1, momentum=0.9, **options):
@@ -188,13 +189,29 @@ def test_gradients_are_clipped_to_the_norm():
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_class_weights_and_the_ignored_id_reach_the_criterion():
+def test_class_weights_of_a_partial_and_the_ignored_id_reach_the_criterion():
     items = [(image, target.masked_fill(image[0] > 1, 7)) for image, target in make_items(2)]
     model, loader, weight = tiny(), make_loader(items, 2), torch.tensor([1.0, 5.0])
     image, target = next(iter(loader))
     expected = criterion(model(image), target, weight, ignore_index=7).item()
-    loss, _ = run_epoch(model, loader, lr=1e-30, loss_weight=weight, ignore_index=7)
+    weighted = partial(criterion, loss_weight=weight)
+    loss, _ = run_epoch(model, loader, lr=1e-30, loss=weighted, ignore_index=7)
     assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_any_function_can_be_the_loss_and_gets_the_weights_of_the_pixels():
+    seen = []
+
+    def mean_logit(output, target, num_classes, ignore_index, pixel_weight):
+        seen.append((target.shape, num_classes, ignore_index, pixel_weight))
+        return output["out"].mean()
+
+    model, (image, target) = tiny(), make_items(1)[0]
+    batch, weight = (image[None], target[None]), torch.rand(1, 8, 10)
+    loss, _ = run_epoch(model, [batch, (*batch, weight)], lr=1e-30, loss=mean_logit)
+    assert loss == pytest.approx(model(image[None])["out"].mean().item(), abs=1e-6)
+    assert seen[0] == ((1, 8, 10), 2, 255, None)
+    assert torch.equal(seen[1][-1], weight)
 
 
 def test_a_batch_without_valid_pixels_trains_nothing_and_is_no_error():
@@ -228,14 +245,17 @@ def test_a_gradient_scaler_does_not_change_the_steps(clip_grad):
 
 @pytest.mark.parametrize("print_freq", [1, 3, 4, 1000])
 @pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("bad_step", [0, 2, 3, 6])
+@pytest.mark.parametrize("bad_batch", [0, 2, 3, 6])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_its_step(print_freq, accumulate, bad_step, value):
+def test_a_loss_that_is_not_finite_names_its_batch_as_the_log_counts(
+    print_freq, accumulate, bad_batch, value
+):
     items = make_items(7)
-    items[bad_step][0][0, 0, 0] = value
+    items[bad_batch][0][0, 0, 0] = value
     with pytest.raises(NonFiniteLossError) as caught:
         run_epoch(Linear(), make_loader(items, 1), print_freq=print_freq, accumulate=accumulate)
-    assert caught.value.step == bad_step and f"step {bad_step}" in str(caught.value)
+    assert caught.value.batch == bad_batch
+    assert str(caught.value).endswith(f" in batch {bad_batch + 1}")
 
 
 def test_weights_that_the_last_step_spoiled_are_found():
@@ -247,14 +267,14 @@ def test_weights_that_the_last_step_spoiled_are_found():
         return gradient * (math.inf if len(seen) == 2 else 1)
 
     next(model.parameters()).register_hook(spoil_the_second)
-    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in step 1"):
+    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in batch 2"):
         run_epoch(model, make_loader(make_items(2), 1))
 
 
 def test_spoiled_statistics_are_found_too():
     model = UNet(3, 2, base_c=2)
     model.in_conv[1].running_var.fill_(math.inf)
-    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in step 0"):
+    with pytest.raises(NonFiniteLossError, match="the weights became NaN or infinite in batch 1"):
         run_epoch(model, make_loader(make_items(1, (32, 32)), 1))
 
 
@@ -262,7 +282,7 @@ def test_spoiled_statistics_are_found_too():
 def test_a_function_is_called_after_every_batch(accumulate):
     calls = []
     loader = make_loader(make_items(5), 1)
-    run_epoch(tiny(), loader, accumulate=accumulate, after_step=lambda: calls.append(0))
+    run_epoch(tiny(), loader, accumulate=accumulate, after_batch=lambda: calls.append(0))
     assert len(calls) == 5
 
 
@@ -322,7 +342,7 @@ def test_the_result_is_a_confusion_matrix_counted_by_hand():
     counts, dice = evaluate(Pointwise(), make_loader(items, 2), CPU, 2)
     assert isinstance(counts, ConfusionMatrix)
     assert counts.mat.tolist() == [[3, 1], [1, 1]]
-    assert counts.confusion.tolist() == [[[2, 1], [0, 1]], [[1, 0], [1, 0]]]
+    assert counts.image_mats.tolist() == [[[2, 1], [0, 1]], [[1, 0], [1, 0]]]
     assert dice == pytest.approx((2 / 3 + 0) / 2)
     accuracy, recall, iou = counts.compute()
     assert accuracy.item() == pytest.approx(4 / 6)
@@ -352,7 +372,7 @@ def test_tiles_change_no_count_of_a_pointwise_model():
         evaluate(Pointwise(), make_loader(items, 1), CPU, 2, tolerance=1, tiling=tiling)[0]
         for tiling in (None, Tiling(64, 0))
     )
-    assert torch.equal(whole.confusion, tiled.confusion)
+    assert torch.equal(whole.image_mats, tiled.image_mats)
     assert torch.equal(whole.near, tiled.near)
     found = []
     evaluate(Pointwise(), make_loader(items, 1), CPU, 2, callback=found.append, tiling=Tiling(64))
@@ -374,7 +394,7 @@ def test_counts_of_every_batch_size_are_the_same_image_by_image():
     single, triple = (
         evaluate(Pointwise(), make_loader(items, batch_size), CPU, 2)[0] for batch_size in (1, 3)
     )
-    assert torch.equal(single.confusion, triple.confusion)
+    assert torch.equal(single.image_mats, triple.image_mats)
     assert torch.equal(single.histograms, triple.histograms)
 
 
@@ -385,7 +405,7 @@ def test_a_unets_dice_does_not_depend_on_the_batch_size():
     for _ in range(4):  # so that it tells the classes apart
         run_epoch(model, make_loader(items, 1), lr=0.05)
     single, batched = (evaluate(model, make_loader(items, size), CPU, 2)[0] for size in (1, 5))
-    changed = (single.confusion - batched.confusion).abs().sum((1, 2)) // 2
+    changed = (single.image_mats - batched.image_mats).abs().sum((1, 2)) // 2
     assert changed.max() <= 1  # a pixel at 0.5 may round to either side
 
 

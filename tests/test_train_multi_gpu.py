@@ -150,7 +150,7 @@ def test_resumed_with_another_number_of_processes(trained, tiny_root, tmp_path, 
     run_train(
         tiny_root, tmp_path, "--resume", "auto", "--epochs", 4, "--device", "cpu", settings=()
     )
-    assert "had 2 process(es) and continues with 1" in capsys.readouterr().out
+    assert "had 2 processes and continues with 1: a step" in capsys.readouterr().out
     assert epochs(tmp_path) == [0, 1, 2, 3]
 
 

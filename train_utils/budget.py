@@ -1,7 +1,7 @@
 """How long a run is, in optimizer steps, and how they are divided into epochs.
 
-An epoch is what is evaluated and saved. With `--crops` it is a number of crops of each image, else
-a share of the steps of the run.
+After each epoch the run is evaluated and saved. With `--crops` an epoch takes that many crops of
+each image, else it is a share of the steps of the run.
 """
 
 import math
@@ -9,29 +9,39 @@ from dataclasses import dataclass
 
 from train_utils.checkpoint import TrainingState
 from train_utils.data_loader import EpochBatches
-from train_utils.lr_scheduler import plan_after_trial, plan_schedule
 from train_utils.plan import EPOCHS
 
 # The speed is measured over the first steps of a run. They are the first epoch of --minutes.
 TRIAL_STEPS = 10
-EVALUATION_SHARE = 0.2  # of such a run, at most
-WARMUP_SHARE = 0.1  # of a run whose length is in steps
-LENGTH_FLAGS = ("steps", "epochs", "minutes")
+EVALUATION_SHARE = 0.2  # the largest share of a run of --minutes that evaluations may take
+WARMUP_SHARE = 0.1  # the warm-up's share of a run whose length is in steps
 
 
 @dataclass(frozen=True)
 class Budget:
     """The length of a run.
 
-    steps: optimizer steps of the whole run, each of the batches of all processes.
-    epochs: of the whole run.
-    epoch_steps: of each epoch; the last one takes what is left, and with --minutes the first one
-    takes TRIAL_STEPS.
+    steps: number of optimizer steps in the whole run. A step takes batches of all processes.
+    epochs: number of epochs in the whole run.
+    epoch_steps: number of steps in an epoch. The last epoch takes what is left; the first one of
+    --minutes takes TRIAL_STEPS.
     """
 
     steps: int
     epochs: int
     epoch_steps: int
+
+    def warmup_epochs(self, wanted: float | None) -> float:
+        """Length of the warm-up in epochs: `wanted`, or WARMUP_SHARE of the run if that is None."""
+        return WARMUP_SHARE * self.epochs if wanted is None else wanted
+
+    def __str__(self) -> str:
+        return f"{count(self.steps, 'step')} in {count(self.epochs, 'epoch')}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """The number with its noun: "1 step", "6,000 steps"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def divide(steps: int, epochs: int) -> Budget:
@@ -46,7 +56,7 @@ def repeat(epoch_steps: int, epochs: int) -> Budget:
 
 
 def extend(budget: Budget, epoch: int, step: int, steps: int) -> Budget:
-    """The run from `epoch` and `step` on to a total of `steps`, in epochs of the same length."""
+    """The run that continues at `epoch` and `step` to a total of `steps`, in equal epochs."""
     left = max(steps - step, 0)
     epochs = epoch + math.ceil(left / budget.epoch_steps)
     return Budget(step + left, epochs, budget.epoch_steps)
@@ -62,9 +72,15 @@ def new_budget(
 ) -> Budget:
     """The length of a new run.
 
-    crops: of each image in an epoch. steps: of --steps, or if `planned` of the plan, for EPOCHS
-    epochs: with more or fewer of them the run is longer or shorter. Neither crops nor steps: of
-    --minutes, which is planned after its first epoch.
+    Args:
+        epochs: number of epochs in the run, at most.
+        crops: number of crops of each image in an epoch, or None.
+        steps: number of steps in the run, or None.
+        planned: whether `steps` is the plan's, for EPOCHS epochs. With more or fewer epochs the run
+            is longer or shorter, and an epoch stays as long as it is.
+
+    With neither crops nor steps the run is one of --minutes: it has one epoch of TRIAL_STEPS, after
+    which plan_minutes() gives the length.
     """
     if crops:
         return repeat(math.ceil(len(batches) / accumulate), epochs)
@@ -85,9 +101,11 @@ def resumed_budget(
 ) -> Budget:
     """The length of a run that continues at `epoch` and `step`.
 
-    saved: the length that its checkpoint holds; None for one of an earlier version. epoch_steps: of
-    an epoch from now on. epochs, steps: of the flags, which extend the run where they differ from
-    what is saved; steps may be None.
+    Args:
+        saved: the length in its checkpoint; None for a checkpoint of an earlier version.
+        epoch_steps: number of steps in an epoch from now on.
+        epochs, steps: numbers that the flags ask for. Where they differ from the saved ones, the
+            run gets that length. steps: None if no flag gives it.
     """
     now = Budget(saved.steps if saved else 0, epochs, epoch_steps)
     if steps not in (None, now.steps):
@@ -97,65 +115,14 @@ def resumed_budget(
     return extend(now, epoch, step, step + (epochs - epoch) * epoch_steps)
 
 
-def changed_flags(checkpoint: dict, flags: dict) -> set[str]:
-    """The names of the flags whose value is new to the run of a checkpoint.
-
-    It knows the value that was given to it, and the one in its recipe: --steps 20 --epochs 40 are
-    20 epochs. None is not new.
-    """
-    given, recipe = given_flags(checkpoint), checkpoint.get("recipe", {})
-    return {
-        name
-        for name, value in flags.items()
-        if value not in (None, given.get(name), recipe.get(name))
-    }
-
-
-def record_of_flags(flags: dict, checkpoint: dict) -> dict:
-    """The flags as the next checkpoint keeps them.
-
-    checkpoint: the one that is resumed, {} for a new run. The flags of the length that do not
-    change it stay those that were given first. So the first command still continues the run.
-    """
-    earlier = given_flags(checkpoint)
-    lengths = {name: flags[name] for name in LENGTH_FLAGS if name in earlier}
-    kept = lengths.keys() - changed_flags(checkpoint, lengths)
-    return flags | {name: earlier[name] for name in kept}
-
-
-def given_flags(checkpoint: dict) -> dict:
-    """The flags in a checkpoint; {} in the tutorials' files, which hold other ones."""
-    flags = checkpoint.get("args")
-    return flags if isinstance(flags, dict) else {}
-
-
-def schedule(budget: Budget, warmup_epochs: float | None, trial: bool = False) -> dict:
-    """The plan of the learning rate, see lr_scheduler.plan_schedule.
-
-    warmup_epochs: None for WARMUP_SHARE of the run. trial: the first TRIAL_STEPS steps, in which
-    the length was measured, have the lowest rate.
-    """
-    if warmup_epochs is None:
-        warmup_epochs = WARMUP_SHARE * budget.epochs
-    if trial:
-        warmup_steps = round(warmup_epochs * budget.epoch_steps)
-        return plan_after_trial(TRIAL_STEPS, max(budget.steps, TRIAL_STEPS + 1), warmup_steps)
-    return plan_schedule(
-        budget.epoch_steps,
-        budget.epochs,
-        warmup_epochs > 0,
-        warmup_epochs,
-        total_steps=budget.steps,
-    )
-
-
-def choose_epoch_crops(
+def set_sampler_epoch(
     batches: EpochBatches, budget: Budget, state: TrainingState, accumulate: int, crops: int | None
 ) -> None:
-    """Chooses the crops of the epoch that begins.
+    """Sets the batch sampler to the epoch that begins.
 
-    crops: of each image in an epoch, with --crops. Else the images are taken in permutations that
-    continue from epoch to epoch, where an epoch does not take each image equally often.
+    accumulate: number of batches of an optimizer step. crops: number of crops of each image in an
+    epoch, with --crops. Else the images are taken in permutations that continue from epoch to
+    epoch, since an epoch need not take each image equally often.
     """
     epoch, step = state.epoch, state.step
     steps = min(budget.epoch_steps, budget.steps - step)
@@ -178,12 +145,12 @@ def plan_minutes(
 
     Args:
         elapsed: seconds since the start of the script.
-        step_seconds: of an optimizer step.
-        epoch_seconds: of the evaluation and the saving after each epoch.
-        end_seconds: of the evaluation at the end of the run.
-        epochs: their largest number, the first one included, but never less than two: the first
-            one has only TRIAL_STEPS. There are fewer where the evaluations would take more than
-            EVALUATION_SHARE of the time.
+        step_seconds: seconds of an optimizer step.
+        epoch_seconds: seconds of the evaluation and the saving after an epoch.
+        end_seconds: seconds of the evaluation at the end of the run.
+        epochs: largest number of epochs, the first one of TRIAL_STEPS included; at least two are
+            planned. There are fewer where the evaluations would take more than EVALUATION_SHARE of
+            the time.
 
     At least TRIAL_STEPS more steps are planned, even if the time is over.
     """

@@ -14,16 +14,19 @@ It describes itself:
     spacing                     size (D, H, W) of a voxel, or None for images
     resize                      (height, width) that images are resized to when read, or None
     threshold                   on the probability of class 1, chosen by validation, else 0.5
+    label_kind                  how labels are read: of classes, or of objects
     training                    TrainingSettings as a dict
     recipe                      what the flags left open, as it was planned from the data: the
                                 fields of cli.recipe.Recipe and of budget.Budget; {} in older files
-    args                        all flags of the run, as a record
+    args                        all flags of the run, see checkpoint_flags.py
+    source                      only in weights of other projects: which one
 
 and holds what an exact continuation needs:
 
     optimizer, scaler           state_dicts
     epoch, step                 the last finished epoch, optimizer steps so far
-    plan, best_score, history, results_name, split    of TrainingState
+    plan                        TrainingState.lr_schedule
+    best_score, history, results_name, split    of TrainingState
     ranks, random_states        number of processes, and the random state of each
 
 strip() leaves those out and adds
@@ -44,6 +47,7 @@ from torch import nn
 
 from src.errors import UserError
 from train_utils.atomic import replacing
+from train_utils.checkpoint_flags import given_flags
 from train_utils.data.class_table import ClassTable
 from train_utils.foreign_weights import describe_foreign, is_foreign
 from train_utils.reporting.pictures import default_colours, with_default_colours
@@ -54,6 +58,7 @@ REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std",
 # train.py --weights takes those of the model.
 KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize", "spacing")
 KEPT += ("training", "epoch", "recipe", "label_kind", "args", "source")
+NEW_NAMES = {"images_per_second": "crops_per_second"}  # of columns of older histories
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ class TrainingSettings:
 
     val: what chose the epoch: "holdout", "none" or "test".
     folds: number of folds of a cross-validation, or None.
-    epochs, lr: of the schedule.
+    epochs: number of epochs in the whole run.
+    lr: base learning rate.
     weights: files that the run started from.
     """
 
@@ -104,13 +110,23 @@ class TrainingSettings:
     weights: list[str]
 
 
+@dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint says of its run beside the state; the fields are those of the file."""
+
+    training: TrainingSettings
+    recipe: dict
+    label_kind: str
+    args: dict
+
+
 @dataclass
 class TrainingState:
     """Where a run is. The next checkpoint keeps it.
 
     epoch: the next epoch, in a checkpoint the last finished one.
-    step: optimizer steps so far.
-    plan: of the learning rate, see lr_scheduler.plan_schedule; None before the run has one.
+    step: number of optimizer steps so far.
+    lr_schedule: result of make_lr_schedule(); None before a new run has one.
     best_score: highest validation score so far.
     history: a dict of scores for each finished epoch.
     results_name: name of the run's results<timestamp>.txt.
@@ -119,7 +135,7 @@ class TrainingState:
 
     epoch: int
     step: int
-    plan: dict | None
+    lr_schedule: dict | None
     best_score: float
     history: list[dict]
     results_name: str
@@ -134,26 +150,28 @@ def build(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     description: ModelDescription,
-    training: TrainingSettings,
+    run: RunRecord,
     state: TrainingState,
     random_states: list[dict],
 ) -> dict:
-    """The checkpoint of a run whose last finished epoch is the last row of state.history.
-
-    random_states: of each rank.
-    """
+    """The checkpoint after the last epoch in state.history; random_states: one of each rank."""
     row = state.history[-1]
     return {
         **description.entries(),
-        **vars(state),
-        "epoch": row["epoch"],
         "model": model.state_dict(),
         "threshold": row.get("val_best_threshold", 0.5),
-        "training": asdict(training),
+        **asdict(run),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "random_states": random_states,
+        "epoch": row["epoch"],
+        "step": state.step,
+        "plan": state.lr_schedule,
+        "best_score": state.best_score,
+        "history": state.history,
+        "results_name": state.results_name,
+        "split": state.split,
         "ranks": len(random_states),
+        "random_states": random_states,
     }
 
 
@@ -292,10 +310,13 @@ def check_whole(checkpoint: dict, purpose: str, path: str | Path) -> None:
 
 
 def fill_in(checkpoint: dict) -> dict:
-    """The checkpoint with the entries that files of earlier versions lack."""
+    """The checkpoint with the entries that files of earlier versions lack or call otherwise."""
     names = checkpoint.get("class_names") or []
     older = {"resize": None, "spacing": None, "recipe": {}, "class_ids": list(range(len(names)))}
     filled = {**older, **checkpoint}
+    if "history" in filled:
+        rows = [{NEW_NAMES.get(name, name): row[name] for name in row} for row in filled["history"]]
+        filled["history"] = rows
     if not checkpoint.get("stripped"):  # which has the entries of its run, or came from no run
         filled = {**entries_of_run(checkpoint), **filled}
     if len(names) >= 2:
@@ -306,9 +327,7 @@ def fill_in(checkpoint: dict) -> dict:
 
 def entries_of_run(checkpoint: dict) -> dict:
     """What a file of an earlier version does not say of its run, by its flags."""
-    flags = checkpoint.get("args")
-    if not isinstance(flags, dict):
-        flags = {}
+    flags = given_flags(checkpoint)
     return {
         "split": {"train": [], "val": []},
         "training": {

@@ -1,6 +1,6 @@
 """The batches of a run: random crops for training, cut on the training device, and whole images.
 
-Loaders are handed the dataset and the crops; this module knows neither flags nor transforms.
+Loaders are handed the dataset and the cropper; this module knows neither flags nor transforms.
 """
 
 import math
@@ -31,16 +31,17 @@ def crop_seed(seed: int, epoch: int, rank: int) -> int:
 
 
 class EpochBatches:
-    """Batch sampler whose order depends on the seed and the epoch alone: a resumed run repeats it.
+    """Batch sampler of an epoch's items, in an order that a resumed run repeats.
 
-    Each epoch is a new permutation of `size` items, each `repeats` times. Rank r of `ranks` takes
-    every ranks-th of it. If the items do not divide evenly, the first of the permutation come once
-    more, so that all ranks have equally many batches, and at least one. A single process repeats
-    nothing, and its last batch may be smaller.
+    The order depends on the seed, the epoch, its number of items and the number of items before it.
+    By default an epoch is a permutation of `size` items, each `repeats` times. If it takes any
+    other number of items, and does not begin and end with whole permutations, it takes the next
+    part of a sequence of permutations of `size` items, which continue from epoch to epoch: over the
+    run each item comes equally often, up to one.
 
-    An epoch may also take any other number of items. Where they do not begin and end with whole
-    permutations, the run's items are one permutation after the other, which continue from epoch to
-    epoch: over the run each item comes equally often, up to one.
+    Rank r of `ranks` takes every ranks-th item. If the items do not divide evenly, the first ones
+    of the epoch come once more, so that all ranks have equally many batches, and at least one. A
+    single process repeats nothing, and its last batch may be smaller.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class EpochBatches:
     def set_epoch(self, epoch: int, start: int | None = None, items: int | None = None) -> None:
         """Chooses the order of this epoch.
 
-        start: items of the run before it, of all ranks. items: of this epoch. None: each epoch has
-        size · repeats items.
+        start: number of items of all ranks in the epochs before it. items: number of items in this
+        epoch. None: each epoch has size · repeats items.
         """
         whole = self.size * self.repeats
         self.epoch = epoch
@@ -129,7 +130,7 @@ class CropLoader:
             uint8 [H, W], sizes int64 [N, 2], *maps, N of [H, W] each), padded to one size; sizes
             are those without padding. A StackedImages or a DataLoader.
         batches: the EpochBatches that the source follows.
-        crops: cuts the crops, called with (images, targets, sizes, generator, device), and with
+        cropper: cuts the crops, called with (images, targets, sizes, generator, device), and with
             `maps` if there are any.
         seed: seed of the crops. They depend on it, the epoch and the rank alone, so a resumed run
             repeats them.
@@ -140,11 +141,11 @@ class CropLoader:
         self,
         source: Iterable,
         batches: EpochBatches,
-        crops: Callable,
+        cropper: Callable,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.source, self.batches, self.crops = source, batches, crops
+        self.source, self.batches, self.cropper = source, batches, cropper
         self.seed, self.device = seed, device
 
     def __len__(self) -> int:
@@ -155,7 +156,7 @@ class CropLoader:
         generator = torch.Generator().manual_seed(seed)
         for images, targets, sizes, *maps in self.source:
             options = {"maps": maps} if maps else {}
-            yield self.crops(images, targets, sizes, generator, self.device, **options)
+            yield self.cropper(images, targets, sizes, generator, self.device, **options)
 
 
 class StackedImages:

@@ -5,6 +5,7 @@ needs to know how many processes there are.
 """
 
 import hashlib
+import inspect
 import os
 import time
 import uuid
@@ -175,8 +176,14 @@ def wrap_in_ddp(
         device_ids=[device] if device.type == "cuda" else None,
         process_group=group,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # once an epoch is enough, see broadcast_buffers()
+        **{buffers_option(): False},  # once an epoch is enough, see broadcast_buffers()
     )
+
+
+def buffers_option() -> str:
+    """What this version of PyTorch calls DDP's option to broadcast buffers in each forward pass."""
+    options = inspect.signature(DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
 
 
 def broadcast_buffers(model: nn.Module) -> None:

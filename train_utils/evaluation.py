@@ -1,4 +1,4 @@
-"""The final evaluation, on the test images.
+"""The evaluation of the validation images after each epoch, and of the test images at the end.
 
 The functions are handed values, datasets and loaders; they know no flags.
 """
@@ -32,10 +32,9 @@ class Evaluator:
     Args:
         device: where the model computes.
         amp_dtype: dtype of autocast, None for full precision.
-        tolerance: in px, of the tolerant F1; 0: none.
+        tolerance: distance in px of the tolerant F1; 0: none.
         tiling: how large images are cut into tiles.
         make_loader: function of a dataset that gives a loader of its whole images.
-        start: time.perf_counter() at the start of the script.
     """
 
     device: torch.device
@@ -43,15 +42,18 @@ class Evaluator:
     tolerance: int
     tiling: Tiling
     make_loader: Callable[[Dataset], DataLoader]
-    start: float
 
     def __call__(
-        self, model: nn.Module, dataset: Dataset, callback: ReportData | None = None
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        callback: ReportData | None = None,
+        loader: DataLoader | None = None,
     ) -> SegmentationCounts:
-        """Evaluates the model on the dataset."""
+        """Evaluates the model on the dataset. loader: result of make_loader(), or None."""
         counts, _ = evaluate(
             model,
-            self.make_loader(dataset),
+            loader or self.make_loader(dataset),
             self.device,
             len(dataset.classes.names),
             amp_dtype=self.amp_dtype,
@@ -60,6 +62,11 @@ class Evaluator:
             tiling=self.tiling,
         )
         return counts
+
+    def check_tiles(self, model: nn.Module) -> None:
+        """UserError if the model cannot evaluate in tiles of the size that is asked for."""
+        side = self.tiling.size or 1
+        self.tiling.grid(model, [1] + [side] * model.dims)
 
     def prepare(self, model: nn.Module, flips: bool = False) -> nn.Module:
         """The model, averaged over its flips if wanted; see optimize_for_inference()."""
@@ -82,9 +89,20 @@ class Evaluator:
                 tiling=self.tiling,
             )
 
-    def provenance(self) -> dict:
-        """Command, commit, versions, machine, seconds and memory so far."""
-        return provenance(self.device, time.perf_counter() - self.start)
+
+def make_validation(
+    evaluator: Evaluator, model: nn.Module, dataset: Dataset | None
+) -> Callable[[], dict] | None:
+    """A function that scores the validation images, for the row of an epoch; None without them."""
+    if not dataset:
+        return None
+    loader = evaluator.make_loader(dataset)  # one for all epochs: its workers stay
+
+    def validate() -> dict:
+        scores = summarize(evaluator(model, dataset, loader=loader))
+        return {f"val_{name}": value for name, value in scores.items()}
+
+    return validate
 
 
 def log_validation(checkpoint: dict, nouns: tuple[str, str]) -> None:
@@ -108,24 +126,24 @@ def score_test(
     dataset: Dataset,
     threshold: float | None,
     origin: dict,
+    start: float,
     output_dir: str | Path,
     report_dir: str | Path = "",
     title: str = "",
 ) -> None:
     """Evaluates the model on the test dataset, once; writes test_scores.json and prints the scores.
 
-    threshold: the chosen one, scored beside 0.5. origin: of describe_origin(). report_dir: also
-    write report.html, with this title, and images.csv there.
+    threshold: the chosen one, scored beside 0.5. origin: result of describe_origin(). start:
+    time.perf_counter() at the start of the script. report_dir: folder for report.html, with this
+    title, and images.csv; "" for none.
     """
     report_data = collect_report_data(dataset) if report_dir else None
     counts = evaluator(model, dataset, report_data)
-    scores = summarize(counts, threshold)
-    # The best threshold on the test images is not a score: it would be chosen on them.
-    scores = {name: value for name, value in scores.items() if not name.startswith("best_")}
+    scores = summarize(counts, threshold, choose_threshold=False)
     if is_main_process():
         names = [sample.name for sample in dataset.samples]
         content = {
-            **evaluator.provenance(),
+            **provenance(evaluator.device, time.perf_counter() - start),
             **origin,
             "threshold": threshold,
             "scores": scores,

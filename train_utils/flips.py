@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.errors import UserError
-from train_utils.budget import given_flags
+from train_utils.checkpoint_flags import given_flags
 from train_utils.distributed_utils import log
 
 

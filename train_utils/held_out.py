@@ -3,6 +3,7 @@
 The functions are handed values and datasets; they know no flags.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from train_utils.distributed_utils import is_main_process, log
 from train_utils.evaluation import Evaluator
 from train_utils.metrics import summarize
 from train_utils.reporting import text_files
+from train_utils.reporting.provenance import provenance
 
 NAMES_SHOWN = 8  # of a list of images in a message
 
@@ -26,12 +28,13 @@ def score_held_out(
     parts: Iterable[tuple[str | Path, nn.Module, Dataset]],
     threshold: float | None,
     origin: dict,
+    start: float,
     output_dir: str | Path,
 ) -> None:
     """Evaluates each model on the images that its own run held out: scores of a cross-validation.
 
-    parts: (path, model, dataset) of each run. Writes held_out_scores.json with the threshold that
-    all these images together choose.
+    parts: (path, model, dataset) of each run. start: time.perf_counter() at the start of the
+    script. Writes held_out_scores.json with the threshold that all these images together choose.
     """
     counts, names, rows = [], [], []
     for path, model, dataset in parts:
@@ -43,7 +46,7 @@ def score_held_out(
     scores = summarize(total, threshold)
     if is_main_process():
         content = {
-            **evaluator.provenance(),
+            **provenance(evaluator.device, time.perf_counter() - start),
             **origin,
             "selection": "the held-out images choose best_threshold",
             "threshold": threshold,

@@ -135,8 +135,10 @@ def score_lines(accuracy: float, recall: list[float], iou: list[float]) -> str:
 class SegmentationCounts(ConfusionMatrix):
     """A confusion matrix of each image, and what other scores need, of one evaluation.
 
+    Images are added by add_image(), in place of update(), since their probabilities count, too.
+
     mat: int64 [K, K], the confusion matrix over all images.
-    confusion: int64 [images, K, K], the confusion matrix of each image, in the order of updates.
+    image_mats: int64 [images, K, K], the confusion matrix of each image, in their order.
     histograms: int64 [K−1, 2, BINS], for each foreground class how often each probability occurs,
         over pixels that are not of the class (0) and that are (1). Bin i holds the probabilities in
         (i / BINS, (i + 1) / BINS].
@@ -151,7 +153,7 @@ class SegmentationCounts(ConfusionMatrix):
     def reset(self) -> None:
         """Forgets all images."""
         classes = self.num_classes
-        self.confusion = torch.zeros(0, classes, classes, dtype=torch.int64)
+        self.image_mats = torch.zeros(0, classes, classes, dtype=torch.int64)
         self.objects = torch.zeros(0, len(COLUMNS), dtype=torch.int64)
         self._histograms = self._near = None  # created on the device of the first image
         self._start_image()
@@ -159,9 +161,9 @@ class SegmentationCounts(ConfusionMatrix):
     @property
     def mat(self) -> Tensor:
         """int64 [K, K]: the confusion matrix over all images."""
-        return self.confusion.sum(0)
+        return self.image_mats.sum(0)
 
-    def update(self, target: Tensor, pred: Tensor, probs: Tensor) -> None:
+    def add_image(self, target: Tensor, pred: Tensor, probs: Tensor) -> None:
         """Adds one image: target and pred [H, W] class ids, probs float [K, H, W].
 
         UserError if a probability is not finite.
@@ -170,7 +172,7 @@ class SegmentationCounts(ConfusionMatrix):
         self.end_image()
 
     def add_strip(self, target: Tensor, pred: Tensor, probs: Tensor) -> None:
-        """Adds some rows of an image, from top to bottom, with the arguments of update().
+        """Adds some rows of an image, from top to bottom, with the arguments of add_image().
 
         end_image() must follow the last ones.
         """
@@ -183,7 +185,7 @@ class SegmentationCounts(ConfusionMatrix):
 
     def end_image(self) -> None:
         """Makes one image of the rows since the last one."""
-        self.confusion = torch.cat([self.confusion, self._image[None]])
+        self.image_mats = torch.cat([self.image_mats, self._image[None]])
         if self.tolerance:
             self._add_near(*(torch.cat(parts) for parts in zip(*self._masks, strict=True)))
         self._start_image()
@@ -260,7 +262,7 @@ class SegmentationCounts(ConfusionMatrix):
     def __add__(self, other: "SegmentationCounts") -> "SegmentationCounts":
         """The counts of these images and then the other's, of the same classes."""
         total = SegmentationCounts(self.num_classes, self.ignore_index, self.tolerance)
-        total.confusion = torch.cat([self.confusion, other.confusion])
+        total.image_mats = torch.cat([self.image_mats, other.image_mats])
         total.histograms = self.histograms + other.histograms
         total.near = self.near + other.near
         total.objects = torch.cat([self.objects, other.objects])
@@ -271,7 +273,7 @@ class SegmentationCounts(ConfusionMatrix):
 
         A class occurs if it is in the target or the prediction. NaN for an image without any.
         """
-        return dice_from_confusion(self.confusion)[:, 1:].nanmean(1)
+        return dice_from_confusion(self.image_mats)[:, 1:].nanmean(1)
 
     def mean_dice(self) -> float:
         """Mean of dice_per_image(), without the images that have no foreground."""
@@ -294,11 +296,15 @@ def mean_and_sd(scores: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (scores - mean).square().nanmean(0).sqrt()
 
 
-def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dict:
+def summarize(
+    counts: SegmentationCounts, threshold: float | None = None, choose_threshold: bool = True
+) -> dict:
     """All scores of an evaluation: a dict of floats, lists of floats by class, and integers.
 
     With two classes: Dice = F1, sensitivity, specificity and precision of class 1. With more: their
     means over the foreground classes. With two classes and a `threshold`, also `f1_at_threshold`.
+    With two classes and `choose_threshold`, also the threshold of the highest F1 on these images.
+    Of test images it is no score: it would be chosen on them.
     `dice_per_class` is of all images' pixels together, `image_dice_per_class` the mean over the
     images in which the class occurs.
     """
@@ -308,7 +314,7 @@ def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dic
     true_negatives = mat.sum() - mat.sum(0) - mat.sum(1) + mat.diag()
     specificity = true_negatives / (mat.sum() - mat.sum(1))
     dice, per_image = dice_from_confusion(counts.mat), counts.dice_per_image()
-    class_dice, class_sd = mean_and_sd(dice_from_confusion(counts.confusion))
+    class_dice, class_sd = mean_and_sd(dice_from_confusion(counts.image_mats))
     scored = per_image[~per_image.isnan()]
     rank_metrics = [rank_scores(*histogram) for histogram in counts.histograms]
     auc, average_precision = torch.tensor(rank_metrics, dtype=torch.float64).unbind(1)
@@ -337,10 +343,10 @@ def summarize(counts: SegmentationCounts, threshold: float | None = None) -> dic
         scores |= tolerant_scores(counts.near, counts.tolerance)
     if len(counts.objects):
         scores |= object_scores(counts.objects)
-    if counts.num_classes == 2:
+    if counts.num_classes == 2 and choose_threshold:
         scores["best_threshold"], scores["best_f1"] = best_threshold(*counts.histograms[0])
-        if threshold is not None:
-            scores["f1_at_threshold"] = f1_at(threshold, *counts.histograms[0])
+    if counts.num_classes == 2 and threshold is not None:
+        scores["f1_at_threshold"] = f1_at(threshold, *counts.histograms[0])
     return {
         name: value.tolist() if isinstance(value, Tensor) else value
         for name, value in scores.items()

@@ -114,10 +114,13 @@ def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
             if name == "spacing" and own and wanted and same_spacing(own, wanted):
                 continue  # the medians of a dataset's folds differ a little
             if own != wanted:
+                hint = ""
+                if name in ("mean", "std"):
+                    hint = ", or train all of them with the same --mean and --std"
                 raise UserError(
                     f"{path}: was trained with {name} {own}, but {paths[0]} with "
                     f"{wanted}; the members of an ensemble see one image and must share it: "
-                    "leave one of them out"
+                    f"leave one of them out{hint}"
                 )
     thresholds = [checkpoint["threshold"] for _, checkpoint in members]
     mean = None if None in thresholds else sum(thresholds) / len(thresholds)

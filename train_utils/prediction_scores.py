@@ -88,12 +88,12 @@ class PredictionScores:
         self._objects_at_threshold.append(at_threshold)
 
     def scores(self) -> dict:
-        """All scores: those of summarize(), but those that were chosen on these images."""
-        scores = summarize(self.counts, self.threshold)
+        """All scores: those of summarize(), and of the objects at the threshold."""
+        scores = summarize(self.counts, self.threshold, choose_threshold=False)
         if self.with_objects:
             at_threshold = object_scores(torch.stack(self._objects_at_threshold))
             scores["object_ap_at_threshold"] = at_threshold["object_ap"]
-        return {name: value for name, value in scores.items() if not name.startswith("best_")}
+        return scores
 
     def save(
         self,

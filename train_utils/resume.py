@@ -15,22 +15,22 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
-from train_utils.budget import Budget
-from train_utils.checkpoint import TrainingState, check_whole, load
+from train_utils.budget import Budget, count
+from train_utils.checkpoint import ModelDescription, TrainingState, check_whole, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
-from train_utils.lr_scheduler import extend_plan, poly_factor
+from train_utils.lr_scheduler import extend_schedule, poly_factor
 from train_utils.random_state import restore_random_state
 from train_utils.reporting import curves, text_files
 
 
 def new_state(steps: int, split: dict, start_epoch: int | None = None) -> TrainingState:
-    """The state of a new run of `steps` optimizer steps an epoch. It has no plan yet."""
+    """The state of a new run of `steps` optimizer steps an epoch. It has no schedule yet."""
     epoch = start_epoch or 0
     return TrainingState(
         epoch=epoch,
         step=epoch * steps,
-        plan=None,
+        lr_schedule=None,
         best_score=-math.inf,
         history=[],
         results_name=time.strftime("results%Y%m%d-%H%M%S.txt"),
@@ -55,7 +55,7 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
     return TrainingState(
         epoch=epoch,
         step=step,
-        plan=checkpoint["plan"],
+        lr_schedule=checkpoint["plan"],
         best_score=best_score,
         history=history,
         results_name=checkpoint["results_name"],
@@ -75,57 +75,91 @@ def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
         )
 
 
+def check_inputs(checkpoint: dict, description: ModelDescription, path: str | Path) -> None:
+    """UserError if the run in the checkpoint, read from `path`, had other images as its inputs."""
+    for name in ("resize", "mean", "std"):
+        own, wanted = checkpoint[name], getattr(description, name)
+        if own != wanted:
+            raise UserError(
+                f"{path}: was trained with {name} {own}, these flags give {wanted}; its scores "
+                f"could not be compared: omit --{name}, or start a new run (--weights starts from "
+                "the weights of this one)"
+            )
+
+
 def restore_optimizer(checkpoint: dict, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
     """Restores the state of each parameter (moments) and the gradient scale.
 
-    The optimizer keeps its own learning rate, momentum and weight decay. The moments take the
-    memory format of the weights, which may be another one than on the device that saved them.
+    The optimizer keeps its own learning rate, momentum and weight decay. One of another kind than
+    in the checkpoint begins without moments.
     """
-    state = {**optimizer.state_dict(), "state": checkpoint["optimizer"]["state"]}
-    optimizer.load_state_dict(state)
+    saved, own = checkpoint["optimizer"], optimizer.state_dict()
+    kind, other = (optimizer_kind(each["param_groups"][0]) for each in (own, saved))
+    if kind == other:
+        optimizer.load_state_dict({**own, "state": saved["state"]})
+        take_memory_format(optimizer)
+    else:
+        log(f"the run was trained with {other}: {kind} begins without its moments")
+    if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scale
+        scaler.load_state_dict(checkpoint["scaler"])
+
+
+def take_memory_format(optimizer: Optimizer) -> None:
+    """Gives the moments the memory format of the weights.
+
+    It may be another one than on the device that saved them, and fused optimizers walk both in the
+    order of their memory.
+    """
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():
             if isinstance(moment, Tensor) and moment.shape == parameter.shape:
                 moments[name] = torch.empty_like(parameter).copy_(moment)
-    if scaler.is_enabled() and checkpoint["scaler"]:  # a run without float16 has no scale
-        scaler.load_state_dict(checkpoint["scaler"])
+
+
+def optimizer_kind(param_group: dict) -> str:
+    """ "adamw" or "sgd", from a group of parameters in the optimizer's state_dict."""
+    return "adamw" if "betas" in param_group else "sgd"
 
 
 def describe_state(
     checkpoint: dict, state: TrainingState, batch_size: int, path: str | Path
 ) -> str:
     """What is resumed, for the log."""
-    text = f"resumed {path}: epochs 0 to {checkpoint['epoch']} are done"
+    text = f"resumed {path}: {count(checkpoint['epoch'] + 1, 'epoch')} done"
     if state.split["val"] and state.best_score >= 0:
         measure = measure_of(len(checkpoint["class_names"])).removeprefix("val_")
         text += f", the best {measure} is {state.best_score:.4f}"
     if checkpoint["ranks"] != world_size():
+        before = count(checkpoint["ranks"], "process", "processes")
         text += (
-            f"\nthe run had {checkpoint['ranks']} process(es) and continues with {world_size()}: a "
-            f"step now uses {world_size()} × {batch_size} images, and new processes get random "
-            "states of their own"
+            f"\nthe run had {before} and continues with {world_size()}: a step now uses "
+            f"{world_size()} × {batch_size} images; new processes get random states of their own"
         )
     return text
 
 
-def resumed_plan(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
-    """The run's own plan, or one that is extended to another number of steps.
+def resumed_schedule(state: TrainingState, budget: Budget, lr: float, new_rate: bool) -> dict:
+    """The schedule of the saved run, or a new one from here on for another length or rate.
 
-    budget: the length of the run. lr: the base rate. new_rate: whether it differs from the base
-    rate of the saved run. If so, the extended schedule starts from it.
+    budget: length of the run. lr: base rate. new_rate: whether it differs from the base rate of the
+    saved run. If so, the new schedule starts from it.
     """
-    end = budget.steps
-    same_end = end == state.plan["total_steps"] and state.step >= state.plan["start_step"]
-    if state.epoch >= budget.epochs or same_end:
-        return state.plan
-    plan = extend_plan(state.plan, state.step, end, new_rate)
+    schedule, end = state.lr_schedule, budget.steps
+    same_end = end == schedule["total_steps"] and state.step >= schedule["start_step"]
+    if state.epoch >= budget.epochs or (same_end and not new_rate):
+        return schedule
+    schedule = extend_schedule(schedule, state.step, end, new_rate)
+    what = "restarted" if same_end else "extended"
     hint = "" if new_rate else " (give --lr to start from another rate)"
-    rate, last = lr * poly_factor(state.step, **plan), budget.epochs - 1
+    if state.step < schedule["warmup_steps"]:
+        change = f"rises to {lr:.6f}, then falls"
+    else:
+        change = f"falls from {lr * poly_factor(state.step, **schedule):.6f}"
     log(
-        f"the schedule is extended: from epoch {state.epoch} on the learning rate falls from "
-        f"{rate:.6f} to 0 at the end of epoch {last}{hint}"
+        f"the schedule is {what}: from epoch {state.epoch} on the learning rate {change} to 0 at "
+        f"the end of epoch {budget.epochs - 1}{hint}"
     )
-    return plan
+    return schedule
 
 
 def restore_randomness(random_states: list[dict], seed: int) -> None:

@@ -4,8 +4,9 @@ Both are handed loaders. This module knows no files, flags or plots.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,15 @@ from train_utils.reporting.progress import Progress
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss, or after an epoch's last step the weights, became NaN or infinite.
+    """The loss, or after an epoch's last batch the weights, became NaN or infinite.
 
-    `step` is the step of the epoch in which it was found, from 0.
+    `batch` is the index of the batch in which it was found, from 0. The message counts from 1, as
+    the log does.
     """
 
-    def __init__(self, step: int, what: str) -> None:
-        super().__init__(f"{what} in step {step}")
-        self.step = step
+    def __init__(self, batch: int, what: str) -> None:
+        super().__init__(f"{what} in batch {batch + 1}")
+        self.batch = batch
 
 
 def train_one_epoch(
@@ -51,14 +53,12 @@ def train_one_epoch(
     print_freq: int = 10,
     scaler: torch.amp.GradScaler | None = None,
     *,
-    loss_weight: Tensor | None = None,
-    dice: bool = True,
-    batch_dice: bool = False,
+    loss: Callable[..., Tensor] = criterion,
     amp_dtype: torch.dtype | None = None,
     accumulate: int = 1,
     clip_grad: float | None = None,
     ignore_index: int = 255,
-    after_step: Callable[[], None] | None = None,
+    after_batch: Callable[[], None] | None = None,
     stage: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> tuple[float, float]:
     """One pass over the loader's (images [N, C, H, W], targets [N, H, W]), or volumes.
@@ -69,17 +69,17 @@ def train_one_epoch(
 
     Args:
         lr_scheduler: stepped after every optimizer step.
-        print_freq: log the loss every this many steps; only then does the CPU wait for the device.
+        print_freq: log the loss every this many batches; only then does the CPU wait for the
+            device.
         scaler: torch.amp.GradScaler for float16, or None.
-        loss_weight: [num_classes] weights of the cross entropy, or None.
-        dice: whether the Dice loss is added to it.
-        batch_dice: Dice over the foreground of the batch, see criterion().
+        loss: function of (output, target, num_classes=, ignore_index=, pixel_weight=) that returns
+            a scalar, such as a partial of criterion(). pixel_weight is None without a third tensor.
         amp_dtype: dtype of autocast, None for full precision.
-        accumulate: batches whose gradients are averaged for one optimizer step. The last step takes
-            the batches that are left.
+        accumulate: number of batches whose gradients are averaged for one optimizer step. The last
+            step takes the batches that are left.
         clip_grad: largest gradient norm, or None.
-        after_step: called after every batch, or None.
-        stage: gives the context in which each stage of a step runs: "copies", "forward", "loss",
+        after_batch: called after every batch, or None.
+        stage: gives the context in which each stage of a batch runs: "copies", "forward", "loss",
             "backward", "optimizer".
 
     Returns (loss averaged over the images of all ranks, learning rate of the last step).
@@ -89,54 +89,65 @@ def train_one_epoch(
     model.train()
     device = torch.device(device)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    steps = len(data_loader)
-    if steps == 0:
+    loss = partial(loss, num_classes=num_classes, ignore_index=ignore_index)
+    batches = len(data_loader)
+    if batches == 0:
         raise ValueError("the loader has no batches: fewer images than a batch takes, drop_last?")
-    on_cuda = device.type == "cuda"
-    losses, sizes, logged = torch.zeros(steps, device=device), [], 0
-    with Progress(f"epoch {epoch}", steps, is_main_process()) as progress:
-        for step, (image, target, *weights) in enumerate(data_loader):
-            group_start = step - step % accumulate
-            group_end = min(group_start + accumulate, steps)
+    losses, sizes, logged = torch.zeros(batches, device=device), [], 0
+    with Progress(f"epoch {epoch}", batches, is_main_process()) as progress:
+        for index, batch in enumerate(data_loader):
+            group_start = index - index % accumulate
+            group_end = min(group_start + accumulate, batches)
+            is_last = index + 1 == group_end
             with stage("copies"):
-                layout = memory_format(device, image.ndim - 2)
-                image = image.to(device, non_blocking=on_cuda, memory_format=layout)
-                target = target.to(device, non_blocking=on_cuda)
-                weights = [each.to(device, non_blocking=on_cuda) for each in weights]
-            with gradient_sync(model, step + 1 == group_end):
-                autocast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
-                with stage("forward"), autocast:
-                    output = model(image)
-                with stage("loss"):
-                    size = output["out"].shape[2:]
-                    loss = criterion(
-                        output,
-                        centre_crop(target, size),
-                        loss_weight,
-                        num_classes,
-                        dice,
-                        ignore_index,
-                        batch_dice,
-                        *(centre_crop(each, size) for each in weights),
-                    )
+                batch = copy_to(device, batch)
+            with gradient_sync(model, is_last):
+                value = compute_loss(model, batch, loss, amp_dtype, stage)
                 with stage("backward"):
-                    scaler.scale(loss / (group_end - group_start)).backward()
-            losses[step] = loss.detach()
-            sizes.append(len(image))
+                    scaler.scale(value / (group_end - group_start)).backward()
+            losses[index] = value.detach()
+            sizes.append(len(batch[0]))
             lr = optimizer.param_groups[0]["lr"]
-            if step + 1 == group_end:
+            if is_last:
                 with stage("optimizer"):
                     optimizer_step(model, optimizer, scaler, clip_grad)
                     lr_scheduler.step()
             text = None
-            if (step + 1) % print_freq == 0 or step + 1 == steps:
-                text = f"loss {mean_if_finite(losses, logged, step + 1):.4f}  lr {lr:.6f}"
-                logged = step + 1
-            progress.update(len(image), text)
-            if after_step:
-                after_step()
-    check_weights(model, steps - 1)
+            if (index + 1) % print_freq == 0 or index + 1 == batches:
+                text = f"loss {mean_if_finite(losses, logged, index + 1):.4f}  lr {lr:.6f}"
+                logged = index + 1
+            progress.update(sizes[-1], text)
+            if after_batch:
+                after_batch()
+    check_weights(model, batches - 1)
     return mean_over_images(losses, sizes), lr
+
+
+def copy_to(device: torch.device, batch: Sequence[Tensor]) -> list[Tensor]:
+    """The batch (images, targets, *weights) on the device; CUDA copies in the background."""
+    image, *masks = batch
+    on_cuda = device.type == "cuda"
+    layout = memory_format(device, image.ndim - 2)
+    image = image.to(device, non_blocking=on_cuda, memory_format=layout)
+    return [image, *(each.to(device, non_blocking=on_cuda) for each in masks)]
+
+
+def compute_loss(
+    model: nn.Module,
+    batch: Sequence[Tensor],
+    loss: Callable[..., Tensor],
+    amp_dtype: torch.dtype | None,
+    stage: Callable[[str], AbstractContextManager],
+) -> Tensor:
+    """The loss of a batch (images, targets, perhaps weights) that is on the device."""
+    image, *masks = batch
+    autocast = torch.autocast(image.device.type, amp_dtype, enabled=amp_dtype is not None)
+    with stage("forward"), autocast:
+        output = model(image)
+    with stage("loss"):
+        size = output["out"].shape[2:]
+        target, *weights = (centre_crop(each, size) for each in masks)
+        return loss(output, target, pixel_weight=weights[0] if weights else None)
 
 
 def gradient_sync(model: nn.Module, wanted: bool) -> AbstractContextManager:
@@ -162,22 +173,22 @@ def optimizer_step(
 
 
 def mean_if_finite(losses: Tensor, start: int, stop: int) -> float:
-    """Mean of losses[start:stop]; NonFiniteLossError naming the first step that is NaN or inf."""
+    """Mean of losses[start:stop]; NonFiniteLossError naming the first batch that is NaN or inf."""
     values = losses[start:stop].tolist()
-    for step, value in enumerate(values, start):
+    for index, value in enumerate(values, start):
         if not math.isfinite(value):
-            raise NonFiniteLossError(step, f"the loss became {value}")
+            raise NonFiniteLossError(index, f"the loss became {value}")
     return sum(values) / len(values)
 
 
-def check_weights(model: nn.Module, step: int) -> None:
-    """NonFiniteLossError if the epoch's last step left weights or statistics that are NaN or inf.
+def check_weights(model: nn.Module, last_batch: int) -> None:
+    """NonFiniteLossError if the epoch's last batch left weights or statistics that are NaN or inf.
 
     No later loss would show it.
     """
     finite = [tensor.isfinite().all() for tensor in model.state_dict().values()]
     if not torch.stack(finite).all():
-        raise NonFiniteLossError(step, "the weights became NaN or infinite")
+        raise NonFiniteLossError(last_batch, "the weights became NaN or infinite")
 
 
 def mean_over_images(losses: Tensor, sizes: list[int]) -> float:
@@ -211,7 +222,7 @@ def evaluate(
             a third tensor, the objects' ids int32 [N, H, W], the connected regions of class 1 are
             compared with these objects.
         amp_dtype: dtype of autocast, None for full precision.
-        tolerance: in px, also count matches within it (see SegmentationCounts).
+        tolerance: distance in px within which matches are counted, too (see SegmentationCounts).
         callback: called with the probabilities [K, H, W] of each image of this rank, in order. It
             needs the memory for those of a whole image.
         tiling: how large images are cut into tiles; None: Tiling(), by their memory.
@@ -272,11 +283,11 @@ def all_reduce_counts(counts: SegmentationCounts, data_loader: Iterable) -> Segm
     if not is_distributed():
         return counts
     images = len(data_loader.dataset)
-    rows = [of_all_images(each, images) for each in (counts.confusion, counts.objects)]
+    rows = [of_all_images(each, images) for each in (counts.image_mats, counts.objects)]
     parts = [*rows, counts.histograms, counts.near]
     total = all_reduce_sum(torch.cat([part.flatten() for part in parts]))
     flat = total.split([part.numel() for part in parts])
-    counts.confusion, objects, counts.histograms, counts.near = (
+    counts.image_mats, objects, counts.histograms, counts.near = (
         values.view_as(part) for values, part in zip(flat, parts, strict=True)
     )
     if objects.any():  # else they were not evaluated, or there are none

@@ -57,9 +57,7 @@ class VolumeScores:
 
         origin: what the file says of the weights and the run.
         """
-        scores = summarize(self.counts, threshold)
-        # The best threshold on these volumes is not a score: it would be chosen on them.
-        scores = {name: value for name, value in scores.items() if not name.startswith("best_")}
+        scores = summarize(self.counts, threshold, choose_threshold=False)
         rows = text_files.image_rows(self.names, self.counts)
         content = {**origin, "threshold": threshold, "scores": scores, "images": rows}
         text_files.write_json(Path(folder) / "scores.json", content)

@@ -3,13 +3,14 @@
 import argparse
 import shlex
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 
 import train
 from my_dataset import DATASETS
 from src.image_io import IGNORE
-from train_utils import create_lr_scheduler, train_one_epoch
+from train_utils import create_lr_scheduler, criterion, train_one_epoch
 from train_utils.checkpoint import ModelDescription
 from train_utils.cli import model_flags
 from train_utils.cli.defaults import parse_args
@@ -69,8 +70,7 @@ class Trainer:
             self.num_classes,
             self.scheduler,
             scaler=self.scaler,
-            loss_weight=self.weight,
-            batch_dice=self.args.batch_dice,
+            loss=partial(criterion, loss_weight=self.weight, batch_dice=self.args.batch_dice),
             amp_dtype=self.amp_dtype,
             clip_grad=self.args.clip_grad or None,
             ignore_index=IGNORE,

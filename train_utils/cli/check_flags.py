@@ -8,7 +8,7 @@ import torch
 from src import MODELS
 from src.device import free_memory, pick_device
 from train_utils import checkpoint as checkpoints
-from train_utils.budget import changed_flags
+from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.parser import Parser
 from train_utils.cli.presets import PRESET_KINDS
 from train_utils.data_loader import cores

@@ -208,16 +208,31 @@ def lower_batch(recipe: Recipe, bytes_each: int, free: int | None) -> Recipe:
     return replace(recipe, batch_size=batch, accumulate=accumulate)
 
 
-def describe_recipe(args: argparse.Namespace, model_kwargs: dict, recipe: Recipe) -> str:
-    """Two lines for the log: the model, and the settings as plan, preset and flags left them."""
+def describe_recipe(
+    args: argparse.Namespace, model_kwargs: dict, recipe: Recipe, length: dict
+) -> str:
+    """Two lines for the log: the model, and the settings as plan, preset and flags left them.
+
+    length: `epochs` and `warmup_epochs` of the run, without what is not known yet.
+    """
     model = ", ".join(f"{name} {value}" for name, value in model_kwargs.items())
-    left_out = ("base_c", "bilinear", "planned_steps", "reasons")
     names = [*preset_defaults(args.preset, args.model), "class_weights"]
-    values = vars(args) | asdict(recipe)
-    settings = {name: values[name] for name in names if name not in left_out}
-    text = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    values = vars(args) | asdict(recipe) | {"epochs": None, "warmup_epochs": None} | length
+    settings = [f"{name} {values[name]}" for name in names if has_effect(name, values)]
     margin = MODELS[args.model].margin
     if margin:
         centre = valid_input_side(recipe.crop_size) - 2 * margin
         model += f"; it trains on the central {centre} px of each crop"
-    return f"model {args.model}: {model}\nrecipe {args.preset}: {text}"
+    return f"model {args.model}: {model}\nrecipe {args.preset}: {', '.join(settings)}"
+
+
+def has_effect(name: str, values: dict) -> bool:
+    """Whether a setting changes the training; width and upsampling are said of the model."""
+    if name in ("base_c", "bilinear"):
+        return False
+    if name == "momentum" and values["optimizer"] != "sgd":
+        return False
+    if name == "batch_dice" and not values["dice"]:
+        return False
+    value = values[name]
+    return value is not None and (value != 0 or isinstance(value, bool))

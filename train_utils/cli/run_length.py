@@ -8,20 +8,14 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils import resume
-from train_utils.budget import (
-    TRIAL_STEPS,
-    Budget,
-    changed_flags,
-    new_budget,
-    plan_minutes,
-    resumed_budget,
-    schedule,
-)
+from train_utils.budget import TRIAL_STEPS, Budget, count, new_budget, plan_minutes, resumed_budget
 from train_utils.checkpoint import TrainingState
+from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.recipe import Recipe, budget_of
 from train_utils.data_loader import EpochBatches
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
-from train_utils.reporting.total_time import TotalTime
+from train_utils.lr_scheduler import WarmupPolyLR
+from train_utils.step_timer import StepTimer
 
 
 def start_state(
@@ -34,7 +28,7 @@ def start_state(
 ) -> tuple[TrainingState, Budget]:
     """Where the run starts, and its length. UserError if --start-epoch is past its end.
 
-    resumed: the checkpoint of --resume, {} for a new run.
+    resumed: the checkpoint of --resume, {} for a new run, whose state has no schedule yet.
     """
     if resumed:
         state, budget = resumed_state(args, recipe, resumed, batches, optimizer)
@@ -42,16 +36,16 @@ def start_state(
         lengths = recipe.crops, recipe.steps, recipe.planned_steps
         budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths)
         state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
-        state.plan = schedule(budget, recipe.warmup_epochs, trial=args.minutes is not None)
     if state.epoch >= budget.epochs:
         if args.start_epoch is not None:
             raise UserError(
                 f"--start-epoch {args.start_epoch} leaves no epoch to train; "
                 "give a smaller number, or more --steps"
             )
-        log(f"nothing left to train: {state.step:,} steps are done; more --steps continue the run")
+        done = count(state.step, "step")
+        log(f"nothing left to train: {done} done; more --steps continue the run")
     if not is_trial(args, state):
-        log(f"{budget.steps:,} steps in {budget.epochs} epochs")
+        log(str(budget))
     return state, budget
 
 
@@ -62,8 +56,11 @@ def resumed_state(
     batches: EpochBatches,
     optimizer: Optimizer,
 ) -> tuple[TrainingState, Budget]:
-    """The state and the length of the run in --resume, which new values of --steps, --epochs
-    extend. UserError if the checkpoint does not say how long an epoch is."""
+    """The state and the length of the run in --resume.
+
+    New values of --steps or --epochs extend it. UserError if the checkpoint does not say how long
+    an epoch is.
+    """
     saved = budget_of(checkpoint["recipe"])
     if recipe.crops:
         epoch_steps = math.ceil(len(batches) / recipe.accumulate)
@@ -80,8 +77,9 @@ def resumed_state(
     epochs = saved.epochs if saved and "epochs" not in changed else args.epochs
     steps = args.steps if "steps" in changed else None
     budget = resumed_budget(saved, epoch_steps, state.epoch, state.step, epochs, steps)
-    lr, new_rate = optimizer.param_groups[0]["lr"], args.lr != checkpoint["training"]["lr"]
-    state.plan = resume.resumed_plan(state, budget, lr, new_rate)
+    lr = optimizer.param_groups[0]["lr"]
+    new_rate = checkpoint["training"]["lr"] not in (None, args.lr)
+    state.lr_schedule = resume.resumed_schedule(state, budget, lr, new_rate)
     return state, budget
 
 
@@ -90,19 +88,37 @@ def is_trial(args: argparse.Namespace, state: TrainingState) -> bool:
     return args.minutes is not None and state.epoch == 0
 
 
-def plan_by_speed(args: argparse.Namespace, clock: TotalTime, start: float) -> Budget:
+def known_length(
+    args: argparse.Namespace, state: TrainingState, budget: Budget, schedule: dict
+) -> dict:
+    """The epochs of the run and of its warm-up, named like their flags; {} before a trial."""
+    if is_trial(args, state):
+        return {}
+    warmup_epochs = round(schedule["warmup_steps"] / budget.epoch_steps, 2)
+    return {"epochs": budget.epochs, "warmup_epochs": warmup_epochs}
+
+
+def plan_by_speed(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    step_timer: StepTimer,
+    lr_scheduler: WarmupPolyLR,
+    start: float,
+) -> Budget:
     """--minutes: the length of the run, by the speed of its first steps on rank 0.
 
-    start: time.perf_counter() at the start of the script.
+    From now on the scheduler follows it. start: time.perf_counter() at the start of the script.
     """
     elapsed = time.perf_counter() - start
-    speed = clock.step_seconds, clock.evaluation_seconds(), clock.end_seconds()
+    speed = step_timer.step_seconds, step_timer.evaluation_seconds(), step_timer.end_seconds()
     budget = broadcast_from_rank_zero(
         lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
     )
+    warmup_epochs = budget.warmup_epochs(recipe.warmup_epochs)
+    lr_scheduler.set_length(budget.epoch_steps, warmup_epochs, budget.steps)
     text = (
-        f"--minutes {args.minutes:g}: {budget.steps:,} steps in {budget.epochs} epochs, at "
-        f"{speed[0]:.3f} s a step and {speed[1]:.1f} s an evaluation"
+        f"--minutes {args.minutes:g}: {budget}, at {speed[0]:.3f} s a step and "
+        f"{speed[1]:.1f} s an evaluation"
     )
     if budget.steps == 2 * TRIAL_STEPS:
         text += "; that is the least, and may take longer"

@@ -20,25 +20,27 @@ from train_utils.reporting.provenance import describe_origin
 
 
 def make_evaluator(
-    args: argparse.Namespace, device: torch.device, amp_dtype: torch.dtype | None, start: float
+    args: argparse.Namespace, device: torch.device, amp_dtype: torch.dtype | None
 ) -> evaluation.Evaluator:
     """How images are evaluated: the validation images after each epoch, and the test images."""
     options = values.loading_options(args)
     loader_of = partial(make_evaluation_loader, device=device, **options)
     tiling = Tiling(args.tile, args.overlap)
-    return evaluation.Evaluator(device, amp_dtype, args.tolerance, tiling, loader_of, start)
+    return evaluation.Evaluator(device, amp_dtype, args.tolerance, tiling, loader_of)
 
 
 def test_only(
     args: argparse.Namespace,
     classes: ClassTable,
     evaluator: evaluation.Evaluator,
+    start: float,
     list_samples: Callable[[str, str], values.Splits],
     open_samples: Callable[..., Dataset],
 ) -> None:
     """--test-only: scores --weights, one checkpoint or an ensemble, on the test split.
 
-    list_samples: that of my_dataset. open_samples: that of train.py.
+    start: time.perf_counter() at the start of the script. list_samples: that of my_dataset.
+    open_samples: that of train.py.
     """
     paths = args.weights or [args.resume]
     description = values.describe_model(args, classes, args.mean, args.std, args.spacing)
@@ -51,7 +53,7 @@ def test_only(
     layout = list_samples(args.dataset, args.data_path)
     open_samples = partial(open_samples, args, classes)
     if args.held_out:
-        return score_held_out(args, paths, members, layout, evaluator, origin, open_samples)
+        return score_held_out(args, paths, members, layout, evaluator, origin, start, open_samples)
     model, checkpoint = model_loading.combine(paths, members)
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     samples = values.choose_test_samples(args, layout)
@@ -65,8 +67,9 @@ def test_only(
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
     dataset = open_samples(samples, "test", args.mean, args.std, args.spacing)
-    report = args.report, f"{args.dataset}: test images"
-    evaluation.score_test(evaluator, model, dataset, threshold, origin, args.output_dir, *report)
+    folders = args.output_dir, args.report
+    title = f"{args.dataset}: test images"
+    evaluation.score_test(evaluator, model, dataset, threshold, origin, start, *folders, title)
     evaluator.draw(model, dataset, Path(args.output_dir) / "predictions.png")
 
 
@@ -77,6 +80,7 @@ def score_held_out(
     layout: values.Splits,
     evaluator: evaluation.Evaluator,
     origin: dict,
+    start: float,
     open_samples: Callable[..., Dataset],
 ) -> None:
     """--held-out: scores each model on the images that its own run held out.
@@ -96,4 +100,4 @@ def score_held_out(
             dataset = open_samples(chosen, f"held out by {path}", *read_as)
             yield path, evaluator.prepare(model, args.flips), dataset
 
-    held_out.score_held_out(evaluator, parts(), args.threshold, origin, args.output_dir)
+    held_out.score_held_out(evaluator, parts(), args.threshold, origin, start, args.output_dir)

@@ -69,7 +69,7 @@ def profile_training(
     The trace is of steps as they always are. The table is of other steps, which wait for the device
     after each stage: on a GPU, where stages overlap, their sum is more than a step takes.
 
-    train: train_one_epoch() with all other arguments than data_loader, epoch, stage and after_step.
+    train: train_one_epoch() with all arguments but data_loader, epoch, stage and after_batch.
     evaluate: evaluates the validation images; None without them.
     """
 
@@ -77,7 +77,7 @@ def profile_training(
         stages = Stages(device, wait)
         batches = FixedSteps(loader, steps, stages)
         with benchmark_convolutions(device):
-            train(data_loader=batches, epoch=0, stage=stages, after_step=None)
+            train(data_loader=batches, epoch=0, stage=stages, after_batch=None)
         synchronize(device)
         return stages.seconds
 
@@ -108,7 +108,7 @@ def activities(device: torch.device) -> list[torch.profiler.ProfilerActivity]:
 
 
 def table(seconds: dict[str, float], steps: int) -> str:
-    """Milliseconds a step and share of each stage. seconds: of each stage, over all steps.
+    """Milliseconds a step and share of each stage. seconds: {stage: over all steps}.
 
     data: until a batch is there; where crops are cut on the device, that is included.
     """

@@ -12,42 +12,44 @@ class Progress:
 
     Args:
         title: what is counted, such as "epoch 3".
-        steps: number of steps of the whole pass.
+        batches: number of batches of the whole pass.
         enabled: False shows nothing, for ranks other than 0.
         bar: whether to show a bar; None for a bar on a terminal only.
     """
 
     def __init__(
-        self, title: str, steps: int, enabled: bool = True, bar: bool | None = None
+        self, title: str, batches: int, enabled: bool = True, bar: bool | None = None
     ) -> None:
         if bar is None:
             bar = sys.stderr.isatty()
         self.title = title
-        self.steps = steps
+        self.batches = batches
         self.enabled = enabled
-        self.step = 0
-        self.images = 0
+        self.batch = 0
+        self.crops = 0
         self.start = time.perf_counter()
         self.bar = tqdm(
-            total=steps, desc=title, unit="step", leave=False, disable=not (enabled and bar)
+            total=batches, desc=title, unit="batch", leave=False, disable=not (enabled and bar)
         )
 
-    def update(self, images: int, text: str | None = None) -> None:
-        """Count one more step over `images` images.
+    def update(self, crops: int, text: str | None = None) -> None:
+        """Count one more batch of `crops` crops.
 
         A text such as "loss 0.61  lr 0.0090" is shown, with the speed so far.
         """
-        self.step += 1
-        self.images += images
+        self.batch += 1
+        self.crops += crops
         self.bar.update()
         if text is None or not self.enabled:
             return
         seconds = time.perf_counter() - self.start
-        text = f"{text}  {self.images / seconds:.1f} images/s"
+        text = f"{text}  {self.crops / seconds:.1f} crops/s"
         self.bar.set_postfix_str(text)
         if self.bar.disable:
-            left = tqdm.format_interval(seconds / self.step * (self.steps - self.step))
-            print(f"{self.title}  step {self.step}/{self.steps}  {text}  {left} left", flush=True)
+            left = tqdm.format_interval(seconds / self.batch * (self.batches - self.batch))
+            print(
+                f"{self.title}  batch {self.batch}/{self.batches}  {text}  {left} left", flush=True
+            )
 
     def __enter__(self) -> "Progress":
         return self

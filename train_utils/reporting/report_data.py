@@ -30,11 +30,11 @@ class ScoredImages:
         self.counts = SegmentationCounts(num_classes)
         self.images = []
 
-    def update(self, target: torch.Tensor, probs: torch.Tensor) -> None:
+    def add_image(self, target: torch.Tensor, probs: torch.Tensor) -> None:
         """Add one image: target [H, W] with its ignored pixels, probs [K, H, W]."""
         alone = SegmentationCounts(self.counts.num_classes, self.counts.ignore_index)
-        alone.update(target, decide(probs[None])[0], probs)
-        self.counts.confusion = torch.cat([self.counts.confusion, alone.confusion])
+        alone.add_image(target, decide(probs[None])[0], probs)
+        self.counts.image_mats = torch.cat([self.counts.image_mats, alone.image_mats])
         self.counts.histograms += alone.histograms
         self.images.append(summarize(alone))
 
@@ -107,9 +107,9 @@ class ReportData:
         probs = F.pad(probs.cpu(), padding)
         prediction = decide(probs[None])[0]
         self.predictions.append(prediction)
-        self.roi.update(target, probs)
-        self.frame.update(frame, probs * (target != self.ignore_index))
-        self.raw.update(frame, probs)
+        self.roi.add_image(target, probs)
+        self.frame.add_image(frame, probs * (target != self.ignore_index))
+        self.raw.add_image(frame, probs)
         if self.has_structures:
             thick = thick_pixels(frame == 1)
             self.found += count_found(target, prediction == 1, thick)
@@ -121,12 +121,12 @@ class ReportData:
         if second_label is None:
             return
         foreground = second_label == 1
-        self.observer.update(target, torch.stack([~foreground, foreground]).float())
+        self.observer.add_image(target, torch.stack([~foreground, foreground]).float())
         self.observer_found += count_found(target, foreground, thick)
 
     def has_outside(self) -> bool:
         """Whether any pixel lies outside the ROI. If not, `roi`, `frame` and `raw` are the same."""
-        return bool(self.frame.counts.confusion.sum() > self.roi.counts.confusion.sum())
+        return bool(self.frame.counts.image_mats.sum() > self.roi.counts.image_mats.sum())
 
 
 def thick_pixels(label: torch.Tensor, size: int = THICK) -> torch.Tensor:

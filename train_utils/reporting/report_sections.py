@@ -63,7 +63,7 @@ def cards(
     scores: dict, threshold: float | None, report_data: ReportData, class_names: list[str]
 ) -> str:
     """The scores inside the ROI, F1 and Dice with confidence intervals."""
-    intervals = bootstrap(report_data.roi.counts.confusion, RESAMPLES, seed=SEED)
+    intervals = bootstrap(report_data.roi.counts.image_mats, RESAMPLES, seed=SEED)
     bounds = {
         key: f"95 % interval {number(low)} to {number(high)}"
         for key, (low, high) in intervals.items()

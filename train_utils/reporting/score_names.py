@@ -13,7 +13,7 @@ class ScoreName(NamedTuple):
     short: str = ""
 
 
-# In the order of the console line and of the report.
+# In the order of the console's lines and of the report.
 SCORE_NAMES = {
     "dice": ScoreName("Dice", "dice"),
     "f1": ScoreName("F1", "f1"),

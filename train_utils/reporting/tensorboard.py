@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from train_utils.distributed_utils import is_main_process
+
 
 class TensorBoardLogger:
     """Logs to `folder`. Without one every method does nothing, so that callers need no branches."""
@@ -36,3 +38,10 @@ class TensorBoardLogger:
         """Write what is still in memory and close the file."""
         if self.writer is not None:
             self.writer.close()
+
+
+def make_logger(output_dir: str | Path, wanted: bool) -> TensorBoardLogger:
+    """Logs to output_dir/tensorboard on rank 0, if wanted; else it does nothing."""
+    if wanted and is_main_process():
+        return TensorBoardLogger(Path(output_dir) / "tensorboard")
+    return TensorBoardLogger(None)

@@ -14,6 +14,9 @@ from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
 # Of CSV files. Names of images need not be valid UTF-8: their bytes are written as they are.
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+# The scores that have a line of their own in score_table(). All others share one.
+OBJECT_SCORES = ("object_ap", "object_ap_50", "object_ap_75", "aji")
+OWN_LINE = ("f1", "dice", "f1_tolerant", "mean_iou", *OBJECT_SCORES)
 
 
 def epoch_block(row: dict) -> str:
@@ -34,8 +37,11 @@ def epoch_block(row: dict) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def epoch_line(row: dict, epochs: int) -> str:
-    """One epoch on one line, for the console. `epochs` is the number of epochs of the run."""
+def epoch_line(row: dict, epochs: int, is_best: bool = False) -> str:
+    """One epoch on one line, for the console, marked if it is the best in the validation.
+
+    epochs: number of epochs in the run.
+    """
     parts = [
         f"epoch {row['epoch']}/{epochs - 1}",
         f"loss {row['train_loss']:.4f}",
@@ -44,7 +50,9 @@ def epoch_line(row: dict, epochs: int) -> str:
     for key, name in SCORE_NAMES.items():
         if name.short and f"val_{key}" in row:
             parts.append(f"{name.short} {row[f'val_{key}']:.4f}")
-    parts += [f"{row['seconds']:.1f} s", f"{row['images_per_second']:.1f} images/s"]
+    parts += [f"{row['seconds']:.1f} s", f"{row['crops_per_second']:.1f} crops/s"]
+    if is_best and "val_dice" in row:
+        parts.append("*best")
     return "  ".join(parts)
 
 
@@ -56,14 +64,14 @@ def score_table(
 ) -> str:
     """The scores of an evaluation, for the console: the overall ones, then a table of the classes.
 
-    scores: of summarize(). threshold: that of `f1_at_threshold`, if scores has it. nouns: what was
+    scores: result of summarize(). threshold: the chosen one, of `f1_at_threshold`. nouns: what was
     evaluated, and what it consists of; ("volumes", "voxels") of volumes.
     """
     images, pixels = nouns
     lines = [
         f"F1 = Dice pooled over {scores['pixels']:,} valid {pixels}   {scores['f1']:.4f}",
         _dice_line(scores, images),
-        _named_scores(scores, "auc", "average_precision", "accuracy", "sensitivity", "specificity"),
+        _other_scores(scores),
     ]
     if "f1_at_threshold" in scores:
         lines.append(
@@ -93,12 +101,17 @@ def _class_dice_line(scores: dict, class_names: list[str], images: str) -> str:
     """Dice of each foreground class as mean over the images, where the class occurs."""
     means, deviations = scores["image_dice_per_class"], scores["image_dice_sd_per_class"]
     rows = zip(class_names, means, deviations, strict=True)
-    parts = [f"{name} {mean:.4f} ± {sd:.4f}" for name, mean, sd in list(rows)[1:]]
+    parts = [
+        f"{name} absent" if math.isnan(mean) else f"{name} {mean:.4f} ± {sd:.4f}"
+        for name, mean, sd in list(rows)[1:]
+    ]
     return f"Dice, mean of {images}   {'   '.join(parts)}"
 
 
-def _named_scores(scores: dict, *keys: str) -> str:
-    return "   ".join(f"{SCORE_NAMES[key].full} {scores[key]:.4f}" for key in keys)
+def _other_scores(scores: dict) -> str:
+    """The scores without a line of their own, in the order of SCORE_NAMES."""
+    shown = [key for key in SCORE_NAMES if key in scores and key not in OWN_LINE]
+    return "   ".join(f"{SCORE_NAMES[key].full} {scores[key]:.4f}" for key in shown)
 
 
 def _tolerance_line(scores: dict) -> str:
@@ -205,7 +218,7 @@ def image_rows(names: list[str], counts: SegmentationCounts) -> list[dict]:
     """
     rows = []
     dice_per_image = counts.dice_per_image().tolist()
-    for name, dice, matrix in zip(names, dice_per_image, counts.confusion, strict=True):
+    for name, dice, matrix in zip(names, dice_per_image, counts.image_mats, strict=True):
         tp = matrix.diag()
         fp = matrix.sum(0) - tp
         fn = matrix.sum(1) - tp

@@ -7,71 +7,71 @@ import torch
 
 from my_dataset import DriveDataset
 from tests.small import make_model
-from train_utils.reporting.total_time import (
+from train_utils.step_timer import (
     PICTURES_SECONDS,
     SAVING_SECONDS,
-    TotalTime,
+    StepTimer,
     image_seconds,
 )
 from transforms import eval_preset
 
 
-def clock_of(steps, times, **options):
-    """A TotalTime whose clock shows these times."""
+def timer_of(steps, times, **options):
+    """A StepTimer whose clock shows these times."""
     settings = {"epochs": 10, "val_images": 4, "test_images": 3, **options}
     shown = iter(times)
-    return TotalTime(steps, image_seconds=lambda: 0.5, now=lambda: next(shown), **settings)
+    return StepTimer(steps, image_seconds=lambda: 0.5, now=lambda: next(shown), **settings)
 
 
 def test_the_time_left_is_that_of_the_steps_and_the_evaluations(capsys):
-    clock = clock_of(100, [1000.0, 1018.0])  # nine steps of two seconds
+    timer = timer_of(100, [1000.0, 1018.0])  # nine steps of two seconds
     for _ in range(9):
-        clock.step()
-    assert capsys.readouterr().out == "" and clock.step_seconds == 0
-    clock.step()
-    assert clock.step_seconds == 2.0
-    assert clock.evaluation_seconds() == 4 * 0.5 + SAVING_SECONDS
-    assert clock.end_seconds() == 3 * 0.5 + PICTURES_SECONDS
-    left = 90 * 2 + 10 * clock.evaluation_seconds() + clock.end_seconds()
+        timer.count_batch()
+    assert capsys.readouterr().out == "" and timer.step_seconds == 0
+    timer.count_batch()
+    assert timer.step_seconds == 2.0
+    assert timer.evaluation_seconds() == 4 * 0.5 + SAVING_SECONDS
+    assert timer.end_seconds() == 3 * 0.5 + PICTURES_SECONDS
+    left = 90 * 2 + 10 * timer.evaluation_seconds() + timer.end_seconds()
     line = capsys.readouterr().out
     found = re.match(r"100 steps in all: about 0:(\d\d):(\d\d) left, until", line)
     assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
     for _ in range(90):
-        clock.step()
+        timer.count_batch()
     assert capsys.readouterr().out == ""
 
 
 def test_optimizer_steps_are_counted_and_the_steps_said_are_those_of_the_whole_run(capsys):
     """Nine steps of two seconds, each of three batches, of a run that continues at step 40."""
-    clock = clock_of(100, [0.0, 18.0], first_step=40, accumulate=3)
+    timer = timer_of(100, [0.0, 18.0], first_step=40, accumulate=3)
     for _ in range(29):
-        clock.step()
-    assert capsys.readouterr().out == "" and clock.step_seconds == 0
-    clock.step()
-    assert clock.step_seconds == 2.0
-    left = 50 * 2 + 10 * clock.evaluation_seconds() + clock.end_seconds()
+        timer.count_batch()
+    assert capsys.readouterr().out == "" and timer.step_seconds == 0
+    timer.count_batch()
+    assert timer.step_seconds == 2.0
+    left = 50 * 2 + 10 * timer.evaluation_seconds() + timer.end_seconds()
     found = re.match(r"100 steps in all: about 0:(\d\d):(\d\d) left", capsys.readouterr().out)
     assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
 
 
 def test_while_the_length_is_not_known_the_speed_is_measured_silently(capsys):
-    clock = clock_of(100, [0.0, 18.0], silent=True)
+    timer = timer_of(100, [0.0, 18.0], silent=True)
     for _ in range(10):
-        clock.step()
-    assert clock.step_seconds == 2.0 and capsys.readouterr().out == ""
+        timer.count_batch()
+    assert timer.step_seconds == 2.0 and capsys.readouterr().out == ""
 
 
 def test_a_short_run_measures_its_speed_and_says_nothing(capsys):
-    clock = clock_of(10, [0.0, 0.9])
+    timer = timer_of(10, [0.0, 0.9])
     for _ in range(10):
-        clock.step()
-    assert clock.step_seconds == pytest.approx(0.1) and capsys.readouterr().out == ""
+        timer.count_batch()
+    assert timer.step_seconds == pytest.approx(0.1) and capsys.readouterr().out == ""
 
 
 def test_images_are_timed_once():
     calls = []
-    clock = TotalTime(5, 2, 3, 4, lambda: calls.append(1) or 1.0)
-    assert clock.evaluation_seconds() + clock.end_seconds() > 7 and calls == [1]
+    timer = StepTimer(5, 2, 3, 4, lambda: calls.append(1) or 1.0)
+    assert timer.evaluation_seconds() + timer.end_seconds() > 7 and calls == [1]
 
 
 def test_the_timed_images_are_a_few_of_the_dataset_and_training_continues(tiny_root):

@@ -1,4 +1,4 @@
-"""How long a run takes, said once its speed is known."""
+"""The speed of a run's first steps: when the run will end, and how long --minutes can make it."""
 
 import math
 import time
@@ -17,21 +17,22 @@ SAVING_SECONDS = 0.3  # of an epoch's checkpoint, on a common disk
 PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 
 
-class TotalTime:
+class StepTimer:
     """Measures the speed of the first TRIAL_STEPS optimizer steps and logs when the run will end.
 
     The first step is left out, since it is slower.
 
     Args:
-        steps: optimizer steps of the whole run.
-        epochs: that are left.
-        val_images, test_images: that are evaluated after each epoch and at the end.
+        steps: number of optimizer steps in the whole run.
+        epochs: number of epochs that are left.
+        val_images, test_images: numbers of images that are evaluated after each epoch and at the
+            end of the run.
         image_seconds: measures the time of an evaluation for each image. It is called once, after
             the first steps, on all ranks.
         wait: waits until the device has done its work.
         now: the clock, in seconds; None: time.perf_counter.
-        first_step: optimizer steps that were done before, by the run that is resumed.
-        accumulate: batches of an optimizer step.
+        first_step: number of steps that the resumed run has done before.
+        accumulate: number of batches in an optimizer step.
         silent: logs nothing, where the length of the run is not known yet.
 
     Attribute: `step_seconds`, the time of an optimizer step, 0 until it is known.
@@ -56,7 +57,7 @@ class TotalTime:
         self.left, self.accumulate, self.silent = steps - first_step, accumulate, silent
         self.batches, self.start, self.step_seconds = 0, 0.0, 0.0
 
-    def step(self) -> None:
+    def count_batch(self) -> None:
         """To be called after every batch."""
         self.batches += 1
         done, rest = divmod(self.batches, self.accumulate)
