@@ -24,6 +24,7 @@ from src.device import (
 )
 from train_utils import (
     NonFiniteLossError,
+    class_weights,
     create_lr_scheduler,
     evaluate,
     evaluation,
@@ -296,7 +297,7 @@ def training_options(
     """How train_one_epoch trains: its keyword arguments."""
     pixels = data.pixels[: len(data.train.classes.names)]
     sampled = data.train.examined is not None
-    loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels, sampled)
+    loss_weight = class_weights.make_class_weights(recipe.class_weights, pixels, sampled)
     return {
         "print_freq": args.print_freq,
         "loss_weight": None if loss_weight is None else loss_weight.to(device),

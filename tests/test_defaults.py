@@ -144,8 +144,8 @@ def test_the_preset_replaces_built_in_defaults():
     assert best.momentum == classic.momentum == 0.9  # in no preset
 
 
-def test_the_dataset_chooses_the_preset_by_its_kind():
-    assert {row["kind"] for row in DATASETS.values()} == {"free", "scenes"}
+def test_the_dataset_chooses_the_preset():
+    assert {row["preset"] for row in DATASETS.values()} == {"best", "scenes"}
     assert parse().preset == parse("--dataset", "folder").preset == "best"
     assert parse("--dataset", "camvid").preset == "scenes"
     assert parse("--dataset", "camvid", "--preset", "best").preset == "best"

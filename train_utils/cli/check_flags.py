@@ -10,7 +10,7 @@ from src.device import free_memory, pick_device
 from train_utils import checkpoint as checkpoints
 from train_utils.budget import changed_flags
 from train_utils.cli.parser import Parser
-from train_utils.cli.presets import PRESET_KINDS
+from train_utils.cli.presets import PLANNED_PRESETS
 from train_utils.data_loader import cores
 from train_utils.distributed_utils import broadcast_from_rank_zero, world_size
 from train_utils.plan import BATCH_RANGE, GRID
@@ -71,7 +71,7 @@ def check_length_flags(parser: Parser, args: argparse.Namespace, given: dict) ->
         parser.error("--minutes plans the run from its first epoch; omit --start-epoch")
     if args.resume:
         check_resumed_length(parser, args, given)
-    if given.get("memory") and args.preset not in PRESET_KINDS:
+    if given.get("memory") and args.preset not in PLANNED_PRESETS:
         parser.error(
             f"--memory: --preset {args.preset} is a fixed recipe; lower --batch-size or --crop-size"
         )

@@ -7,7 +7,7 @@ from torch import nn
 
 from src import MODELS, build_model, default_options
 from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
-from train_utils.cli.presets import PRESET_KINDS
+from train_utils.cli.presets import PLANNED_PRESETS
 from train_utils.plan import plan_width
 
 # Keyword arguments of the classes in MODELS, and their flags.
@@ -150,7 +150,7 @@ def model_kwargs(
     for option in MODEL_FLAGS:
         if option in kwargs and getattr(args, option) is not None:
             kwargs[option] = getattr(args, option)
-    if args.model == "unet" and args.base_c is None and args.preset in PRESET_KINDS:
+    if args.model == "unet" and args.base_c is None and args.preset in PLANNED_PRESETS:
         kwargs["base_c"] = plan_width(num_classes)
     if spacing:
         kwargs["spacing"] = spacing
