@@ -287,7 +287,7 @@ def default_in_help(capsys, name, *argv):
         (("--dataset", "folder"), "--mean", "the dataset's, else .*"),
         ((), "--base-c", "16 for two classes, 32 for more; .*"),
         (("--preset", "classic"), "--base-c", "32"),
-        (("--model", "resunet"), "--base-c", ".* of other models than unet their own, .*"),
+        (("--model", "resunet"), "--base-c", ".* other models than unet have their own, .*"),
         ((), "--amp, --no-amp", "on"),
     ],
 )
