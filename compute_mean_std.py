@@ -40,6 +40,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="split.json of a run: use its training images (default: the dataset's)",
     )
     add(
+        "--fold",
+        type=number(int, minimum=0),
+        help="number of the fold in a --split-file of folds, from 0",
+    )
+    add(
         "--in-channels",
         type=number(int, minimum=1),
         default=3,
@@ -60,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     samples = splits.get("train") or splits["all"]
     noun = "training images"
     if args.split_file:
-        samples = samples_by_name(splits, read_split(args.split_file))[0]
+        samples = samples_by_name(splits, read_split(args.split_file, args.fold))[0]
     elif "all" in splits:
         noun = "images, not split yet (--split-file does)"
     dataset = SegmentationDataset(

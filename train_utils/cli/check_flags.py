@@ -39,9 +39,7 @@ def check_demo(parser: Parser, args: argparse.Namespace, given: dict) -> None:
 
 def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Channels, splits and workers."""
-    for name, values in (("--mean", args.mean), ("--std", args.std)):
-        if values and len(values) != args.in_channels:
-            parser.error(f"{name} has {len(values)} values for --in-channels {args.in_channels}")
+    check_channels(parser, args, given)
     if args.test_fraction == 1 and not args.test_only:
         parser.error("--test-fraction 1 leaves nothing to train on; it is for --test-only")
     if args.folds and args.fold is None:
@@ -58,6 +56,21 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
     if args.workers is not None and args.workers > most:
         parser.error(
             f"--workers {args.workers}: this machine has {cores()} cores; use at most {most}"
+        )
+
+
+def check_channels(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Mean and std have a value for each channel."""
+    for name in ("mean", "std"):
+        values = getattr(args, name)
+        if not values or len(values) == args.in_channels:
+            continue
+        if name in given:
+            parser.error(f"--{name} has {len(values)} values for --in-channels {args.in_channels}")
+        path = args.resume or args.weights[0]
+        parser.error(
+            f"--in-channels {args.in_channels}: {path} was trained with {len(values)} channels; "
+            "leave out --in-channels"
         )
 
 
