@@ -129,8 +129,9 @@ def split_flags() -> list[Flag]:
             "holdout",
             "the images that choose the best epoch and the threshold. holdout: the dataset's "
             "validation images, else a part of its training images (DRIVE: 37-40). none: no "
-            "images; the last weights are kept, and validation images are scored once, as test "
-            "images are. test: the test images, as in the tutorials; the result is optimistic",
+            "images; the last weights are kept, and validation images that the dataset has are "
+            "scored once, at the end. test: the test images, as in the tutorials; the result is "
+            "optimistic",
             choices=["holdout", "none", "test"],
         ),
         flag(

@@ -92,7 +92,7 @@ def evaluation_flags() -> list[Flag]:
             RUN,
             0,
             "also report an F1 for thin structures: a predicted pixel is correct if a true one is "
-            "within this many px (along rows, columns and diagonals), and the reverse for recall; "
+            "within this many px (along rows, columns or diagonals), and the reverse for recall; "
             "0: off",
             type=number(int, minimum=0),
             metavar="PX",
