@@ -37,6 +37,21 @@ def check_demo(parser: Parser, args: argparse.Namespace, given: dict) -> None:
         parser.error("--demo makes its own data; leave out --dataset")
 
 
+def check_channels(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Mean and std have a value for each channel."""
+    for name in ("mean", "std"):
+        values = getattr(args, name)
+        if not values or len(values) == args.in_channels:
+            continue
+        if name in given:
+            parser.error(f"--{name} has {len(values)} values for --in-channels {args.in_channels}")
+        path = args.resume or args.weights[0]
+        parser.error(
+            f"--in-channels {args.in_channels}: {path} was trained with {len(values)} channels; "
+            "leave out --in-channels"
+        )
+
+
 def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Channels, splits and workers."""
     check_channels(parser, args, given)
@@ -56,21 +71,6 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
     if args.workers is not None and args.workers > most:
         parser.error(
             f"--workers {args.workers}: this machine has {cores()} cores; use at most {most}"
-        )
-
-
-def check_channels(parser: Parser, args: argparse.Namespace, given: dict) -> None:
-    """Mean and std have a value for each channel."""
-    for name in ("mean", "std"):
-        values = getattr(args, name)
-        if not values or len(values) == args.in_channels:
-            continue
-        if name in given:
-            parser.error(f"--{name} has {len(values)} values for --in-channels {args.in_channels}")
-        path = args.resume or args.weights[0]
-        parser.error(
-            f"--in-channels {args.in_channels}: {path} was trained with {len(values)} channels; "
-            "leave out --in-channels"
         )
 
 
