@@ -3,7 +3,7 @@
 import argparse
 
 from my_dataset import DATASETS, SegmentationDataset, list_samples
-from train_utils.cli.parser import Parser, number
+from train_utils.cli.parser import Parser, number, shared_help
 from train_utils.cli.script import run_script
 from train_utils.data.class_table import find_table
 from train_utils.data.samples import choose_label_kind
@@ -15,7 +15,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = Parser(prog="compute_mean_std.py", description=__doc__)
     add = parser.add_argument
-    add("--data-path", default="./", help="folder that holds the dataset (default: here)")
+    add("--data-path", default="./", help=shared_help("data_path"))
     add(
         "--dataset",
         default="drive",
@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--label-kind",
         choices=["classes", "instances"],
-        help="whether labels hold classes or one id an object (default: as for train.py)",
+        help="what labels hold: classes, or one id for each object (default: as for train.py)",
     )
     add(
         "--split-file",
@@ -40,15 +40,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="split.json of a run: use its training images (default: the dataset's)",
     )
     add(
+        "--fold",
+        type=number(int, minimum=0),
+        help="number of the fold in a --split-file of folds, from 0",
+    )
+    add(
         "--in-channels",
         type=number(int, minimum=1),
         default=3,
-        help="1: grey, 3: RGB, or the number of the files (default: 3)",
+        help="1: read images as grey; 3: as RGB; any other number must be that of the files "
+        "(default: 3)",
     )
     add(
         "--max-pixels",
         type=number(int, minimum=1),
-        help="largest image that is decoded (default: Pillow's limit, 89 million)",
+        help=shared_help("max_pixels"),
     )
     return parser.parse_args(argv)
 
@@ -57,11 +63,11 @@ def main(args: argparse.Namespace) -> None:
     """Prints mean and std in two ways, and the flags to use them."""
     splits = list_samples(args.dataset, args.data_path)
     samples = splits.get("train") or splits["all"]
-    kind = "training images"
+    noun = "training images"
     if args.split_file:
-        samples = samples_by_name(splits, read_split(args.split_file))[0]
+        samples = samples_by_name(splits, read_split(args.split_file, args.fold))[0]
     elif "all" in splits:
-        kind = "images, not split yet (--split-file does)"
+        noun = "images, not split yet (--split-file does)"
     dataset = SegmentationDataset(
         samples,
         find_table(args.data_path, args.classes, DATASETS[args.dataset]["classes"]),
@@ -75,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     channels = {1: "grey", 3: "channels R G B"}.get(
         args.in_channels, f"{args.in_channels} channels"
     )
-    print(f"{len(samples)} {kind}, pixels inside the ROI, scaled to 0-1, {channels}")
+    print(f"{len(samples)} {noun}, pixels inside the ROI, scaled to 0-1, {channels}")
     print("pooled over all pixels:       mean {}   std {}".format(*pooled))
     print("mean over images of each's:   mean {}   std {}".format(*per_image))
     print("use them:  python train.py --mean {} --std {}".format(*pooled))

@@ -365,12 +365,12 @@ def open_dataset(
     """
     if not samples:
         raise UserError(f"{title}: there are no images; check --data-path and the split")
-    kind = VolumeDataset if "spacing" in options else SegmentationDataset
-    part = samples if kind is VolumeDataset else large_sets.choose_sample(samples)
+    dataset_class = VolumeDataset if "spacing" in options else SegmentationDataset
+    part = samples if dataset_class is VolumeDataset else large_sets.choose_sample(samples)
     is_large = len(part) < len(samples)
     if is_large:
         options["cache"] = False
-    dataset = examined = kind(samples, transforms=transforms, **options)
+    dataset = examined = dataset_class(samples, transforms=transforms, **options)
     if is_large:
         examined = dataset.examined = dataset.with_samples(part)
     pixels = examined.count_pixels(threads=is_large)
@@ -393,12 +393,12 @@ def open_dataset(
 #   mean, std: of the channels, of pixels in 0–1; None: computed from the training images, or for
 #       volumes by each volume's own
 #   dims: 2 for images, 3 for volumes
-#   kind: "free" for images without an up and a down (microscopes, fundus, aerial), "scenes" for
-#       upright ones (streets, rooms); it chooses the default of --preset, best or scenes
+#   preset: the default of --preset: "best" for volumes and for images without an up and a down
+#       (microscopes, fundus, aerial), "scenes" for upright images (streets, rooms)
 # DRIVE's mean and std are the tutorials': the mean and std of each training image inside the ROI,
 # averaged over the images. Weights trained with them expect them. compute_mean_std.py prints these
 # as well as those of all pixels together.
-USUAL = {"ordered": False, "mean": None, "std": None, "dims": 2, "kind": "free"}
+USUAL = {"ordered": False, "mean": None, "std": None, "dims": 2, "preset": "best"}
 DATASETS = {
     "drive": {
         **USUAL,
@@ -412,7 +412,7 @@ DATASETS = {
         **USUAL,
         "layout": public_datasets.camvid,
         "classes": public_datasets.CAMVID,
-        "kind": "scenes",
+        "preset": "scenes",
     },
     "folder": {**USUAL, "layout": layouts.folder, "classes": BINARY},
     "list": {**USUAL, "layout": layouts.from_list, "classes": BINARY},

@@ -24,6 +24,7 @@ from src.device import (
 )
 from train_utils import (
     NonFiniteLossError,
+    class_weights,
     create_lr_scheduler,
     criterion,
     evaluation,
@@ -323,7 +324,7 @@ def make_loss(
     """The criterion with the class weights of the recipe, and with or without Dice."""
     pixels = data.pixels[: len(data.train.classes.names)]
     sampled = data.train.examined is not None
-    loss_weight = statistics.choose_class_weights(recipe.class_weights, pixels, sampled)
+    loss_weight = class_weights.make_class_weights(recipe.class_weights, pixels, sampled)
     if loss_weight is not None:
         loss_weight = loss_weight.to(device)
     return partial(criterion, loss_weight=loss_weight, dice=args.dice, batch_dice=args.batch_dice)

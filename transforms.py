@@ -23,16 +23,15 @@ from torchvision.transforms.v2 import functional as F
 from src.device import to_device
 from src.image_io import IGNORE
 
-Picture = Image.Image | Tensor  # an image or a target
-Item = tuple[Picture, ...]  # image, target, and maps if there are any
-Window = tuple[int, int, int, int]  # part of an image: top, left, height, width, in pixels
+ImageLike = Image.Image | Tensor  # an image, a target or a map
+Box = tuple[int, int, int, int]  # part of an image: top, left, height, width, in pixels
 
 # What bicubic interpolation makes of 3 × 3 values is at most this many times the largest of them.
 BICUBIC_REACH = 1.5
 LUMA = (0.2989, 0.587, 0.114)  # of R, G and B, by ITU-R BT.601 as in torchvision
 
 
-def on_target(operation: Callable, target: Picture, *args: Any, **kwargs: Any) -> Picture:
+def on_target(operation: Callable, target: ImageLike, *args: Any, **kwargs: Any) -> ImageLike:
     """Applies a torchvision operation to a target or a map.
 
     A tensor [H, W] becomes the [1, H, W] that torchvision expects.
@@ -42,23 +41,23 @@ def on_target(operation: Callable, target: Picture, *args: Any, **kwargs: Any) -
     return operation(target, *args, **kwargs)
 
 
-def on_targets(
-    operation: Callable, targets: Sequence[Picture], *args: Any, **kwargs: Any
-) -> list[Picture]:
-    """on_target() for a target and its maps."""
-    return [on_target(operation, target, *args, **kwargs) for target in targets]
+def on_all(
+    operation: Callable, image: ImageLike, targets: Sequence[ImageLike], *args: Any
+) -> tuple[ImageLike, ...]:
+    """Applies a torchvision operation to an image, and to its target and maps."""
+    return operation(image, *args), *(on_target(operation, each, *args) for each in targets)
 
 
-def size_of(image: Picture) -> tuple[int, int]:
+def size_of(image: ImageLike) -> tuple[int, int]:
     """(height, width) of a PIL image or a tensor [..., H, W]."""
     if isinstance(image, Tensor):
         return tuple(image.shape[-2:])
     return image.height, image.width
 
 
-def pad_if_smaller(image: Picture, size: int, fill: int = 0) -> Picture:
-    """Pads `image` (PIL, [C, H, W] or [H, W]) on the right and at the bottom to at least `size`
-    pixels on both sides."""
+def pad_if_smaller(image: ImageLike, size: int, fill: int = 0) -> ImageLike:
+    """Pads `image` (PIL, [C, H, W] or [H, W]) on the right and at the bottom: both its sides are
+    then at least `size` pixels."""
     height, width = size_of(image)
     right, bottom = max(size - width, 0), max(size - height, 0)
     if right == 0 and bottom == 0:
@@ -68,13 +67,21 @@ def pad_if_smaller(image: Picture, size: int, fill: int = 0) -> Picture:
     return F.pad(image, [0, 0, right, bottom], fill=fill)
 
 
+def pad_all(
+    size: int, image: ImageLike, target: ImageLike, maps: Sequence[Tensor]
+) -> tuple[ImageLike, ...]:
+    """pad_if_smaller() for an image, its target and its maps."""
+    target = pad_if_smaller(target, size, fill=IGNORE)
+    return pad_if_smaller(image, size), target, *(pad_if_smaller(each, size) for each in maps)
+
+
 class Compose:
     """Applies the transforms one after the other."""
 
-    def __init__(self, transforms: Sequence[Callable[..., Item]]) -> None:
+    def __init__(self, transforms: Sequence[Callable[..., tuple[ImageLike, ...]]]) -> None:
         self.transforms = transforms
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
         for transform in self.transforms:
             image, target, *maps = transform(image, target, *maps)
         return image, target, *maps
@@ -87,13 +94,12 @@ class RandomResize:
         self.min_size = min_size
         self.max_size = max_size or min_size
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
-        size = int(torch.randint(self.min_size, self.max_size + 1, ()))
-        image = F.resize(image, [size], antialias=True)
-        # "Nearest exact" takes the pixel at the centre, as bilinear does; "nearest" is half a
-        # pixel off.
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
+        size = [int(torch.randint(self.min_size, self.max_size + 1, ()))]
+        # It takes the pixel at the centre, as bilinear does; NEAREST is half a pixel off.
         nearest = InterpolationMode.NEAREST_EXACT
-        return image, *on_targets(F.resize, (target, *maps), [size], interpolation=nearest)
+        targets = [on_target(F.resize, each, size, nearest) for each in (target, *maps)]
+        return F.resize(image, size, antialias=True), *targets
 
 
 class RandomHorizontalFlip:
@@ -102,9 +108,9 @@ class RandomHorizontalFlip:
     def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
         if torch.rand(1).item() < self.flip_prob:
-            return F.horizontal_flip(image), *on_targets(F.horizontal_flip, (target, *maps))
+            return on_all(F.horizontal_flip, image, (target, *maps))
         return image, target, *maps
 
 
@@ -114,9 +120,9 @@ class RandomVerticalFlip:
     def __init__(self, flip_prob: float = 0.5) -> None:
         self.flip_prob = flip_prob
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
         if torch.rand(1).item() < self.flip_prob:
-            return F.vertical_flip(image), *on_targets(F.vertical_flip, (target, *maps))
+            return on_all(F.vertical_flip, image, (target, *maps))
         return image, target, *maps
 
 
@@ -126,15 +132,12 @@ class RandomCrop:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
-        image = pad_if_smaller(image, self.size)
-        target = pad_if_smaller(target, self.size, fill=IGNORE)
-        maps = [pad_if_smaller(each, self.size) for each in maps]
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
+        image, *targets = pad_all(self.size, image, target, maps)
         height, width = size_of(image)
         top = int(torch.randint(height - self.size + 1, ()))
         left = int(torch.randint(width - self.size + 1, ()))
-        box = (top, left, self.size, self.size)
-        return F.crop(image, *box), *on_targets(F.crop, (target, *maps), *box)
+        return on_all(F.crop, image, targets, top, left, self.size, self.size)
 
 
 class CenterCrop:
@@ -146,12 +149,9 @@ class CenterCrop:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
-        image = pad_if_smaller(image, self.size)
-        target = pad_if_smaller(target, self.size, fill=IGNORE)
-        maps = [pad_if_smaller(each, self.size) for each in maps]
-        box = [self.size, self.size]
-        return F.center_crop(image, box), *on_targets(F.center_crop, (target, *maps), box)
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
+        image, *targets = pad_all(self.size, image, target, maps)
+        return on_all(F.center_crop, image, targets, [self.size, self.size])
 
 
 class ElasticTransform:
@@ -169,7 +169,7 @@ class ElasticTransform:
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> Item:
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[ImageLike, ...]:
         if self.sigma == 0:
             return image, target, *maps
         size = size_of(image)
@@ -178,7 +178,7 @@ class ElasticTransform:
         image = F.elastic(image, displacements)
         nearest = InterpolationMode.NEAREST
         target = on_target(F.elastic, target, displacements, nearest, fill=IGNORE)
-        return image, target, *on_targets(F.elastic, maps, displacements, nearest)
+        return image, target, *(on_target(F.elastic, each, displacements, nearest) for each in maps)
 
 
 def interpolate_vectors(vectors: Tensor, size: Sequence[int]) -> Tensor:
@@ -196,7 +196,7 @@ class ToTensor:
     Maps are tensors already and stay as they are.
     """
 
-    def __call__(self, image: Picture, target: Picture, *maps: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, image: ImageLike, target: ImageLike, *maps: Tensor) -> tuple[Tensor, ...]:
         image = F.to_dtype(F.to_image(image).as_subclass(Tensor), torch.float32, scale=True)
         if not isinstance(target, Tensor):
             target = F.pil_to_tensor(target)[0]
@@ -217,7 +217,7 @@ class Normalize:
 class RandomAffineCrops:
     """Cuts one square crop from each image of a batch.
 
-    Of an image only the window that its crop needs is copied to the device and converted to float.
+    Of an image only the part that its crop needs is copied to the device and converted to float.
     Resizes, flips, deforms, crops and normalizes like the transforms above, and also rotates and
     changes colours. A single `grid_sample` computes all crops, each with its own random parameters.
     It interpolates between four pixels and, unlike RandomResize, does not smooth before it shrinks:
@@ -231,8 +231,7 @@ class RandomAffineCrops:
         scale: range of a random scale factor for half of the crops; the others have factor 1.
         rotate: largest angle in degrees, in both directions, for half of the crops.
         jitter: brightness, contrast and saturation change by factors of 1 − jitter to 1 + jitter.
-        flip_prob: probability of a horizontal flip, and of a vertical one.
-        upside_down: False: no vertical flips, for images with a natural up and down.
+        flip_probs: probability of a flip of each axis (H, W): of a vertical, a horizontal one.
         margin: pixels at each border of a crop that valid convolutions remove. Crops reach this
             far beyond the image, which is mirrored there as in overlap_tile(); otherwise the
             pixels near its border would never be trained on.
@@ -250,8 +249,7 @@ class RandomAffineCrops:
         scale: tuple[float, float] = (0.85, 1.2),
         rotate: float = 180.0,
         jitter: float = 0.25,
-        flip_prob: float = 0.5,
-        upside_down: bool = True,
+        flip_probs: Sequence[float] = (0.5, 0.5),
         margin: int = 0,
         elastic: float = 0.0,
     ) -> None:
@@ -261,7 +259,7 @@ class RandomAffineCrops:
         self.scale = scale
         self.rotate = rotate
         self.jitter = jitter
-        self.flip_probs = (flip_prob, flip_prob * upside_down)  # horizontal, vertical
+        self.flip_probs = flip_probs
         self.margin = margin
         self.elastic = elastic
         self._constants = {}  # device → mean, std and luma, which are sent there once
@@ -283,38 +281,38 @@ class RandomAffineCrops:
         the images are. maps: batches [N, H, W] or sequences of N tensors; each keeps its dtype.
         Integers up to 2²⁴ stay exact.
         """
-        windows, parameters = self.random_crops(sizes, images[0].shape[-2:], generator)
+        boxes, parameters = self.random_crops(sizes, images[0].shape[-2:], generator)
         device = device or images[0].device
-        images = to_device(cut_windows(images, windows), device)
-        targets = to_device(cut_windows(targets, windows), device)
-        maps = [to_device(cut_windows(each, windows), device) for each in maps]
+        images = to_device(cut_boxes(images, boxes), device)
+        targets = to_device(cut_boxes(targets, boxes), device)
+        maps = [to_device(cut_boxes(each, boxes), device) for each in maps]
         return self.resample(images, targets, to_device(parameters, device), maps)
 
     def random_crops(
         self, sizes: Tensor, padded_size: Sequence[int], generator: torch.Generator
-    ) -> tuple[list[Window], Tensor]:
-        """(the window of each image that its crop needs, float32 [N, 33] for resample()).
+    ) -> tuple[list[Box], Tensor]:
+        """(the part of each image that its crop needs, parameters float32 [N, 33] of resample()).
 
         padded_size: (height, width) of the padded images.
         """
         matrices = self.random_matrices(sizes, generator)
         jitter = self.random_jitter(len(sizes), generator)
         vectors = self.random_vectors(len(sizes), generator)
-        windows = crop_windows(widen(matrices, vectors), padded_size)
-        boxes = torch.tensor(windows)
-        corner, spanned = boxes[:, :2].flip(1), boxes[:, 2:].flip(1)
-        # grid_sample's coordinates: the window spans −1…1
+        boxes = crop_boxes(widen(matrices, vectors), padded_size)
+        corners = torch.tensor(boxes)
+        corner, spanned = corners[:, :2].flip(1), corners[:, 2:].flip(1)
+        # grid_sample's coordinates: the box spans −1…1
         linear = 2 * matrices[:, :, :2] / spanned[:, :, None]
         translation = 2 * (matrices[:, :, 2] - corner) / spanned - 1
         matrices = torch.cat([linear, translation[:, :, None]], dim=2).flatten(1).float()
         vectors = (linear @ vectors.flatten(2)).flatten(1).float()
-        return windows, torch.cat([matrices, jitter, sizes, boxes, vectors], dim=1)
+        return boxes, torch.cat([matrices, jitter, sizes, corners, vectors], dim=1)
 
     def resample(
         self, images: Tensor, targets: Tensor, parameters: Tensor, maps: Sequence[Tensor] = ()
     ) -> tuple[Tensor, ...]:
-        """The crops of __call__ from the windows of images uint8 [N, C, h, w], targets uint8 and
-        maps [N, h, w], and from the parameters of random_crops(), all on one device."""
+        """The crops of __call__, from what cut_boxes() cut: images uint8 [N, C, h, w], targets
+        uint8 and maps [N, h, w]. parameters: those of random_crops(). All on one device."""
         matrices, jitter, sizes, boxes, vectors = parameters.split([6, 3, 2, 4, 18], dim=1)
         mean, std, luma = self.constants(images.device)
         shape = (len(images), 1, self.crop_size, self.crop_size)
@@ -346,7 +344,8 @@ class RandomAffineCrops:
         """float64 [N, 2, 3]: matrices from crops, spanning −1…1, to pixels (x, y) of the images."""
         n = len(sizes)
         sizes = sizes.flip(1).double()  # (width, height), in the order of (x, y)
-        probs = torch.tensor([0.5, 0.5, *self.flip_probs])
+        vertical, horizontal = self.flip_probs
+        probs = torch.tensor([0.5, 0.5, horizontal, vertical])
         chosen = torch.rand(4, n, generator=generator, dtype=torch.float64) < probs[:, None]
         rotated, scaled, *flipped = chosen
         angle, factor = torch.rand(2, n, generator=generator, dtype=torch.float64)
@@ -399,10 +398,10 @@ def widen(matrices: Tensor, vectors: Tensor) -> Tensor:
     return torch.cat([matrices[:, :, :2] * reach[:, None], matrices[:, :, 2:]], dim=2)
 
 
-def crop_windows(matrices: Tensor, padded_size: Sequence[int]) -> list[Window]:
-    """The window of each image that holds all pixels its crop is interpolated from.
+def crop_boxes(matrices: Tensor, padded_size: Sequence[int]) -> list[Box]:
+    """The part of each image that holds all pixels its crop is interpolated from.
 
-    All have one size, the least that is enough for every image. matrices: those of
+    All have one size, the smallest that suffices for every image. matrices: those of
     random_matrices() or widen(). padded_size: (height, width) of the padded images.
     """
     across, down = [], []  # (first pixel, last pixel + 1) of each image
@@ -426,15 +425,12 @@ def pixels_between(low: float, high: float, size: int) -> tuple[int, int]:
     return max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, size)
 
 
-def cut_windows(tensors: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
-    """The windows [N, ..., h, w] of N tensors [..., H, W]; a batch that they cover stays itself."""
-    height, width = windows[0][2:]
+def cut_boxes(tensors: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+    """The parts [N, ..., h, w] of N tensors [..., H, W]; a batch that they cover is not copied."""
+    height, width = boxes[0][2:]
     if isinstance(tensors, Tensor) and tensors.shape[-2:] == (height, width):
         return tensors
-    pairs = zip(tensors, windows, strict=True)
-    return torch.stack(
-        [each[..., top : top + height, left : left + width] for each, (top, left, _, _) in pairs]
-    )
+    return torch.stack([F.crop(each, *box) for each, box in zip(tensors, boxes, strict=True)])
 
 
 def sample_nearest(maps: Tensor, grid: Tensor) -> Tensor:
@@ -446,14 +442,14 @@ def sample_nearest(maps: Tensor, grid: Tensor) -> Tensor:
     return sampled[:, 0].to(maps.dtype)
 
 
-def reflect_grid(grid: Tensor, sizes: Tensor, windows: Tensor) -> Tensor:
+def reflect_grid(grid: Tensor, sizes: Tensor, boxes: Tensor) -> Tensor:
     """A grid [N, h, w, 2] for grid_sample with positions outside the images reflected into them.
 
-    They are reflected at the border pixels. sizes: [N, 2], height and width of each image. windows:
-    [N, 4], the part of each image that the grid spans, see Window. All on one device.
+    They are reflected at the border pixels. sizes: [N, 2], height and width of each image. boxes:
+    [N, 4], the part of each image that the grid spans, see Box. All on one device.
     """
-    corner = windows[:, None, None, :2].flip(3)
-    spanned = windows[:, None, None, 2:].flip(3)
+    corner = boxes[:, None, None, :2].flip(3)
+    spanned = boxes[:, None, None, 2:].flip(3)
     last = sizes.flip(1)[:, None, None] - 1
     position = (((grid + 1) * spanned - 1) / 2 + corner).remainder(2 * last)
     position = torch.minimum(position, 2 * last - position) - corner
@@ -489,8 +485,7 @@ def train_preset(
     crop_size: int = 480,
     base_size: int = 565,
     scale: tuple[float, float] = (0.5, 1.2),
-    flip_prob: float = 0.5,
-    upside_down: bool = True,
+    flip_probs: Sequence[float] = (0.5, 0.5),
     elastic: float = 0.0,
 ) -> Compose:
     """The tutorials' training transforms, with the arguments of RandomAffineCrops.
@@ -501,8 +496,8 @@ def train_preset(
     return Compose(
         [
             RandomResize(int(scale[0] * base_size), int(scale[1] * base_size)),
-            RandomHorizontalFlip(flip_prob),
-            RandomVerticalFlip(flip_prob * upside_down),
+            RandomHorizontalFlip(flip_probs[1]),
+            RandomVerticalFlip(flip_probs[0]),
             RandomCrop(crop_size),
             ToTensor(),
             ElasticTransform(elastic),

@@ -23,7 +23,7 @@ MIN_TILE = 256  # smallest default side of a tile
 MIN_CUBE = 64  # the same of a tile of a volume
 SMALL = 1024**2  # images of up to this many pixels are never cut, unless a tile is asked for
 WHOLE_BYTES = 4 * 2**30  # an image is cut into tiles where the whole of it would need more memory
-TILE_BYTES = 2**30  # so much memory may one default tile need
+TILE_BYTES = 2**30  # memory that one tile of the default size may need
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from train_utils.data_loader import CropLoader, EpochBatches, StackedImages
 from transforms import LUMA, RandomAffineCrops, RandomResize, ToTensor, change_colours
 
 RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops keep the range 0–255
-STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_prob": 0}
+STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_probs": (0, 0)}
 
 
 def coordinates(height, width):
@@ -55,13 +55,13 @@ def test_a_plain_crop_copies_pixels():
 def test_flips_mirror_the_whole_crop():
     directions = set()
     for seed in range(8):
-        image, _ = cut(coordinates(60, 60)[None], seed=seed, flip_prob=0.5)
+        image, _ = cut(coordinates(60, 60)[None], seed=seed, flip_probs=(0.5, 0.5))
         right, down = steps(image[0])
         directions.add((round(right[0].item()), round(down[1].item())))
         assert right[1].abs() < 1e-3 and down[0].abs() < 1e-3
     assert directions == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
     image, target = cut(
-        coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_prob=1
+        coordinates(60, 60)[None], torch.arange(3600).view(1, 60, 60) % 251, flip_probs=(1, 1)
     )
     left, top = image[0, :2].flatten(1).amin(1).round().int().tolist()
     wanted = (torch.arange(3600).view(60, 60) % 251)[top : top + 24, left : left + 24].flip(0, 1)
@@ -122,7 +122,7 @@ def test_image_and_target_stay_together_under_everything():
     images = (target * 255)[:, None].expand(-1, 3, -1, -1)
     for seed in range(10):
         image, ids = cut(
-            images, target, seed=seed, size=64, scale=(0.7, 1.4), rotate=180, flip_prob=0.5
+            images, target, seed=seed, size=64, scale=(0.7, 1.4), rotate=180, flip_probs=(0.5, 0.5)
         )
         inside = ids != 255
         assert ((image[:, 0] > 127.5) == (ids == 1))[inside].float().mean() > 0.995

@@ -95,6 +95,10 @@ def weights(tiny_root, tmp_path_factory):
             ["--in-channels", "1", "--mean", "0.1", "0.2", "0.3"],
             "--mean has 3 values for --in-channels 1",
         ),
+        (
+            ["--weights", "{weights}", "--in-channels", "1"],
+            "--in-channels 1: .*[.]pth was trained with 3 channels; leave out --in-channels",
+        ),
         (["--test-fraction", "1"], "--test-fraction 1 leaves nothing"),
         (["--val-fraction", "1"], "--val-fraction.*below 1"),
         (["--dataset", "cityscapes"], "--dataset.*camvid"),

@@ -72,6 +72,15 @@ def test_a_split_file_names_the_training_images(tiny_root, tmp_path, capsys):
     assert out.startswith("2 training images, ") and f"mean {as_text(mean)} " in out
 
 
+def test_a_fold_of_a_list_of_folds_names_the_training_images(tiny_root, tmp_path, capsys):
+    names = [sample.name for sample in list_drive(tiny_root, train=True)]
+    folds = [{"train": names[1:], "val": names[:1]}, {"train": names[:2], "val": names[2:]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    argv = ("--data-path", tiny_root, "--split-file", tmp_path / "folds.json", "--fold")
+    assert run(capsys, *argv, 0).startswith(f"{len(names) - 1} training images, ")
+    assert run(capsys, *argv, 1).startswith("2 training images, ")
+
+
 @pytest.mark.parametrize("channels, what", [(1, "grey"), (3, "channels R G B")])
 def test_there_are_as_many_values_as_channels(tmp_path, capsys, channels, what):
     write_folder(tmp_path, count=2)

@@ -15,7 +15,7 @@ from train_utils import criterion
 from train_utils.metrics import count_values, pair_counts
 from train_utils.tolerant_metrics import near_counts
 from train_utils.volume_crops import RandomVolumeCrops
-from transforms import RandomAffineCrops, cut_windows
+from transforms import RandomAffineCrops, cut_boxes
 
 CUDA = torch.device("cuda")
 IMAGE_MODELS = sorted(name for name, model in MODELS.items() if model.dims == 2)
@@ -41,16 +41,14 @@ def test_crops_forward_and_loss_stay_on_the_device(name):
     size = (584, 565)
     margin = MODELS[name].margin
     crops = RandomAffineCrops([0.7, 0.4, 0.2], [0.1] * 3, 288, margin=margin, elastic=10)
-    windows, parameters = crops.random_crops(torch.tensor([size] * 2), size, torch.Generator())
+    boxes, parameters = crops.random_crops(torch.tensor([size] * 2), size, torch.Generator())
     with FakeTensorMode(allow_non_fake_inputs=True):
         with CUDA:
             model = build_model(name, in_channels=3, num_classes=2).train()
         images = torch.empty(2, 3, *size, dtype=torch.uint8, device=CUDA)
         targets = torch.empty(2, *size, dtype=torch.uint8, device=CUDA)
         weights = torch.empty(2, *size, device=CUDA)
-        images, targets, weights = (
-            cut_windows(each, windows) for each in (images, targets, weights)
-        )
+        images, targets, weights = (cut_boxes(each, boxes) for each in (images, targets, weights))
         parameters = to_device(parameters, CUDA)
         image, target, weight = crops.resample(images, targets, parameters, [weights])
         assert image.device.type == target.device.type == "cuda"

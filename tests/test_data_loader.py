@@ -168,17 +168,16 @@ def test_crops_of_other_numbers_of_channels(channels):
 
 
 @pytest.mark.parametrize(
-    "flip_prob, upside_down, expected",
+    "flip_probs, expected",
     [
-        (0.5, True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}),
-        (0.5, False, {(1, 1), (-1, 1)}),
-        (0.0, True, {(1, 1)}),
+        ((0.5, 0.5), {(1, 1), (1, -1), (-1, 1), (-1, -1)}),
+        ((0.0, 0.5), {(1, 1), (-1, 1)}),
+        ((0.5, 0.0), {(1, 1), (1, -1)}),
+        ((0.0, 0.0), {(1, 1)}),
     ],
 )
-def test_flips_can_be_horizontal_alone(flip_prob, upside_down, expected):
-    crops = RandomAffineCrops(
-        [0.5], [0.25], 32, rotate=0, flip_prob=flip_prob, upside_down=upside_down
-    )
+def test_each_axis_has_its_own_probability_of_a_flip(flip_probs, expected):
+    crops = RandomAffineCrops([0.5], [0.25], 32, rotate=0, flip_probs=flip_probs)
     sizes = torch.tensor([[48, 48]] * 200)
     matrices = crops.random_matrices(sizes, torch.Generator().manual_seed(0))
     signs = zip(matrices[:, 0, 0].sign(), matrices[:, 1, 1].sign(), strict=True)

@@ -144,8 +144,8 @@ def test_the_preset_replaces_built_in_defaults():
     assert best.momentum == classic.momentum == 0.9  # in no preset
 
 
-def test_the_dataset_chooses_the_preset_by_its_kind():
-    assert {row["kind"] for row in DATASETS.values()} == {"free", "scenes"}
+def test_the_dataset_chooses_the_preset():
+    assert {row["preset"] for row in DATASETS.values()} == {"best", "scenes"}
     assert parse().preset == parse("--dataset", "folder").preset == "best"
     assert parse("--dataset", "camvid").preset == "scenes"
     assert parse("--dataset", "camvid", "--preset", "best").preset == "best"
@@ -287,7 +287,7 @@ def default_in_help(capsys, name, *argv):
         (("--dataset", "folder"), "--mean", "the dataset's, else .*"),
         ((), "--base-c", "16 for two classes, 32 for more; .*"),
         (("--preset", "classic"), "--base-c", "32"),
-        (("--model", "resunet"), "--base-c", ".* of other models than unet their own, .*"),
+        (("--model", "resunet"), "--base-c", ".* other models than unet have their own, .*"),
         ((), "--amp, --no-amp", "on"),
     ],
 )

@@ -18,8 +18,8 @@ from transforms import (
 )
 
 RAW = {"mean": [0, 0, 0], "std": [1 / 255] * 3}  # crops keep the range 0–255
-STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_prob": 0}
-MOVING = {"scale": (0.6, 1.4), "rotate": 180, "jitter": 0, "flip_prob": 0.5}
+STILL = {"scale": (1, 1), "rotate": 0, "jitter": 0, "flip_probs": (0, 0)}
+MOVING = {"scale": (0.6, 1.4), "rotate": 180, "jitter": 0, "flip_probs": (0.5, 0.5)}
 
 
 def coordinates(height, width):
@@ -285,7 +285,7 @@ def test_a_sigma_of_0_changes_nothing_and_takes_no_random_numbers():
 
 def test_the_training_preset_deforms_the_crop():
     """A pixel of the crop is the unit, whatever the size of the image."""
-    options = {"crop_size": 48, "base_size": 300, "scale": (1, 1), "flip_prob": 0}
+    options = {"crop_size": 48, "base_size": 300, "scale": (1, 1), "flip_probs": (0, 0)}
     image, results = coordinates(300, 320) / 255, []
     for elastic in (0, 4):
         torch.manual_seed(0)

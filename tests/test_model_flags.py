@@ -216,10 +216,20 @@ def test_a_checkpoint_from_before_an_option_had_its_default():
     ):
         check_description(old, asked("--no-norm"), "old.pth")
     with pytest.raises(
-        UserError, match="of the model unet, but the flags ask for resunet; omit --model"
+        UserError, match="of the model unet, but the flags ask for resunet; leave out --model"
     ):
         check_description(old, asked("--model", "resunet"), "old.pth")
     check_description({"model": {}}, asked(), "plain.pth")
+
+
+def test_weights_of_another_number_of_classes_name_the_class_table():
+    kwargs = {"in_channels": 3, "num_classes": 5, "bilinear": False, "base_c": 16}
+    with pytest.raises(UserError) as caught:
+        check_description({"model_name": "unet", "model_kwargs": kwargs}, asked(), "old.pth")
+    message = str(caught.value)
+    assert message.startswith("old.pth: these weights are of a model of 5 classes")
+    assert "a model of 2 classes, as the data have; check the class table" in message
+    assert "flags" not in message
 
 
 def predicted(weights, images, output, *more):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from src import MODELS
-from train_utils.data.statistics import LARGEST_WEIGHT, SMALLEST_WEIGHT
-from train_utils.plan import EPOCHS, GRID, KINDS, DataSummary, make_plan, summarize_data
+from train_utils.class_weights import LARGEST_WEIGHT, SMALLEST_WEIGHT
+from train_utils.plan import AUGMENTATIONS, EPOCHS, GRID, DataSummary, make_plan, summarize_data
 from train_utils.training_memory import (
     MEMORY,
     PLAIN_UNET,
@@ -63,7 +63,7 @@ def test_fewer_images_take_as_many_crops_of_each(images):
 
 def test_the_plan_of_camvid():
     """367 images of 480×360 px, eleven classes."""
-    plan = make_plan(summary((360, 480), 367, 11), "scenes")
+    plan = make_plan(summary((360, 480), 367, 11), orientation="upright")
     assert (plan.crop_size, plan.batch_size, plan.base_c) == (352, 4, 32)
     assert (plan.scale, plan.rotate, plan.mirror) == ((0.5, 1.5), 10.0, "horizontal")
     assert plan.steps == 8280
@@ -78,11 +78,11 @@ def test_the_plan_of_camvid():
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_plan_exceeds_its_memory_class_or_has_no_steps(kind, memory):
+@pytest.mark.parametrize("orientation", AUGMENTATIONS)
+def test_no_plan_exceeds_its_memory_class_or_has_no_steps(orientation, memory):
     limit = MEMORY[memory][1]
     for data in every_summary():
-        plan = make_plan(data, kind, memory)
+        plan = make_plan(data, memory=memory, orientation=orientation)
         assert GRID <= plan.crop_size <= limit and plan.crop_size % GRID == 0, data
         needed = bytes_of(plan, channels=data.channels)
         assert needed <= activation_limit(memory), data
@@ -91,12 +91,15 @@ def test_no_plan_exceeds_its_memory_class_or_has_no_steps(kind, memory):
         assert 2_000 <= plan.steps <= 20_000 and plan.steps % EPOCHS == 0
         assert len(plan.class_weights) == len(data.pixels) and min(plan.class_weights) > 0
         assert len(plan.reasons) == 5 and all(plan.reasons.values())
-        assert plan == make_plan(data, kind, memory)
+        assert plan == make_plan(data, memory=memory, orientation=orientation)
 
 
 def test_the_rules_are_monotone():
-    for kind, classes in itertools.product(KINDS, CLASSES):
-        crops = [make_plan(summary((side, side), 1, classes), kind).crop_size for side in SIDES]
+    for orientation, classes in itertools.product(AUGMENTATIONS, CLASSES):
+        crops = [
+            make_plan(summary((side, side), 1, classes), orientation=orientation).crop_size
+            for side in SIDES
+        ]
         assert crops == sorted(crops)
         steps = [make_plan(summary((64, 64), images, classes)).steps for images in IMAGES]
         assert steps == sorted(steps)
@@ -162,7 +165,9 @@ def test_drives_plan_fits_every_model(name):
 def test_a_model_that_needs_more_memory_gets_smaller_batches():
     streets = summary((360, 480), 367, 11)
     batches = [
-        make_plan(streets, "scenes", model=ModelNeeds(each, base_c=32), crop_size=352).batch_size
+        make_plan(
+            streets, ModelNeeds(each, base_c=32), crop_size=352, orientation="upright"
+        ).batch_size
         for each in (50, 100, 200, 400)
     ]
     assert batches == [4, 4, 2, 1]
@@ -196,6 +201,8 @@ def test_the_weights_of_camvid_are_below_the_limit():
     """Its training pixels, counted in the 367 labels of the SegNet tutorial's split."""
     pixels = [10682767, 14750079, 623349, 20076880, 2845085, 6166762]
     pixels += [743859, 714595, 3719877, 405385, 184967]
-    weights = make_plan(summary((360, 480), 367, 11, pixels=pixels), "scenes").class_weights
+    weights = make_plan(
+        summary((360, 480), 367, 11, pixels=pixels), orientation="upright"
+    ).class_weights
     expected = [0.2663, 0.1929, 4.5642, 0.1417, 1, 0.4614, 3.8248, 3.9814, 0.7648, 7.0182, 15.3816]
     assert list(weights) == expected

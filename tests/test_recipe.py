@@ -11,6 +11,7 @@ import train
 from my_dataset import DATASETS
 from tests.made import write_three_classes
 from tests.tiny import parse
+from train_utils.class_weights import PRESET_CLASS_WEIGHTS
 from train_utils.cli import presets, values
 from train_utils.cli.recipe import lower_batch, make_recipe, recipe_of_flags
 from train_utils.data.public_datasets import CAMVID
@@ -39,11 +40,11 @@ def test_by_default_all_is_planned():
     assert recipe.reasons == list(plan.reasons.values())
 
 
-def test_the_preset_names_the_kind_of_images():
+def test_the_preset_gives_the_orientation_of_the_images():
     recipe = recipe_of("--preset", "scenes", summary=STREETS)
     assert (recipe.crop_size, recipe.batch_size, recipe.base_c) == (352, 4, 32)
     assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.5, 1.5], 10.0, "horizontal")
-    assert recipe.class_weights == list(make_plan(STREETS, "scenes").class_weights)
+    assert recipe.class_weights == list(make_plan(STREETS, orientation="upright").class_weights)
     assert recipe_of("--dataset", "camvid", summary=STREETS) == recipe
 
 
@@ -68,7 +69,7 @@ def test_a_flag_replaces_its_planned_value_and_no_other(capsys, argv, name, valu
     if name in ("steps", "crops"):
         follow |= {"steps", "planned_steps", "warmup_epochs"}
     assert {key for key in planned if recipe[key] != planned[key]} <= follow
-    assert f"instead: {name} {value}" in capsys.readouterr().out
+    assert f"set by flags, not planned: {name} {value}" in capsys.readouterr().out
 
 
 def test_a_given_crop_size_changes_the_batch_and_no_more():
@@ -108,7 +109,7 @@ def test_fixed_presets_have_no_plan(preset, capsys):
     expected = presets.PRESETS[preset]
     for name in ("crop_size", "batch_size", "base_c", "scale", "rotate", "crops", "warmup_epochs"):
         assert getattr(recipe, name) == expected[name]
-    assert recipe.class_weights == presets.PRESET_CLASS_WEIGHTS[preset]
+    assert recipe.class_weights == PRESET_CLASS_WEIGHTS[preset]
     assert (recipe.mirror, recipe.accumulate, recipe.reasons) == ("both", 1, [])
     assert "plan" not in capsys.readouterr().out
     assert recipe_of("--preset", preset, summary=STREETS).class_weights == "none"

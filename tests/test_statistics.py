@@ -1,17 +1,10 @@
-"""Channel statistics and class weights, computed by hand."""
+"""Channel statistics, computed by hand."""
 
 import pytest
 import torch
 
 from src.image_io import IGNORE
-from train_utils.data.statistics import (
-    LARGEST_WEIGHT,
-    SMALLEST_WEIGHT,
-    channel_statistics,
-    choose_class_weights,
-    choose_mean_and_std,
-    median_frequency_weights,
-)
+from train_utils.data.statistics import channel_statistics, choose_mean_and_std
 
 
 class TwoImages:
@@ -50,34 +43,3 @@ def test_a_blank_channel_has_a_std_above_0():
         values = [[9, 9, 9, 9]] * 2
 
     assert choose_mean_and_std(None, None, Blank())[1] == [0.001]
-
-
-def test_class_weights_are_chosen_by_the_flag():
-    pixels = torch.tensor([90, 10])
-    assert choose_class_weights("none", pixels) is None
-    assert choose_class_weights([1.0, 3.0], pixels).tolist() == [1, 3]
-    weights = choose_class_weights("auto", pixels)
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == pytest.approx(median_frequency_weights([90, 10]))
-
-
-def test_a_class_that_a_sample_of_the_images_lacks_has_the_largest_weight():
-    pixels = torch.tensor([6, 0, 3, 1])
-    assert choose_class_weights("auto", pixels).tolist() == [0.5, 0, 1, 3]
-    assert choose_class_weights("auto", pixels, sampled=True).tolist() == [0.5, 3, 1, 3]
-    assert choose_class_weights([1.0] * 4, pixels, sampled=True).tolist() == [1] * 4
-
-
-@pytest.mark.parametrize(
-    "pixels, expected",
-    [
-        ([6, 3, 1], [0.5, 1, 3]),
-        ([90, 10], [50 / 90, 5]),
-        ([6, 0, 3, 1], [0.5, 0, 1, 3]),
-        ([7, 0], [1, 0]),
-        ([0, 0], [1, 1]),
-        ([10**6, 10**4, 1], [SMALLEST_WEIGHT, 1, LARGEST_WEIGHT]),
-    ],
-)
-def test_median_frequency_weights_by_hand(pixels, expected):
-    assert median_frequency_weights(pixels) == pytest.approx(expected)

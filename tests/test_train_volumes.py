@@ -93,7 +93,7 @@ def test_a_resumed_run_keeps_the_plan(root, tmp_path, capsys):
     recipe = load(tmp_path / "last_model.pth")["recipe"]
     assert (recipe["crop_size"], recipe["mirror"]) == ([16, 16, 16], "none")
     assert "16×16×16 voxels" in recipe["reasons"][0]
-    assert recipe["reasons"][-1] == "instead: steps 4"
+    assert recipe["reasons"][-1] == "set by flags, not planned: steps 4"
     capsys.readouterr()
     train.main(parse("--resume", tmp_path / "last_model.pth", "--device", "cpu"))
     assert "plan of" not in capsys.readouterr().out

@@ -37,12 +37,18 @@ def test_volumes_have_their_spacing_in_the_model_and_beside_it():
 
 
 @pytest.mark.parametrize(
-    "mirror, flips", [("none", (0.0, False)), ("horizontal", (0.5, False)), ("both", (0.5, True))]
+    "mirror, of_images, of_volumes",
+    [
+        ("none", [0, 0], [0, 0, 0]),
+        ("horizontal", [0, 0.5], [0, 0, 0.5]),
+        ("both", [0.5, 0.5], [0.5, 0.5, 0.5]),
+    ],
 )
-def test_mirror_is_the_probability_of_flips(mirror, flips):
+def test_mirror_is_the_probability_of_a_flip_of_each_axis(mirror, of_images, of_volumes):
     options = values.crop_options(parse(), recipe(mirror=mirror))
-    assert (options["flip_prob"], options["upside_down"]) == flips
+    assert options["flip_probs"] == of_images
     assert options["crop_size"] == 32 and options["scale"] == [0.8, 1.2]
+    assert values.flip_probs(mirror, dims=3) == of_volumes
 
 
 def test_crops_of_volumes_fit_the_model():

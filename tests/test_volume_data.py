@@ -134,7 +134,7 @@ def test_dicom_and_empty_folders_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "slice1.dcm").touch()
     assert "is DICOM" in error_of(samples_of, tmp_path)
-    assert "no volumes there" in error_of(samples_of, tmp_path / "images")
+    assert "no volumes there" in error_of(samples_of, tmp_path / "empty")
 
 
 def test_folds_from_a_file(tmp_path):

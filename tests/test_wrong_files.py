@@ -1,4 +1,6 @@
-"""A folder of images that holds volumes, and the reverse: the message says what to give."""
+"""A folder that holds other files than it should: the message says what to give."""
+
+import pytest
 
 from my_dataset import list_samples
 from tests.small import error_of
@@ -37,3 +39,26 @@ def test_a_missing_folder_names_the_layout(tmp_path):
     for root in (tmp_path, tmp_path / "missing"):
         message = error_of(list_samples, "folder", root)
         assert f"{root / 'images'}: no images there; --data-path must name a folder" in message
+
+
+@pytest.mark.parametrize(
+    "dataset, file, inner",
+    [
+        ("drive", "DRIVE/training/images/21_training.tif", "DRIVE"),
+        ("folder", "images/a.png", "images"),
+        ("folder", "images/train/a.png", "images"),
+        ("volumes", "images/a.npy", "images"),
+        ("volumes", "imagesTr/a.nii.gz", "imagesTr"),
+    ],
+)
+def test_a_data_path_one_level_too_deep_names_the_folder_above(tmp_path, dataset, file, inner):
+    root = touch(tmp_path, file)
+    message = error_of(list_samples, dataset, root / inner)
+    assert f"{root / inner}: is the folder {inner}/ itself" in message
+    assert message.endswith(f"must name the folder that contains it: {root}")
+    assert "itself" not in error_of(list_samples, dataset, root / "missing" / inner)
+
+
+def test_a_folder_that_is_called_images_may_hold_a_dataset(tmp_path):
+    root = touch(tmp_path / "images", "images/a.png", "masks/a.png")
+    assert len(list_samples("folder", root)["all"]) == 1

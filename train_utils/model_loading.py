@@ -157,15 +157,21 @@ def check_description(checkpoint: dict, asked: ModelDescription, path: str | Pat
     if checkpoint.get("model_name", name) != name:
         raise UserError(
             f"{path}: is of the model {checkpoint['model_name']}, but the flags ask for {name}; "
-            "omit --model or start a new run"
+            "leave out --model, or start a run without this file"
         )
     kwargs = default_options(name) | checkpoint.get("model_kwargs", wanted)
     differ = [option for option, value in wanted.items() if kwargs[option] != value]
+    if "num_classes" in differ:
+        raise UserError(
+            f"{path}: these weights are of a model of {kwargs['num_classes']} classes and cannot "
+            f"be those of a model of {wanted['num_classes']} classes, as the data have; check the "
+            "class table (--classes), or train without these weights"
+        )
     if differ:
         raise UserError(
             f"{path}: is of a {name} with { {option: kwargs[option] for option in differ} }, but "
             f"the flags ask for { {option: wanted[option] for option in differ} }; "
-            "leave these flags out or start a new run"
+            "leave these flags out, or start a run without this file"
         )
 
 

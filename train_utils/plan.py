@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from train_utils.data.statistics import median_frequency_weights
+from train_utils.class_weights import plan_class_weights
 from train_utils.training_memory import (
     MEMORY,
     PLAIN_UNET,
@@ -24,7 +24,7 @@ from train_utils.training_memory import (
 
 GRID = 32  # px; sides of crops are its multiples
 WHOLE_SIDE = 256  # px; of images up to this side the crop is all
-EPOCHS = 40  # an epoch is what is evaluated and saved
+EPOCHS = 40  # after each the model is evaluated and saved
 # Two classes: as many pixels a step as on DRIVE. More classes: as many as on CamVid.
 STEP_PIXELS = (2 * 288**2, 4 * 352**2)
 BATCH_RANGE = (2, 16)
@@ -32,14 +32,14 @@ STEPS_PER_IMAGE = 300
 STEP_RANGE = (2_000, 20_000)
 TWO_CLASS_STEPS = 6_000
 STEPS_PER_CLASS = 250  # for each class beyond two
-TWO_CLASS_WEIGHTS = (1.0, 1.25)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes of crops for one kind of picture.
+    """The random changes of crops for images of one orientation.
 
-    share: of the shorter side that a crop covers. scale, rotate, mirror: as the flags. reason: why.
+    share: part of an image's shorter side that a crop covers. scale, rotate, mirror: values of the
+    flags of these names. reason: why they are these.
     """
 
     share: float
@@ -49,12 +49,13 @@ class Augmentation:
     reason: str
 
 
-KINDS = {
+# {orientation of the images: the changes of their crops}
+AUGMENTATIONS = {
     "free": Augmentation(
         0.5, (0.85, 1.2), 180.0, "both", "no up and no down, as in microscopy, fundus, aerial"
     ),
-    "scenes": Augmentation(
-        1.0, (0.5, 1.5), 10.0, "horizontal", "upright pictures, as of streets and rooms"
+    "upright": Augmentation(
+        1.0, (0.5, 1.5), 10.0, "horizontal", "upright images, as of streets and rooms"
     ),
 }
 
@@ -63,10 +64,12 @@ KINDS = {
 class DataSummary:
     """What a plan knows of the training images or volumes.
 
-    images: their number. read: how many of them the other fields are from.
+    images: number of training images. read: number of those that were read, which give the other
+    fields.
     median: (height, width) of the image whose shorter side is the median; of volumes the median
     (D, H, W) of each axis.
-    pixels: of each class, valid ones. spacing: size (D, H, W) of a voxel; None for images.
+    channels: number of channels. pixels: number of valid pixels of each class.
+    spacing: size (D, H, W) of a voxel; None for images.
     """
 
     images: int
@@ -81,7 +84,7 @@ class DataSummary:
 class Plan:
     """The planned values, named like their flags.
 
-    crop_size: the side of a square, of volumes the sides (D, H, W). reasons: lines for the log,
+    crop_size: side of a square in px, of volumes the sides (D, H, W). reasons: lines for the log,
     {name of the first value that the line explains: line}.
     """
 
@@ -103,9 +106,10 @@ def summarize_data(
     pixels: Sequence[int],
     spacing: Sequence[float] | None = None,
 ) -> DataSummary:
-    """The summary of `images` images, of which those that were read have these sizes.
+    """The DataSummary of the training images or volumes.
 
-    spacing: size (D, H, W) of a voxel, for volumes.
+    sizes: sizes of those that were read. images: number of all of them. pixels: number of valid
+    pixels of each class. spacing: size (D, H, W) of a voxel, for volumes.
     """
     ordered = sorted((tuple(size) for size in sizes), key=lambda size: (min(size), size))
     median = ordered[len(ordered) // 2]
@@ -123,16 +127,17 @@ def summarize_data(
 
 def make_plan(
     summary: DataSummary,
-    kind: str = "free",
-    memory: str = "small",
     model: ModelNeeds = PLAIN_UNET,
+    memory: str = "small",
     crop_size: int | None = None,
+    orientation: str = "free",
 ) -> Plan:
     """The plan for images; the functions below state its rules.
 
-    kind: a name of KINDS. memory: a name of MEMORY. crop_size: in px; None: to be planned.
+    memory: a name of MEMORY. crop_size: side in px; None: to be planned. orientation: a name of
+    AUGMENTATIONS.
     """
-    augmentation, classes = KINDS[kind], len(summary.pixels)
+    augmentation, classes = AUGMENTATIONS[orientation], len(summary.pixels)
     base_c = model.base_c or plan_width(classes)
     bytes_each = pixel_bytes(model.training_bytes, base_c, summary.channels)
     wanted = wanted_crop(min(summary.median), augmentation.share)
@@ -140,7 +145,7 @@ def make_plan(
     crop = crop_size or max(crop, math.ceil(max(model.least) / GRID) * GRID)
     batch = plan_batch(crop, classes, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
-    weights = plan_class_weights(summary)
+    weights = plan_class_weights(summary.pixels, sampled=summary.read < summary.images)
     width = f"base_c {base_c} (of the flag or the model)" if model.base_c else f"base_c {base_c}"
     reasons = {
         "crop_size": crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
@@ -148,7 +153,7 @@ def make_plan(
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
         "base_c": f"{width}, {weights_reason(weights)}",
         "steps": f"steps {steps:,}: {summary.images:,} images, {classes} classes",
-        "scale": f"{augmentation_reason(augmentation)}: kind {kind}, {augmentation.reason}",
+        "scale": f"{augmentation_reason(augmentation)}: {augmentation.reason}",
     }
     return Plan(
         crop_size=crop,
@@ -197,23 +202,14 @@ def plan_batch(crop: int, classes: int, bytes_each: int, memory: str) -> int:
 def plan_steps(images: int, classes: int) -> int:
     """Optimizer steps, a multiple of EPOCHS: 300 for each image, from 2,000 up to a limit.
 
-    The limit is 6,000 for two classes and 250 more for each further one, at most 20,000. So twenty
-    images and twenty thousand take the same time, and a fold of DRIVE takes each image as often in
-    an epoch as a run on all its images.
+    The limit is 6,000 for two classes and 250 more for each further one, at most 20,000. Of two
+    classes it is reached at 20 images, so more images take no longer. With fewer, such as the 16 in
+    a fold of DRIVE, an epoch takes as many crops of each image as with 20.
     """
     least, most = STEP_RANGE
     limit = min(TWO_CLASS_STEPS + STEPS_PER_CLASS * (classes - 2), most)
     steps = min(max(STEPS_PER_IMAGE * images, least), limit)
     return EPOCHS * math.ceil(steps / EPOCHS)
-
-
-def plan_class_weights(summary: DataSummary) -> tuple[float, ...]:
-    """Weights of the cross entropy: fixed for two classes, median frequency balancing for more."""
-    if len(summary.pixels) <= 2:
-        return TWO_CLASS_WEIGHTS[: len(summary.pixels)]
-    sampled = summary.read < summary.images
-    weights = median_frequency_weights(summary.pixels, sampled)
-    return tuple(round(weight, 4) for weight in weights)
 
 
 # --- reasons --------------------------------------------------------------------------------------
@@ -230,7 +226,7 @@ def weights_reason(weights: Sequence[float]) -> str:
 def crop_reason(
     summary: DataSummary, crop: int, wanted: int, memory: str, given: bool = False
 ) -> str:
-    """Why this crop. given: whether a flag says it."""
+    """Why this crop. given: whether it is the value of a flag."""
     height, width = summary.median
     mark = " (given, not planned)" if given else ""
     text = f"crop {crop} px{mark}: the images' median size is {width}×{height} px"
@@ -242,7 +238,7 @@ def crop_reason(
 
 
 def memory_reason(needed: int, memory: str) -> str:
-    """What a step takes. needed: bytes of it, see step_bytes()."""
+    """The memory of a training step. needed: its bytes, see step_bytes()."""
     text = f"training takes about {needed / 1e9:.1f} GB"
     if needed > activation_limit(memory):
         text += f", more than the memory class {memory} is for"

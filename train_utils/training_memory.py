@@ -8,8 +8,8 @@ from src import UNet
 
 # {memory class: (bytes, largest crop)}. The largest crop also bounds the time of a step.
 MEMORY = {"small": (4e9, 512), "medium": (12e9, 768), "large": (40e9, 1024)}
-# Of the memory class, for activations and gradients. The rest is for weights, the optimizer, the
-# images and the workspace of convolutions.
+# The part of the memory class that is for activations and gradients. The rest is for weights, the
+# optimizer, the images and the workspace of convolutions.
 SHARE = 0.5
 
 
@@ -17,11 +17,12 @@ SHARE = 0.5
 class ModelNeeds:
     """What a plan knows of the model, by default the plain U-Net.
 
-    training_bytes: as in src/__init__.py.
+    training_bytes: memory of a training step, see src/__init__.py.
     base_c: channels of the first level; None: to be planned.
-    least: the smallest sides of a crop that the model can be trained on.
-    strides: of each axis of a volume, voxels per voxel below all poolings. margins: voxels that
-    valid convolutions remove at each border of a volume. Both are empty for images.
+    least: smallest sides of a crop that the model can be trained on.
+    strides: number of voxels, on each axis, that all poolings together make one of.
+    margins: number of voxels, on each axis, that valid convolutions remove at each border.
+    Strides and margins are of volumes; both are empty for images.
     """
 
     training_bytes: int = UNet.training_bytes
@@ -37,7 +38,7 @@ PLAIN_UNET = ModelNeeds()
 def pixel_bytes(training_bytes: int, base_c: int, channels: int) -> int:
     """The memory of a training step for each pixel: activations, float32 image, int64 target.
 
-    training_bytes: of the model, see ModelNeeds.
+    training_bytes: see ModelNeeds.
     """
     return training_bytes * base_c + 4 * channels + 8
 
@@ -45,7 +46,7 @@ def pixel_bytes(training_bytes: int, base_c: int, channels: int) -> int:
 def step_bytes(crop: int | Sequence[int], batch: int, bytes_each: int) -> int:
     """The memory of a training step, without the weights.
 
-    crop: the side of a square, or all sides. bytes_each: of a pixel, see pixel_bytes().
+    crop: side of a square, or all sides. bytes_each: bytes for each pixel, see pixel_bytes().
     """
     pixels = crop**2 if isinstance(crop, int) else math.prod(crop)
     return batch * pixels * bytes_each

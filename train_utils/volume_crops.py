@@ -74,7 +74,9 @@ class RandomVolumeCrops:
             images, targets = torch.stack(list(images)), torch.stack(list(targets))
         device = device or images.device
         images, targets = to_device(images, device), to_device(targets, device)
-        n, random = len(images), torch.rand(6, len(images), generator=generator)
+        n = len(images)
+        # Two more rows than are used: with fewer, a seed would no longer give the same crops.
+        random = torch.rand(6, n, generator=generator)
         matrices = self.random_matrices(n, generator)
         covered = self.covered_voxels(matrices)
         position = torch.rand(n, 3, generator=generator)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from src.volumes import size_text
+from train_utils.class_weights import plan_volume_class_weights
 from train_utils.data.volumes import choose_crop
 from train_utils.plan import (
-    TWO_CLASS_WEIGHTS,
     Augmentation,
     DataSummary,
     Plan,
@@ -46,8 +46,8 @@ def make_volume_plan(
 ) -> Plan:
     """The plan for volumes, as pure a function as make_plan().
 
-    model: with its base_c. memory: a name of MEMORY. crop_size: where it is given, and not to
-    be planned: three sides, or a single number that is cut to the volumes, see choose_crop().
+    model: needs of a model with a known base_c. memory: a name of MEMORY. crop_size: three sides,
+    or a single number that is cut to the volumes, see choose_crop(); None: to be planned.
     """
     classes = len(summary.pixels)
     bytes_each = pixel_bytes(model.training_bytes, model.base_c, summary.channels)
@@ -60,7 +60,7 @@ def make_volume_plan(
         crop = tuple(choose_crop(crop_size, [summary.median], model.margins))
     batch = fitting_batch(crop, batch, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
-    weights = TWO_CLASS_WEIGHTS if classes == 2 else (1.0,) * classes
+    weights = plan_volume_class_weights(classes)
     reasons = {
         "crop_size": crop_reason(summary, model, crop, wanted, memory, crop_size),
         "batch_size": f"batch {batch}: {batch * math.prod(crop):,} voxels a step; "
@@ -87,9 +87,9 @@ def make_volume_plan(
 def wanted_sides(median: Sequence[float], model: ModelNeeds) -> tuple[int, ...]:
     """The sides (D, H, W) of a crop that shows a volume of the median size.
 
-    They are the nearest (in the middle the smaller) of those that the poolings divide without a
-    rest: for a padded model the multiples of its strides, that is of 8, or less on the axis of long
-    voxels. With valid convolutions the crop has their margins around the volume.
+    Each is the nearest number (of two equally near ones the smaller) that the poolings divide
+    without remainder: for a padded model a multiple of its stride, which is 8, or less on the axis
+    of long voxels. With valid convolutions the crop has their margins around the volume.
     """
     sides = []
     for axis, side in enumerate(median):
@@ -102,11 +102,12 @@ def wanted_sides(median: Sequence[float], model: ModelNeeds) -> tuple[int, ...]:
 def shrink(
     wanted: Sequence[int], model: ModelNeeds, most: int, most_inside: int
 ) -> tuple[int, ...]:
-    """The sides made smaller by the strides of the model as far as it needs, the longest first.
+    """The sides, the longest one made smaller by the model's stride until the crop is small enough.
 
-    So a volume of few slices keeps them.
+    A volume of few slices therefore keeps them.
 
-    most: voxels of the crop. most_inside: voxels without the margins, those that are learned.
+    most: largest number of voxels of the crop. most_inside: largest number of those without the
+    margins, that the loss is computed on.
     """
     sides = list(wanted)
     while math.prod(sides) > most or inside(sides, model.margins) > most_inside:
@@ -119,7 +120,7 @@ def shrink(
 
 
 def inside(sides: Sequence[int], margins: Sequence[int]) -> int:
-    """Voxels of a crop without its margins."""
+    """Number of voxels of a crop without its margins."""
     return math.prod(side - 2 * margin for side, margin in zip(sides, margins, strict=True))
 
 
@@ -131,7 +132,7 @@ def crop_reason(
     memory: str,
     given: int | Sequence[int] | None,
 ) -> str:
-    """Why this crop. given: what the flag says, see make_volume_plan()."""
+    """Why this crop. given: value of the flag, see make_volume_plan()."""
     mark = ""
     if isinstance(given, int):
         mark = f" ({given} as given, cut to the volumes)"

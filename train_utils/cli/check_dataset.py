@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from train_utils.atomic import replacing
-from train_utils.cli.parser import Parser, number
+from train_utils.cli.parser import Parser, number, shared_help
 from train_utils.cli.script import run_script
 from train_utils.cli.values import check_two_classes
 from train_utils.data.class_table import ClassTable, find_table
@@ -26,36 +26,33 @@ def parse_args(argv: list[str] | None, datasets: dict) -> argparse.Namespace:
     )
     parser.add_argument("command", choices=["check"])
     parser.add_argument("--dataset", default="drive", choices=sorted(datasets))
-    parser.add_argument(
-        "--data-path", default="./", help="folder that holds the dataset (default: here)"
-    )
+    parser.add_argument("--data-path", default="./", help=shared_help("data_path"))
     parser.add_argument(
         "--classes", default="", metavar="FILE", help="class table of the labels, see train.py"
     )
     parser.add_argument(
         "--label-kind",
         choices=["classes", "instances"],
-        help="instances: a label holds one id an object (default: instances if there is a folder "
-        "instances/ and no other labels, else classes)",
+        help="what labels hold: classes, or one id for each object (default: instances if there is "
+        "a folder instances/ and no other labels, else classes)",
     )
     parser.add_argument(
         "--split-file", default="", metavar="FILE", help="split.json of a run: check its splits"
     )
     parser.add_argument(
-        "--fold", type=number(int, minimum=0), help="the one to check of a --split-file of folds"
+        "--fold", type=number(int, minimum=0), help="number of the fold to check in --split-file"
     )
     parser.add_argument(
         "--in-channels",
         type=number(int, minimum=1),
-        help="1: grey, 3: colours, or the files' own number (default: 3, of volumes 1)",
+        help="1: read images as grey; 3: as RGB; any other number must be that of the files "
+        "(default: 3, of volumes 1)",
     )
-    parser.add_argument(
-        "--max-pixels", type=number(int, minimum=1), help="largest image that is decoded, in px"
-    )
+    parser.add_argument("--max-pixels", type=number(int, minimum=1), help=shared_help("max_pixels"))
     parser.add_argument(
         "--all",
         action="store_true",
-        help="print every error and warning (default: one line for those of one kind)",
+        help="print every error and warning (default: one line for all that are alike)",
     )
     parser.add_argument(
         "--output-dir",

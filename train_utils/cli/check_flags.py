@@ -10,7 +10,7 @@ from src.device import free_memory, pick_device
 from train_utils import checkpoint as checkpoints
 from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.parser import Parser
-from train_utils.cli.presets import PRESET_KINDS
+from train_utils.cli.presets import PLANNED_PRESETS
 from train_utils.data_loader import cores
 from train_utils.distributed_utils import broadcast_from_rank_zero, world_size
 from train_utils.plan import BATCH_RANGE, GRID
@@ -37,11 +37,24 @@ def check_demo(parser: Parser, args: argparse.Namespace, given: dict) -> None:
         parser.error("--demo makes its own data; leave out --dataset")
 
 
+def check_channels(parser: Parser, args: argparse.Namespace, given: dict) -> None:
+    """Mean and std have a value for each channel."""
+    for name in ("mean", "std"):
+        values = getattr(args, name)
+        if not values or len(values) == args.in_channels:
+            continue
+        if name in given:
+            parser.error(f"--{name} has {len(values)} values for --in-channels {args.in_channels}")
+        path = args.resume or args.weights[0]
+        parser.error(
+            f"--in-channels {args.in_channels}: {path} was trained with {len(values)} channels; "
+            "leave out --in-channels"
+        )
+
+
 def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Channels, splits and workers."""
-    for name, values in (("--mean", args.mean), ("--std", args.std)):
-        if values and len(values) != args.in_channels:
-            parser.error(f"{name} has {len(values)} values for --in-channels {args.in_channels}")
+    check_channels(parser, args, given)
     if args.test_fraction == 1 and not args.test_only:
         parser.error("--test-fraction 1 leaves nothing to train on; it is for --test-only")
     if args.folds and args.fold is None:
@@ -85,7 +98,7 @@ def check_length_flags(parser: Parser, args: argparse.Namespace, given: dict) ->
         parser.error("--minutes plans the run from its first epoch; omit --start-epoch")
     if args.resume:
         check_resumed_length(parser, args, given)
-    if given.get("memory") and args.preset not in PRESET_KINDS:
+    if given.get("memory") and args.preset not in PLANNED_PRESETS:
         parser.error(
             f"--memory: --preset {args.preset} is a fixed recipe; lower --batch-size or --crop-size"
         )

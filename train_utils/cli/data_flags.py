@@ -9,6 +9,7 @@ from train_utils.cli.parser import (
     MODEL,
     ON,
     RUN,
+    SHARED_HELP,
     SWITCH,
     Flag,
     OneOrThree,
@@ -25,29 +26,31 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--data-path",
             RUN,
             "./",
-            "folder that holds the dataset, such as DRIVE/; for --dataset list a text file",
+            SHARED_HELP["data_path"][0],
         ),
         flag(
             "--dataset",
             RUN,
             "drive",
-            "a row of DATASETS in my_dataset.py; folder: images/ and masks/ of your own; volumes: "
-            "the same of NIfTI files or stacks, or the Decathlon's imagesTr/ and labelsTr/",
+            "how the files are laid out: a row of DATASETS in my_dataset.py. folder: images/ and "
+            "masks/ of your own; list: a text file of their paths; volumes: images/ and masks/ of "
+            "NIfTI files or stacks, or the Decathlon's imagesTr/ and labelsTr/; the others are "
+            "published datasets",
             choices=sorted(datasets),
         ),
         flag(
             "--demo",
             LOCAL,
             False,
-            "create a small synthetic dataset in demo_data/, or demo_volumes/, and train on it for "
-            "one to three minutes",
+            "create a small synthetic dataset in demo_data/, for unet_3d in demo_volumes/, and "
+            "train on it for one to three minutes",
             **ON,
         ),
         flag(
             "--classes",
             RUN,
             "",
-            "class table, .csv or .json, with the columns id, name, colour, ignore",
+            "the class table, .csv or .json, with the columns id, name, colour and ignore",
             "classes.csv or classes.json in --data-path, else the dataset's own",
             metavar="FILE",
         ),
@@ -55,16 +58,17 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--label-kind",
             RUN,
             None,
-            "classes: a label holds class ids, colours or two values; instances: one id an object, "
-            "0 for the background (a 16-bit image, .npy, or a folder with one mask an object)",
-            "instances if there is a folder instances/ and no other labels",
+            "what labels hold. classes: class ids, colours or two values; instances: one id for "
+            "each object and 0 for the background, as a 16-bit image, .npy, or a folder with one "
+            "mask for each object",
+            "instances if there is a folder instances/ and no other labels, else classes",
             choices=["classes", "instances"],
         ),
         flag(
             "--num-classes",
             RUN,
             None,
-            "number of classes, the background included; it is checked against the class table",
+            "number of classes, the background included; an error if the class table has another",
             "that of the class table, 2 without one",
             type=number(int, minimum=2, maximum=254),
         ),
@@ -72,15 +76,15 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--in-channels",
             MODEL,
             3,
-            "1: read images as grey, 3: as RGB; any other number must be that of the files",
+            "1: read images as grey; 3: as RGB; any other number must be that of the files",
             type=number(int, minimum=1),
         ),
         flag(
             "--resize",
             RUN,
             None,
-            "resize images and labels to this height and width when they are read; scores are at "
-            "that size, and predict.py returns to the image's own",
+            "resize images and labels to this height and width when they are read. Scores are "
+            "computed at that size; predict.py writes masks of the image's own size",
             "their own size",
             type=number(int, minimum=16),
             nargs=2,
@@ -90,8 +94,7 @@ def data_flags(datasets: dict) -> list[Flag]:
             "--max-pixels",
             RUN,
             None,
-            "largest image in pixels; a larger one is refused before it is decoded",
-            "Pillow's limit, 89 million",
+            *SHARED_HELP["max_pixels"],
             type=number(int, minimum=1),
         ),
         flag(
@@ -124,10 +127,11 @@ def split_flags() -> list[Flag]:
             "--val",
             RUN,
             "holdout",
-            "what chooses the best epoch and the threshold. holdout: the dataset's validation "
-            "images, else a part of the training images (DRIVE: 37-40); none: nothing, keep the "
-            "last weights, and score the dataset's validation images once, like a test; test: "
-            "the test images, as the tutorials do: the result is optimistic",
+            "the images that choose the best epoch and the threshold. holdout: the dataset's "
+            "validation images, else a part of its training images (DRIVE: 37-40). none: no "
+            "images; the last weights are kept, and validation images that the dataset has are "
+            "scored once, at the end. test: the test images, as in the tutorials; the result is "
+            "optimistic",
             choices=["holdout", "none", "test"],
         ),
         flag(
@@ -141,30 +145,30 @@ def split_flags() -> list[Flag]:
             "--test-fraction",
             RUN,
             0.2,
-            "share of a dataset without splits that becomes the test split; 0: none; "
-            "1: all of it, with --test-only",
+            "share of a dataset without splits that becomes the test split; 0: no test; 1: all of "
+            "it, with --test-only",
             type=number(float, minimum=0, maximum=1),
         ),
         flag(
             "--split-seed",
             RUN,
             0,
-            "seed of the random split; the split is written to split.json",
+            "seed of the random split, which is written to split.json",
             type=number(int, minimum=0),
         ),
         flag(
             "--split-file",
             LOCAL,
             "",
-            "use the split of this split.json, or with --fold one of nnU-Net's splits in a file",
-            "that of the run that is resumed, or evaluated on the same --data-path",
+            "use the split in this split.json; with --fold, one of the splits in a file of nnU-Net",
+            "split.json of the run that is resumed, or that is evaluated on the same --data-path",
             metavar="FILE",
         ),
         flag(
             "--folds",
             RUN,
             None,
-            "cross-validation: cut the training images into this many folds",
+            "cross-validation: divide the training images into this many folds",
             "no cross-validation",
             type=number(int, minimum=2),
         ),
@@ -172,8 +176,8 @@ def split_flags() -> list[Flag]:
             "--fold",
             RUN,
             None,
-            "the fold of --folds or --split-file that validates, from 0; the test split is not "
-            "scored",
+            "number of the fold of --folds or --split-file that validates, from 0; the test split "
+            "is not scored",
             type=number(int, minimum=0),
         ),
     ]
@@ -187,8 +191,8 @@ def loading_flags() -> list[Flag]:
             "--cache-limit",
             LOCAL,
             4.0,
-            "memory for the decoded images of each split, at most half of what is free on a GPU; "
-            "beyond it images are read from files, each time one is used",
+            "memory for the decoded images of each split; on a GPU at most half of what is free. "
+            "If they need more, images are read from their files each time",
             type=number(float, minimum=0),
             metavar="GB",
         ),
@@ -226,22 +230,23 @@ def crop_flags() -> list[Flag]:
             "--augment",
             RUN,
             PRESET,
-            "affine: crops are cut on the training device, with random scale, rotation, flips and "
-            "colours in one resampling; resize: the loader resizes, flips and crops each image",
+            "affine: the training device cuts the crops, with random scale, rotation, flips and "
+            "colours, and resamples once; resize: the loader resizes, flips and crops each image, "
+            "as in the tutorials",
             choices=["affine", "resize"],
         ),
         flag(
             "--base-size",
             RUN,
             PRESET,
-            "length in px of the shorter side, which --scale multiplies; 0: the image's own",
+            "length in px of an image's shorter side at scale 1; 0: its own length",
             type=number(int, minimum=0),
         ),
         flag(
             "--scale",
             RUN,
             PRESET,
-            "range of the random resize, relative to --base-size",
+            "range of the random scale factor",
             FROM_DATA,
             type=number(float, above=0),
             nargs=2,
@@ -251,9 +256,9 @@ def crop_flags() -> list[Flag]:
             "--crop-size",
             RUN,
             PRESET,
-            "side of the square training crops in px, at least 32, for unet_original 188; of "
-            "volumes in voxels: D H W, or one number that is cut on each axis to their median "
-            "size, rounded up to a multiple of 8",
+            "side of the square training crops in px: at least 32, for unet_original 188. Of "
+            "volumes in voxels: D H W, or one number, which is made smaller on the axes where the "
+            "median volume is smaller, to that size rounded up to a multiple of 8",
             FROM_DATA,
             type=number(int, minimum=1),
             nargs="+",
@@ -264,7 +269,7 @@ def crop_flags() -> list[Flag]:
             "--crops",
             RUN,
             PRESET,
-            "crops of each image in an epoch, in place of --steps",
+            "crops of each image in an epoch; gives the length of the run in place of --steps",
             "as many as the steps take",
             type=number(int, minimum=1),
         ),
@@ -280,8 +285,8 @@ def crop_flags() -> list[Flag]:
             "--mirror",
             RUN,
             "both",
-            "random flips of the crops; horizontal: left-right only, for scenes with an up and a "
-            "down",
+            "random flips of the crops. both: along every axis; horizontal: left and right only, "
+            "for upright images; none: no flips",
             FROM_DATA,
             choices=["both", "horizontal", "none"],
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from src import MODELS
 from src.encoder import IMAGENET_MEAN, IMAGENET_STD
 from train_utils import checkpoint as checkpoints
+from train_utils.class_weights import resolve_class_weights
 from train_utils.cli.check_dimensions import check_dimensions
 from train_utils.cli.check_flags import check_flags
 from train_utils.cli.flags import train_flags
@@ -14,11 +15,9 @@ from train_utils.cli.parser import LOCAL, MODEL, Parser
 from train_utils.cli.presets import (
     DEMO,
     DEMO_VOLUMES,
-    PRESET_OF_KIND,
     PRESETS,
     VOLUMES,
     preset_defaults,
-    resolve_class_weights,
 )
 from train_utils.distributed_utils import broadcast_from_rank_zero
 
@@ -72,7 +71,7 @@ class CommandLine:
         """
         volumes = self.volume_defaults(saved | given)
         row = self.datasets[(self.base | volumes | saved | given)["dataset"]]
-        preset = {"preset": PRESET_OF_KIND[row["kind"]]}
+        preset = {"preset": row["preset"]}
         recipe = PRESETS[(self.base | preset | saved | given)["preset"]]
         model = {"model": recipe["model"]} if "model" in recipe else {}
         chosen = self.base | preset | model | volumes | saved | given

@@ -7,7 +7,7 @@ from torch import nn
 
 from src import MODELS, build_model, default_options
 from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
-from train_utils.cli.presets import PRESET_KINDS
+from train_utils.cli.presets import PLANNED_PRESETS
 from train_utils.plan import plan_width
 
 # Keyword arguments of the classes in MODELS, and their flags.
@@ -31,8 +31,8 @@ def model_flags() -> list[Flag]:
             "--model",
             MODEL,
             "unet",
-            "architecture; --list-models shows them. unet_3d implies --dataset volumes, and the "
-            "reverse",
+            "the architecture; --list-models describes them. unet_3d implies --dataset volumes, "
+            "and the reverse",
             choices=sorted(MODELS),
         ),
         flag(
@@ -40,7 +40,8 @@ def model_flags() -> list[Flag]:
             MODEL,
             None,
             "channels of the first level",
-            "16 for two classes, 32 for more; of other models than unet their own, as in the paper",
+            "16 for two classes, 32 for more; other models than unet have their own, as in the "
+            "paper",
             type=number(int, minimum=1),
         ),
         flag(
@@ -88,10 +89,10 @@ def model_flags() -> list[Flag]:
             "--spacing",
             MODEL,
             None,
-            "size of a voxel in mm or any unit, D H W: of a stack between slices, rows and "
-            "columns, of NIfTI along inferior-superior, posterior-anterior and left-right; volumes "
-            "are resampled to it, files that store none are taken to have it, and axes with long "
-            "voxels are pooled later (unet_3d)",
+            "size of a voxel, in mm or any unit. The axes D H W are slices, rows and columns of a "
+            "stack; of NIfTI inferior-superior, posterior-anterior and left-right. Volumes are "
+            "resampled to it; files that do not say their size are taken to have it; axes with "
+            "long voxels are pooled later (unet_3d)",
             "the median of the training volumes",
             type=number(float, above=0),
             nargs=3,
@@ -101,8 +102,8 @@ def model_flags() -> list[Flag]:
             "--pretrained",
             RUN,
             None,
-            "start with torchvision's ImageNet weights in the encoder, and with their mean and std "
-            "unless --mean and --std are given (vgg16_unet, mobilenetv3_unet)",
+            "start with torchvision's ImageNet weights in the encoder; mean and std are then "
+            "ImageNet's, unless --mean and --std are given (vgg16_unet, mobilenetv3_unet)",
             "off",
             action="store_const",
             const=True,
@@ -150,7 +151,7 @@ def model_kwargs(
     for option in MODEL_FLAGS:
         if option in kwargs and getattr(args, option) is not None:
             kwargs[option] = getattr(args, option)
-    if args.model == "unet" and args.base_c is None and args.preset in PRESET_KINDS:
+    if args.model == "unet" and args.base_c is None and args.preset in PLANNED_PRESETS:
         kwargs["base_c"] = plan_width(num_classes)
     if spacing:
         kwargs["spacing"] = spacing

@@ -13,6 +13,48 @@ LOCAL = "local"  # where and how to compute: always from the command line
 
 FROM_DATA = "planned from the data"  # a default in help texts
 
+# Of flags that several scripts have: {name: (help, what --help says of the default)}.
+SHARED_HELP = {
+    "data_path": (
+        "where the dataset is: the folder that contains DRIVE/, or that of another published "
+        "dataset; for --dataset folder and volumes the folder that contains images/ and masks/; "
+        "for list a text file",
+        "./",
+    ),
+    "max_pixels": (
+        "largest image, in pixels; a larger one is refused before it is decoded",
+        "Pillow's limit, 89 million",
+    ),
+    "tile": (
+        "side in pixels of the tiles in which a large image is predicted; 0: no tiles",
+        "up to 1024, for images that need more than 4 GB",
+    ),
+    "overlap": ("how many pixels neighbouring tiles share", "a sixteenth of the tile"),
+    "flips": (
+        "average the probabilities over the four flips of each image, the eight of a volume",
+        "off",
+    ),
+    "threshold": (
+        "the threshold on the probability of class 1",
+        "the checkpoint's, of several files their mean",
+    ),
+    "prune": (
+        "the depth, 1 to 4, of the part of a unet_plus_plus that is used; less is faster",
+        "4, all of it",
+    ),
+    "device": ("auto, cpu, mps, cuda or cuda:N", "auto"),
+    "amp": (
+        "mixed precision: bf16 where the device supports it, fp16 on older GPUs; --no-amp: fp32",
+        "on",
+    ),
+}
+
+
+def shared_help(name: str, note: str = "") -> str:
+    """The help of a flag in SHARED_HELP, with its default. note: what else to know of it."""
+    text, default = SHARED_HELP[name]
+    return f"{text}{note} (default: {default})"
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -96,13 +138,13 @@ class OneOrThree(argparse.Action):
 
 
 def number(
-    kind: type,
+    convert: type,
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
     below: float | None = None,
 ) -> Callable[[str], float]:
-    """A flag type: a number of `kind` (int or float) within bounds.
+    """A flag type: a number of the type int or float within bounds.
 
     `minimum` and `maximum` include the bound, `above` and `below` exclude it.
     """
@@ -116,11 +158,11 @@ def number(
 
     def parse(text: str) -> float:
         try:
-            value = kind(text)
+            value = convert(text)
             if not math.isfinite(value):
                 raise ValueError
         except ValueError:
-            article = "an integer" if kind is int else "a number"
+            article = "an integer" if convert is int else "a number"
             raise argparse.ArgumentTypeError(f"{text!r} is not {article}") from None
         if not all(holds(value) for _, _, holds in bounds):
             wanted = " and ".join(f"{words} {bound}" for bound, words, _ in bounds)

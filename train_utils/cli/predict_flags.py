@@ -5,7 +5,7 @@ from argparse import BooleanOptionalAction
 
 from src.device import pick_device
 from src.errors import UserError
-from train_utils.cli.parser import Parser, number
+from train_utils.cli.parser import Parser, number, shared_help
 
 SWITCH = {"action": "store_true"}
 
@@ -44,27 +44,30 @@ def add_model_flags(parser: Parser) -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="a checkpoint of train.py, which holds its architecture, classes, mean and std; of "
-        "several files the probabilities are averaged; weights of milesial/Pytorch-UNet load too",
+        help="a checkpoint of train.py, which says its architecture, classes, mean and std; "
+        "weights of milesial/Pytorch-UNet load too. Of several files the probabilities are "
+        "averaged",
     )
     add(
         "--prune",
         type=number(int, minimum=1, maximum=4),
         metavar="LEVEL",
-        help="of a unet_plus_plus use only this depth, 1 to 4, which is faster (default: 4, all)",
+        help=shared_help("prune"),
     )
     add(
         "--strip",
         default="",
         metavar="FILE",
-        help="write the checkpoint without what only --resume needs, a third of its size, and end",
+        help="predict nothing; write the checkpoint to this file without what only --resume needs. "
+        "It is a third as large",
     )
     add(
         "--export",
         default="",
         metavar="FILE",
-        help="write the network as FILE.onnx or FILE.pt2 (torch.export): any size and batch, "
-        "normalization inside, probabilities out; check it against PyTorch, and end",
+        help="predict nothing; write the network to FILE.onnx or FILE.pt2 (torch.export), and "
+        "compare its output with PyTorch's. It takes images of any size in batches of any size, "
+        "normalizes them, and returns probabilities",
     )
 
 
@@ -74,40 +77,41 @@ def add_input_flags(parser: Parser) -> None:
     add(
         "--input",
         default="",
-        help="an image or volume, a folder of them, a pattern in quotes such as 'a/*.tif', a text "
-        "file (.txt) of paths, or - for paths on standard input, one a line",
+        help="an image or volume; a folder of them; a pattern in quotes, such as 'a/*.tif'; a text "
+        "file (.txt) with a path on each line; or - for paths on standard input",
     )
     add("--recursive", **SWITCH, help="search the sub-folders of --input too (default: off)")
     add(
         "--roi-mask",
         default="",
         metavar="FILE|DIR",
-        help="mask(s) of the region to segment, everything outside is background; in a folder, "
-        "x_mask.* belongs to image x (default: the whole image)",
+        help="mask of the region to segment, or a folder of masks, in which x_mask.* belongs to "
+        "image x; everything outside becomes background (default: the whole image)",
     )
     add(
         "--auto-roi",
         **SWITCH,
-        help="find the round field of view of fundus photographs, and segment that (images only) "
-        "(default: off)",
+        help="find the round field of view of fundus photographs, and segment only that; for "
+        "images (default: off)",
     )
     add(
         "--labels",
         default="",
-        metavar="DIR",
-        help="score the predictions against these labels, read as in training; scores.json",
+        metavar="FILE|DIR",
+        help="a label or a folder of labels, which are read as in training; score the predictions "
+        "against them, and write scores.json (default: no scores)",
     )
     add(
         "--report",
         default="",
         metavar="DIR",
-        help="with --labels, write report.html and images.csv into this folder (images only)",
+        help="with --labels: write report.html and images.csv into this folder; for images "
+        "(default: no report)",
     )
     add(
         "--max-pixels",
         type=number(int, minimum=1),
-        help="largest image that is decoded, in pixels (images only) (default: Pillow's limit, "
-        "89 million)",
+        help=shared_help("max_pixels", "; for images"),
     )
 
 
@@ -118,28 +122,30 @@ def add_output_flags(parser: Parser) -> None:
     add(
         "--save-prob",
         **SWITCH,
-        help="also write x_prob.png, 16-bit, 65535 for probability 1 (with more than two classes "
-        "x_prob.npy, float16 [classes, height, width]); of volumes x_prob in the format of the "
-        "input, x_prob.npy for more than two classes (default: off)",
+        help="also write the probability of class 1: x_prob.png, 16-bit, with 65535 for "
+        "probability 1; of a volume in the format of the input. With more than two classes: "
+        "x_prob.npy, float16 [classes, height, width], of a volume [classes, D, H, W] "
+        "(default: off)",
     )
     add(
         "--overlay",
         **SWITCH,
-        help="also write x_overlay.png, the prediction over the image, of a volume over three "
-        "slices (default: off)",
+        help="also write x_overlay.png: the prediction drawn on the image, or on three slices of a "
+        "volume (default: off)",
     )
     add(
         "--instances",
         **SWITCH,
-        help="also write x_instances.png, 16-bit ids of the objects (connected regions of class 1 "
-        "of two), and objects.csv; --labels then hold ids of objects (images only) "
-        "(default: off)",
+        help="with two classes: also write x_instances.png, with a 16-bit id for each object, that "
+        "is each connected region of class 1, and objects.csv. --labels must then hold ids of "
+        "objects; for images (default: off)",
     )
     add(
         "--skip-existing",
         **SWITCH,
-        help="leave out inputs whose outputs are all there, of the same weights and threshold, and "
-        "keep their rows of predictions.csv; without it the table begins anew (default: off)",
+        help="skip inputs whose outputs all exist, from the same weights and threshold, and keep "
+        "their rows in predictions.csv; without this flag the table is written anew "
+        "(default: off)",
     )
 
 
@@ -149,33 +155,31 @@ def add_prediction_flags(parser: Parser) -> None:
     add(
         "--threshold",
         type=number(float, minimum=0, below=1),
-        help="on the probability of class 1 (default: the checkpoint's)",
+        help=shared_help("threshold"),
     )
     add(
         "--flips",
         **SWITCH,
-        help="average the probabilities over the four flips of each image, the eight of a volume "
-        "(default: off)",
+        help=shared_help("flips"),
     )
     add(
         "--tile",
         type=number(int, minimum=0),
         metavar="SIZE",
-        help="predict in tiles of this side in pixels; 0: never (default: only images that need "
-        "more than 4 GB, in tiles of up to 1024)",
+        help=shared_help("tile"),
     )
     add(
         "--overlap",
         type=number(int, minimum=0),
-        metavar="PIXELS",
-        help="that neighbouring tiles share (default: a sixteenth of the tile)",
+        metavar="PX",
+        help=shared_help("overlap"),
     )
-    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
+    add("--device", default="auto", help=shared_help("device"))
     add(
         "--amp",
         action=BooleanOptionalAction,
         default=True,
-        help="mixed precision where the device supports it (default: on)",
+        help=shared_help("amp"),
     )
 
 

@@ -10,13 +10,13 @@ from src.device import free_memory
 from src.unet_3d import min_sides, strides
 from src.unet_original import valid_input_side
 from train_utils.budget import Budget
+from train_utils.class_weights import resolve_class_weights
 from train_utils.cli.model_flags import model_without_weights
 from train_utils.cli.presets import (
-    BEST,
     PLANNED,
-    PRESET_KINDS,
+    PLANNED_PRESETS,
+    WARMUP_WITH_CROPS,
     preset_defaults,
-    resolve_class_weights,
 )
 from train_utils.data.volumes import choose_crop
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
@@ -27,13 +27,14 @@ from train_utils.volume_plan import make_volume_plan
 
 @dataclass(frozen=True)
 class Recipe:
-    """The values of flags whose default is the plan's: those of the flags, else the plan's.
+    """The settings that a plan may make, each from its flag, the preset, or else the plan.
 
-    crop_size: a side in px, or the sides (D, H, W) of crops of volumes.
-    crops: of each image in an epoch; None where the epochs are parts of a number of steps.
-    warmup_epochs: None for a tenth of the run. steps: of --steps, of the plan, or None.
-    planned_steps: whether `steps` is the plan's. reasons: of the plan, and the flags that changed
-    it; empty without a plan.
+    crop_size: side in px, or sides (D, H, W) of crops of volumes.
+    crops: number of crops of each image in an epoch; None where an epoch is a share of the steps.
+    warmup_epochs: number of epochs; None: a tenth of the run.
+    steps: optimizer steps of the run, from --steps or the plan; None: the epochs say it.
+    planned_steps: whether `steps` is the plan's.
+    reasons: lines that explain the plan, and the flags that changed it; empty without a plan.
     """
 
     crop_size: int | list[int]
@@ -52,9 +53,10 @@ class Recipe:
 
 
 def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.device) -> Recipe:
-    """The recipe of a run on these data. It logs the plan, if there is one, and its reasons.
+    """The recipe of a run on these data. Logs the plan, if there is one, and its reasons.
 
-    A batch that exceeds the free memory of the device is divided, and accumulated instead.
+    A planned batch that exceeds the free memory of the device is divided, and its gradients are
+    accumulated.
     """
     recipe = recipe_of_flags(args, len(summary.pixels))
     left_open = open_flags(args)
@@ -88,7 +90,7 @@ def with_sides(args: argparse.Namespace, recipe: Recipe, summary: DataSummary) -
 
 
 def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: bool) -> ModelNeeds:
-    """What the plan has to know of the model of the flags."""
+    """What the plan has to know of the model. planned_width: whether the plan chooses base_c."""
     model = model_without_weights(args, len(summary.pixels), summary.spacing)
     base_c = None if planned_width else model.base_c
     if model.dims == 2:
@@ -104,18 +106,18 @@ def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: b
 
 
 def plan_of(args: argparse.Namespace, summary: DataSummary, model: ModelNeeds) -> Plan:
-    """The plan for images or volumes; a crop size that is given stays."""
+    """The plan for images or volumes, with the crop size of the flag if it is given."""
     if MODELS[args.model].dims == 3:
         return make_volume_plan(summary, model, args.memory, args.crop_size)
-    kind = PRESET_KINDS[args.preset]
-    return make_plan(summary, kind, args.memory, model, args.crop_size)
+    orientation = PLANNED_PRESETS[args.preset]
+    return make_plan(summary, model, args.memory, args.crop_size, orientation)
 
 
 def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
-    """The recipe as far as flags, preset and checkpoint say it; None for the rest."""
+    """The values that flags, preset or checkpoint give; None for those still to be planned."""
     warmup_epochs = args.warmup_epochs
     if warmup_epochs is None and args.crops and MODELS[args.model].dims == 2:
-        warmup_epochs = BEST["warmup_epochs"]
+        warmup_epochs = WARMUP_WITH_CROPS
     return Recipe(
         crop_size=args.crop_size,
         batch_size=args.batch_size,
@@ -134,8 +136,8 @@ def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
 
 
 def open_flags(args: argparse.Namespace) -> set[str]:
-    """The names of PLANNED that neither flag, preset nor checkpoint says."""
-    if args.preset not in PRESET_KINDS:
+    """The names of the settings to be planned: neither flag, preset nor checkpoint gives them."""
+    if args.preset not in PLANNED_PRESETS:
         return set()
     names = {name for name in PLANNED if name in preset_defaults(args.preset, args.model)}
     left_open = {name for name in names if getattr(args, name) is None}
@@ -145,9 +147,9 @@ def open_flags(args: argparse.Namespace) -> set[str]:
 
 
 def saved_recipe(recipe: Recipe, budget: Budget, earlier: dict) -> dict:
-    """The recipe and the length of the run as they stand in a checkpoint.
+    """The recipe and the length of the run as a checkpoint holds them.
 
-    earlier: those of the checkpoint that is resumed, whose reasons stay; {} for a new run.
+    earlier: recipe of the checkpoint that is resumed, whose reasons stay; {} for a new run.
     """
     reasons = recipe.reasons or earlier.get("reasons", [])
     return asdict(recipe) | asdict(budget) | {"reasons": reasons}
@@ -161,35 +163,38 @@ def budget_of(saved: dict) -> Budget | None:
 
 
 def plain(value: object) -> object:
-    """Lists in place of tuples, as flags are."""
+    """The value, a tuple as the list that a flag would be."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[str]:
-    """The reasons of the plan, and what flags say instead. The reasons name crop and width."""
+    """The lines that explain the plan, and one that names the flags that changed it.
+
+    values: the planned values that are used. A crop size or width of a flag is in the first lines.
+    """
     names = [name for name in PLANNED if name not in ("crop_size", "base_c")]
-    instead = {
+    given = {
         name: getattr(args, name)
         for name in (*names, "class_weights", "steps", "crops", "minutes")
         if name not in values and getattr(args, name) not in (None, "preset")
     }
-    left_out = set(instead)
+    left_out = set(given)
     if "steps" not in values:
         left_out.add("steps")
     elif args.epochs != EPOCHS:
-        instead["epochs"] = f"{args.epochs} of {EPOCHS}"
+        given["epochs"] = f"{args.epochs} of {EPOCHS}"
     reasons = [line for name, line in plan.reasons.items() if name not in left_out]
-    if instead:
-        text = ", ".join(f"{name} {value}" for name, value in instead.items())
-        reasons.append(f"instead: {text}")
+    if given:
+        text = ", ".join(f"{name} {value}" for name, value in given.items())
+        reasons.append(f"set by flags, not planned: {text}")
     return reasons
 
 
 def lower_batch(recipe: Recipe, bytes_each: int, free: int | None) -> Recipe:
     """The recipe with a smaller batch and as much more accumulation, if `free` bytes need it.
 
-    An optimizer step then takes the same crops. bytes_each: of a pixel, see pixel_bytes(). free:
-    None if it is unknown.
+    An optimizer step then takes the same crops. bytes_each: bytes for each pixel, see
+    pixel_bytes(). free: free bytes of the device; None if they are not known.
     """
     batch = recipe.batch_size
     while batch > 1 and free is not None:

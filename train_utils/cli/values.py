@@ -193,18 +193,17 @@ def crop_options(args: argparse.Namespace, recipe: Recipe) -> dict:
         "base_size": args.base_size,
         "scale": recipe.scale,
         "elastic": args.elastic,
-        "flip_prob": 0.0 if recipe.mirror == "none" else 0.5,
-        "upside_down": recipe.mirror == "both",
+        "flip_probs": flip_probs(recipe.mirror, dims=2),
     }
 
 
-def volume_flip_probs(mirror: str) -> list[float]:
-    """--mirror as the probability of a flip of each axis (D, H, W) of a volume."""
+def flip_probs(mirror: str, dims: int) -> list[float]:
+    """--mirror as the probability of a flip of each axis: (H, W), or (D, H, W) of volumes."""
     if mirror == "both":
-        return [0.5, 0.5, 0.5]
+        return [0.5] * dims
     if mirror == "horizontal":
-        return [0.0, 0.0, 0.5]
-    return [0.0, 0.0, 0.0]
+        return [0.0] * (dims - 1) + [0.5]
+    return [0.0] * dims
 
 
 def make_volume_crops(
@@ -228,6 +227,6 @@ def make_volume_crops(
         recipe.scale,
         recipe.rotate,
         args.jitter,
-        volume_flip_probs(recipe.mirror),
+        flip_probs(recipe.mirror, dims=3),
         margins=model.margins,
     )

@@ -9,17 +9,13 @@ import numpy as np
 import torch
 
 from src.image_io import IGNORE, stem_of
+from train_utils.class_weights import median_frequency_weights
 from train_utils.data.doctor_instances import describe_objects, describe_weights
 from train_utils.data.doctor_sample import Finding
 from train_utils.data.labels import conflicting_encodings
 from train_utils.data.problems import Problem
 from train_utils.data.samples import TRAINING_SPLITS
-from train_utils.data.statistics import (
-    add_sums,
-    channel_sums,
-    mean_and_std,
-    median_frequency_weights,
-)
+from train_utils.data.statistics import add_sums, channel_sums, mean_and_std
 
 MAX_LISTED = 8  # files or values that a line lists at most
 

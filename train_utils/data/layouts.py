@@ -23,7 +23,7 @@ from train_utils.data.samples import (
     missing_files,
     pair,
 )
-from train_utils.data.wrong_files import refuse_empty, refuse_unreadable
+from train_utils.data.wrong_files import refuse_empty, refuse_inner_folder, refuse_unreadable
 
 # Split → names that its folder may have.
 SPLITS = {
@@ -100,6 +100,8 @@ def folder(
     if not dataset.splits.keys() & {"all", "train"}:
         folders = found["train"] if "train" in found else found["all"]
         refuse_unreadable(folders.images, list_files)
+        if Path(root).resolve().with_name("images").is_dir():
+            refuse_inner_folder(Path(root), [name for names in FOLDER_NAMES for name in names])
         refuse_empty(Path(root) / "images", list_files)
     return dataset
 

@@ -11,6 +11,7 @@ from train_utils.data.class_table import ClassTable
 from train_utils.data.layouts import ROI_FOLDERS, SPLITS, first_folder, optional_files
 from train_utils.data.problems import Problem, refuse_problems
 from train_utils.data.samples import DatasetFiles, Sample, pair
+from train_utils.data.wrong_files import refuse_inner_folder
 
 
 def dataset_folder(root: str | Path, *names: str) -> Path:
@@ -50,6 +51,7 @@ def drive_split(root: str | Path, train: bool) -> tuple[list[Sample], list[str]]
     folder = Path(root) / "DRIVE" / ("training" if train else "test")
     images, problems = files_by_number(folder / "images")
     if not images:
+        refuse_inner_folder(Path(root), ["DRIVE"])
         raise UserError(
             f"{folder / 'images'}: no images there; "
             f"--data-path must name the folder that holds this tree:\n{DRIVE_TREE}\n"

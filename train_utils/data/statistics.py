@@ -1,7 +1,5 @@
-"""Statistics of the training data: mean and std of the channels, and class weights."""
+"""Mean and std of the channels of the training images."""
 
-from collections.abc import Sequence
-from statistics import median
 from typing import Protocol
 
 import torch
@@ -9,10 +7,6 @@ from torch import Tensor
 
 from src.image_io import IGNORE
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
-
-# A class of a few pixels would otherwise have nearly all of the loss, and a background of nearly
-# all pixels none of it. CamVid's weights are 0.14 to 15.4.
-SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.05, 20.0
 
 
 class ReadableDataset(Protocol):
@@ -65,28 +59,6 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
     return {"pooled": mean_and_std(*sums), "per image": (mean, std)}
 
 
-def median_frequency_weights(pixels: Sequence[int], sampled: bool = False) -> list[float]:
-    """Class weights by median frequency balancing, after Eigen and Fergus 2015.
-
-    The weight of a class is the median of the classes' shares over its own share, within
-    SMALLEST_WEIGHT and LARGEST_WEIGHT. Shares are of all pixels; the paper (arXiv:1411.4734) takes
-    those of the images in which the class occurs. A class without pixels gets 0, or the largest
-    weight of the others if only a sample of the images was read: it may occur in the rest.
-
-    pixels: number of valid pixels of each class. sampled: whether they are of a sample.
-    """
-    found = [count for count in pixels if count]
-    if not found:
-        return [1.0] * len(pixels)
-    middle = median(found)
-
-    def weight(count: int) -> float:
-        return min(max(middle / count, SMALLEST_WEIGHT), LARGEST_WEIGHT)
-
-    unseen = weight(min(found)) if sampled else 0.0
-    return [weight(count) if count else unseen for count in pixels]
-
-
 def choose_mean_and_std(
     mean: list[float] | None, std: list[float] | None, dataset: ReadableDataset
 ) -> tuple[list[float], list[float]]:
@@ -98,21 +70,3 @@ def choose_mean_and_std(
         std = std or [max(value, 0.001) for value in computed[1]]  # a blank channel has std 0
         log(f"mean {mean}, std {std}, computed from the training images")
     return mean, std
-
-
-def choose_class_weights(
-    choice: str | list[float], pixels: Tensor, sampled: bool = False
-) -> Tensor | None:
-    """Weights float32 [K] of the cross entropy, or None.
-
-    choice: "none", "auto" (median frequency balancing) or the weights. pixels, sampled: training
-    pixels of each class, see median_frequency_weights().
-    """
-    if choice == "none":
-        return None
-    if choice == "auto":
-        weights = torch.tensor(median_frequency_weights(pixels.tolist(), sampled))
-    else:
-        weights = torch.tensor(choice)
-    log(f"class weights: {', '.join(f'{weight:.3g}' for weight in weights.tolist())}")
-    return weights

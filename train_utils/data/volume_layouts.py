@@ -19,7 +19,7 @@ from train_utils.data.samples import (
     match_key,
     pair,
 )
-from train_utils.data.wrong_files import refuse_unreadable
+from train_utils.data.wrong_files import refuse_inner_folder, refuse_unreadable
 
 ROI_FOLDERS = ("roisTr", *layouts.ROI_FOLDERS)
 
@@ -33,6 +33,7 @@ def volumes(root: str | Path) -> DatasetFiles:
     """
     root = Path(root)
     if not (root / "imagesTr").is_dir():
+        refuse_inner_folder(root, ("imagesTr", "labelsTr"))
         return folder(root, volume_files)
     dataset, roi_folder = DatasetFiles(), first_folder(root, ROI_FOLDERS)
     listed = listed_files(root / "dataset.json")

@@ -1,6 +1,6 @@
-"""A folder of images that holds volumes, the reverse, or files of formats that are not read."""
+"""Folders without files that can be read: what they hold instead, and what to give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from src.errors import UserError
@@ -21,6 +21,16 @@ def refuse_unreadable(
         refuse_images(folder)
     else:
         refuse_volumes(folder)
+
+
+def refuse_inner_folder(root: Path, names: Container[str]) -> None:
+    """UserError if the folder of --data-path has one of the names: it is one level too deep."""
+    path = root.resolve()
+    if path.name in names and path.is_dir():
+        raise UserError(
+            f"{root}: is the folder {path.name}/ itself; --data-path must name the folder that "
+            f"contains it: {path.parent}"
+        )
 
 
 def refuse_empty(folder: Path, list_files: Callable[[Path], list[Path]] = image_files) -> None:
