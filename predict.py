@@ -31,7 +31,7 @@ from train_utils.data.inputs import IMAGES, find_inputs
 from train_utils.data.reading import Job, find_jobs, read_picture
 from train_utils.flips import check_flips
 from train_utils.model_files import write_export, write_stripped
-from train_utils.model_loading import Member, check_threshold, combine, load_members, prune
+from train_utils.model_loading import LoadedModel, check_threshold, combine, load_models, prune
 from train_utils.prediction import ImagePredictor, check_instances, picture_reader
 from train_utils.prediction_scores import PredictionScores
 from train_utils.reporting.pictures import save_legend
@@ -65,12 +65,12 @@ def main(args: argparse.Namespace) -> None:
     reuse_freed_memory(device)
 
     # Model
-    members = load_members(args.weights)
+    loaded = load_models(args.weights)
     if args.strip:
-        return write_stripped(args.strip, args.weights[0], members[0][1])
-    model, checkpoint = choose_model(args, members)
+        return write_stripped(loaded[0].checkpoint, args.weights[0], args.strip)
+    model, checkpoint = choose_model(args, loaded)
     if args.export:
-        return write_export(args.export, model, checkpoint)
+        return write_export(model, checkpoint, args.export)
     settings = settings_of(args, model, checkpoint["threshold"])
     model = optimize_for_inference(model, device)
 
@@ -89,11 +89,11 @@ def main(args: argparse.Namespace) -> None:
     table, scores, todo = predictor.table, predictor.scores, jobs
     if args.skip_existing:
         todo = [job for job in jobs if not predictor.is_done(job)]
-        table.drop(job.item.name for job in todo)
+        table.drop(job.input.name for job in todo)
 
     # Predictions
     try:
-        failed = predictor.all(todo)
+        failed = predictor.predict_all(todo)
     except KeyboardInterrupt:
         if not args.labels:
             done = sum(item.name in table for item in inputs)
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     table.close([item.name for item in inputs])
 
     # Summary
-    rows = [table.row(job.item.name) for job in todo if job.item.name in table]
+    rows = [table.row(job.input.name) for job in todo if job.input.name in table]
     seconds = time.perf_counter() - start
     warn_of_one_class(rows, checkpoint["class_names"], kind.noun)
     if len(jobs) > len(todo):
@@ -110,7 +110,8 @@ def main(args: argparse.Namespace) -> None:
     names, threshold = checkpoint["class_names"], checkpoint["threshold"]
     print(summary_line(rows, names, threshold, seconds, args.output, kind.noun))
     if scores and scores.names:
-        origin = describe_origin(args.weights, [each for _, each in members], args.flips)
+        checkpoints = [each.checkpoint for each in loaded]
+        origin = describe_origin(checkpoints, args.weights, args.flips)
         save_scores(args, predictor, jobs, origin | provenance(device, seconds))
     if failed:
         end_with_failures(failed, len(todo), kind.noun)
@@ -119,20 +120,20 @@ def main(args: argparse.Namespace) -> None:
 # --- the parts of main ----------------------------------------------------------------------------
 
 
-def choose_model(args: argparse.Namespace, members: list[Member]) -> Member:
-    """(the model that the flags ask for, its checkpoint with the chosen threshold)."""
-    for path, (member, _) in zip(args.weights, members, strict=True):
-        prune(member, args.prune, path)
-    model, checkpoint = combine(args.weights, members)
+def choose_model(args: argparse.Namespace, loaded: list[LoadedModel]) -> LoadedModel:
+    """The model that the flags ask for, and its checkpoint with the chosen threshold."""
+    for each, path in zip(loaded, args.weights, strict=True):
+        prune(each.model, args.prune, path)
+    model, checkpoint = combine(loaded, args.weights)
     check_threshold(args.threshold, checkpoint["class_names"])
     if args.instances:
         check_instances(checkpoint["class_names"])
     if args.threshold is not None:
         checkpoint = {**checkpoint, "threshold": args.threshold}
     if args.flips:
-        check_flips(args.weights, [each for _, each in members])
+        check_flips([each.checkpoint for each in loaded], args.weights)
         model = Flips(model)
-    return model, checkpoint
+    return LoadedModel(model, checkpoint)
 
 
 def check_flags(args: argparse.Namespace, dims: int, resize: list[int] | None) -> None:

@@ -36,7 +36,7 @@ class Predictor:
         """Whether the image [C, H, W] is predicted in tiles."""
         return self.size is None and len(self.tiling.grid(self.model, image.shape)) > 1
 
-    def whole(self, images: Sequence[Tensor]) -> Tensor:
+    def predict_untiled(self, images: Sequence[Tensor]) -> Tensor:
         """Probabilities float32 [N, K, H, W] of images uint8 [C, H, W] of one size."""
         seen = images
         if self.size is not None:
@@ -47,10 +47,10 @@ class Predictor:
             probs = F.interpolate(probs, images[0].shape[1:], mode="bilinear")
         return probs
 
-    def strips(
+    def predict_strips(
         self, image: Tensor, after_tiles: Callable[[int, int], None] | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """(rows, probabilities [K, h, W]) of an image uint8 [C, H, W]; see predict_strips()."""
+        """(rows, probabilities [K, h, W]) of an image uint8 [C, H, W]; see src.inference."""
         return predict_strips(
             self.model,
             image,

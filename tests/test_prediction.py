@@ -29,7 +29,7 @@ def test_an_image_without_finite_probabilities_fails_alone(tmp_path):
     jobs = [Job(Input(tmp_path / f"{name}.png", name), None, None) for name in "abc"]
 
     def read(job):
-        value = 255 if job.item.name == "b" else 10
+        value = 255 if job.input.name == "b" else 10
         image = torch.full((3, 20, 24), value, dtype=torch.uint8)
         return Picture(job, image, None, torch.zeros(20, 24, dtype=torch.uint8))
 
@@ -37,13 +37,13 @@ def test_an_image_without_finite_probabilities_fails_alone(tmp_path):
         return images.float().masked_fill(images == 255, torch.nan)
 
     for job in jobs:
-        Image.new("RGB", (24, 20)).save(job.item.path)
+        Image.new("RGB", (24, 20)).save(job.input.path)
     model, names = make_model().eval(), ["no", "yes"]
     table = PredictionTable(tmp_path, names, False)
     scores = PredictionScores(names, 0.5, with_objects=False, with_report=False)
     files = PredictionFiles(tmp_path, names, [[0, 0, 0], [255, 255, 255]], [0, 1])
     predictor = Predictor(model, torch.device("cpu"), None, prepare)
-    failed = ImagePredictor(predictor, read, 0.5, files, table, scores).all(jobs)
+    failed = ImagePredictor(predictor, read, 0.5, files, table, scores).predict_all(jobs)
     [(path, reason)] = failed.items()
     assert path == str(tmp_path / "b.png") and f"{path}: " in reason and "not finite" in reason
     assert scores.names == ["a", "c"] and "b" not in table and "c" in table

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from src.errors import UserError
-from train_utils.checkpoint import check_whole
+from train_utils.checkpoint import check_not_stripped
 from train_utils.data.samples import Sample
 from train_utils.data.splits import samples_by_name
 from train_utils.distributed_utils import is_main_process, log
@@ -68,7 +68,7 @@ def held_out_samples(
     splits: {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out
     none, or the checkpoint is stripped.
     """
-    check_whole(checkpoint, "--held-out", path)
+    check_not_stripped(checkpoint, "--held-out", path)
     names = checkpoint.get("split", {}).get("val")
     if not names:
         raise UserError(
@@ -87,14 +87,14 @@ def held_out_samples(
 
 
 def check_held_out(
-    paths: Sequence[str | Path], checkpoints: Sequence[dict], samples: Sequence[list[Sample]]
+    checkpoints: Sequence[dict], samples: Sequence[list[Sample]], paths: Sequence[str | Path]
 ) -> None:
     """UserError unless the runs held out different images that are read alike.
 
     Logs which scores are optimistic, and which images no run held out.
     """
     first, seen, known = checkpoints[0], set(), set()
-    for path, checkpoint, held_out in zip(paths, checkpoints, samples, strict=True):
+    for checkpoint, held_out, path in zip(checkpoints, samples, paths, strict=True):
         names = {sample.name for sample in held_out}
         if names & seen:
             raise UserError(
@@ -103,8 +103,8 @@ def check_held_out(
             )
         seen |= names
         known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
-        check_read_alike(path, checkpoint, paths[0], first)
-        log_optimistic(path, checkpoint)
+        check_read_alike(checkpoint, first, path, paths[0])
+        log_optimistic(checkpoint, path)
     missing = sorted(known - seen)
     if missing:
         more = " …" if len(missing) > NAMES_SHOWN else ""
@@ -115,7 +115,7 @@ def check_held_out(
 
 
 def check_read_alike(
-    path: str | Path, checkpoint: dict, first_path: str | Path, first: dict
+    checkpoint: dict, first: dict, path: str | Path, first_path: str | Path
 ) -> None:
     """UserError if two models read images differently: their scores cannot be pooled."""
     channels = checkpoint["model_kwargs"]["in_channels"], first["model_kwargs"]["in_channels"]
@@ -128,7 +128,7 @@ def check_read_alike(
             )
 
 
-def log_optimistic(path: str | Path, checkpoint: dict) -> None:
+def log_optimistic(checkpoint: dict, path: str | Path) -> None:
     """Logs why the scores of a file on its held-out images may be too good."""
     training = checkpoint["training"]
     if checkpoint["epoch"] + 1 < training["epochs"]:

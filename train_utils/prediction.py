@@ -60,9 +60,9 @@ class ImagePredictor:
 
     def is_done(self, job: Job) -> bool:
         """Whether the image has its row in the table and all its files."""
-        return job.item.name in self.table and self.files.are_whole(job.item.name)
+        return job.input.name in self.table and self.files.are_complete(job.input.name)
 
-    def all(self, jobs: list[Job]) -> dict[str, str]:
+    def predict_all(self, jobs: list[Job]) -> dict[str, str]:
         """Segments and writes all images; returns {path: reason} of those that failed."""
         failed, writing = {}, deque()
         pool = ThreadPoolExecutor(WORKERS)
@@ -93,7 +93,7 @@ class ImagePredictor:
         if self.predictor.is_cut(group[0].image):
             return [self.segment_in_tiles(picture) for picture in group]
         start = time.perf_counter()
-        batch = self.predictor.whole([picture.image for picture in group])
+        batch = self.predictor.predict_untiled([picture.image for picture in group])
         synchronize(self.predictor.device)
         seconds = (time.perf_counter() - start) / len(group)
         written = []
@@ -102,9 +102,9 @@ class ImagePredictor:
             try:
                 strips = list(self.finished_strips([strip], picture))
             except UserError as error:
-                failed[str(picture.job.item.path)] = str(error)
+                failed[str(picture.job.input.path)] = str(error)
                 continue
-            name, image = picture.job.item.name, picture.image
+            name, image = picture.job.input.name, picture.image
             saved = pool.submit(self.files.write, name, image, strips)
             written.append(Written(picture.job, tuple(image.shape[1:]), seconds, saved))
         return written
@@ -112,14 +112,14 @@ class ImagePredictor:
     def segment_in_tiles(self, picture: Picture) -> Written:
         """Segments and writes one image, strip by strip."""
         start, saved = time.perf_counter(), Future()
-        name, image = picture.job.item.name, picture.image
+        name, image = picture.job.input.name, picture.image
         with tqdm(desc=name, unit="tile", leave=False, disable=None) as bar:
 
             def show(done: int, tiles: int) -> None:
                 bar.total = tiles
                 bar.update(done - bar.n)
 
-            strips = self.finished_strips(self.predictor.strips(image, show), picture)
+            strips = self.finished_strips(self.predictor.predict_strips(image, show), picture)
             saved.set_result(self.files.write(name, image, strips))
         seconds = time.perf_counter() - start
         return Written(picture.job, tuple(image.shape[1:]), seconds, saved)
@@ -133,7 +133,7 @@ class ImagePredictor:
         not finite.
         """
         for rows, probs in strips:
-            check_finite(probs, picture.job.item.path)
+            check_finite(probs, picture.job.input.path)
             if self.scores:
                 self.scores.add_strip(picture.target[rows], probs)
             if picture.roi is not None:
@@ -150,7 +150,7 @@ class ImagePredictor:
 
         An image whose objects could not be written gets no row, and is noted in `failed`.
         """
-        name, path = written.job.item.name, written.job.item.path
+        name, path = written.job.input.name, written.job.input.path
         saved, (height, width) = written.saved.result(), written.size
         if saved.problem:
             failed[str(path)] = f"{path}: {saved.problem}"
@@ -176,7 +176,7 @@ def picture_reader(
     jobs: Iterable[Job], names: Sequence[str], max_pixels: int | None
 ) -> Callable[[int], np.ndarray]:
     """A function that reads the picture of an image, uint8 [H, W, 3], by its index in `names`."""
-    path_of = {job.item.name: job.item.path for job in jobs}
+    path_of = {job.input.name: job.input.path for job in jobs}
     return lambda index: as_rgb(read_image(path_of[names[index]], 3, max_pixels))
 
 

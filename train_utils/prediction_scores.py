@@ -66,7 +66,7 @@ class PredictionScores:
         """Ends the image that the strips so far are of."""
         target = picture.target
         self.counts.end_image()
-        self.names.append(picture.job.item.name)
+        self.names.append(picture.job.input.name)
         if self.with_objects:
             truth = picture.instances.masked_fill(target == IGNORE, 0).numpy()
             self._add_objects(truth)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
 from train_utils.budget import Budget
-from train_utils.checkpoint import TrainingState, check_whole, load
+from train_utils.checkpoint import TrainingState, check_not_stripped, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
 from train_utils.lr_scheduler import extend_plan, poly_factor
@@ -65,7 +65,7 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
 
 def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
     """UserError if the checkpoint, read from `path`, is stripped or was trained on other images."""
-    check_whole(checkpoint, "--resume", path)
+    check_not_stripped(checkpoint, "--resume", path)
     if checkpoint["split"] != split:
         raise UserError(
             f"{path}: was trained on {', '.join(checkpoint['split']['train'])} with "
@@ -181,7 +181,7 @@ def prepare_output(folder: str | Path, model: nn.Module, resumed_from: str | Pat
 def best_until(path: str | Path) -> Path:
     """best_model.pth beside a checkpoint, or the checkpoint itself if the best epoch came later."""
     checkpoint = load(path)
-    check_whole(checkpoint, "--resume", path)
+    check_not_stripped(checkpoint, "--resume", path)
     best = Path(path).with_name("best_model.pth")
     if best.exists() and load(best).get("epoch", 0) <= checkpoint["epoch"]:
         return best

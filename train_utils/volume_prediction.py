@@ -109,7 +109,7 @@ class VolumePredictor:
         self.report(path, name, mask, seconds)
         return mask
 
-    def all(self, jobs: Iterable[Job]) -> dict[str, str]:
+    def predict_all(self, jobs: Iterable[Job]) -> dict[str, str]:
         """Segments the volumes, each with its ROI and its label, if there are any.
 
         Returns {path: reason} of those that cannot be used.
@@ -117,9 +117,9 @@ class VolumePredictor:
         failed = {}
         for job in jobs:
             try:
-                self(job.item.path, job.item.name, job.roi_path, job.label_path)
+                self(job.input.path, job.input.name, job.roi_path, job.label_path)
             except UserError as error:
-                failed[str(job.item.path)] = str(error)
+                failed[str(job.input.path)] = str(error)
         return failed
 
     def read_label(
@@ -148,7 +148,7 @@ class VolumePredictor:
 
     def is_done(self, job: Job) -> bool:
         """Whether the volume has its row in the table and all its files, which appear whole."""
-        path, name = job.item.path, job.item.name
+        path, name = job.input.path, job.input.name
         files = [self.file(name, "mask", output_suffix(path))]
         if self.save_prob:
             files.append(self.prob_path(path, name))

@@ -29,7 +29,7 @@ AHEAD_PIXELS = 32 * 1024**2  # no more pixels than this are read ahead
 class Job:
     """One image or volume to segment, and the files that belong to it."""
 
-    item: Input
+    input: Input
     roi_path: Path | None
     label_path: Path | None
 
@@ -90,25 +90,25 @@ def read_picture(
     instances: whether the label holds ids of objects. They are class 1, with a gap of background
     between those that touch, as in training.
     """
-    image = read_image(job.item.path, channels, max_pixels)
+    image = read_image(job.input.path, channels, max_pixels)
     roi = label = ids = None
     if auto_roi:
         roi = find_field_of_view(image)
         if roi is None:
             raise UserError(
-                f"{job.item.path}: shows no round field of view on a dark ground; give --roi-mask, "
-                "or leave out --auto-roi"
+                f"{job.input.path}: shows no round field of view on a dark ground; give "
+                "--roi-mask, or leave out --auto-roi"
             )
     elif job.roi_path:
         values, _ = read_binary(job.roi_path, "ROI mask", max_pixels)
-        roi = checked_size(values, job.roi_path, image, job.item.path)
+        roi = checked_size(values, job.roi_path, image, job.input.path)
     if job.label_path and instances:
         values = read_instances(job.label_path, max_pixels)
-        ids = checked_size(values, job.label_path, image, job.item.path)
+        ids = checked_size(values, job.label_path, image, job.input.path)
         label = torch.from_numpy((separate(values) > 0).astype(np.uint8))
     elif job.label_path:
         values, _ = read_label(job.label_path, classes, max_pixels)
-        label = checked_size(values, job.label_path, image, job.item.path)
+        label = checked_size(values, job.label_path, image, job.input.path)
     return Picture(job, image, roi, label, ids)
 
 
@@ -139,7 +139,7 @@ def read_ahead(
     def keep_reading(one_in_use: bool) -> None:
         pixels = sum(size for _, size, _ in reading)
         while waiting and len(reading) < MAX_AHEAD:
-            size = count_pixels(waiting[0].item.path)
+            size = count_pixels(waiting[0].input.path)
             if pixels + size > AHEAD_PIXELS and (reading or one_in_use):
                 return
             pixels += size
@@ -152,7 +152,7 @@ def read_ahead(
         try:
             picture = future.result()
         except UserError as error:
-            failed[str(job.item.path)] = str(error)
+            failed[str(job.input.path)] = str(error)
         else:
             keep_reading(one_in_use=True)
             yield picture
