@@ -110,7 +110,7 @@ def test_output_has_the_inputs_size(run, tmp_path, size):
 def test_a_pattern_selects_the_files_that_match_it(run, images, tmp_path, capsys):
     files = segment([run / "best_model.pth"], images / "*1_test.tif", tmp_path)
     assert sorted(files) == ["01_test_mask.png", "predictions.csv", "predictions.json"]
-    assert "1 images, " in capsys.readouterr().out
+    assert "1 image, " in capsys.readouterr().out
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(run, tmp_path):
@@ -215,7 +215,7 @@ def test_skip_existing_does_what_is_missing_or_cut_short(run, folder, tmp_path, 
     capsys.readouterr()
     segment([run / "best_model.pth"], folder, out, *options)
     printed = capsys.readouterr().out
-    assert "1 images left out" in printed and "\n4 images, " in printed
+    assert "1 image was left out" in printed and "\n4 images, " in printed
     assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
     assert (out / "3_mask.png").stat().st_mtime_ns == kept
     assert [row["image"] for row in table_of(out)] == ["0", "1", "3", "4", "5"]

@@ -15,8 +15,8 @@ from src.errors import UserError
 from src.image_io import IGNORE
 from train_utils.data import reading
 from train_utils.data.class_table import BINARY
-from train_utils.data.inputs import Input, find_inputs
-from train_utils.data.reading import Job, Picture, equal_sizes, find_jobs, read_ahead, read_picture
+from train_utils.data.inputs import Input, Job, find_inputs, find_jobs
+from train_utils.data.reading import Picture, equal_sizes, read_ahead, read_picture
 
 
 def make_jobs(number):

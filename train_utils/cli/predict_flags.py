@@ -5,7 +5,9 @@ from argparse import BooleanOptionalAction
 
 from src.device import pick_device
 from src.errors import UserError
+from src.instances import import_ndimage
 from train_utils.cli.parser import Parser, number
+from train_utils.model_loading import check_threshold
 
 SWITCH = {"action": "store_true"}
 
@@ -206,6 +208,30 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--skip-existing: leave it out with --labels: all images are scored")
     if args.overlap is not None and args.tile == 0:
         raise UserError("--overlap: has no meaning with --tile 0")
+
+
+def check_for_model(args: argparse.Namespace, dims: int, checkpoint: dict) -> None:
+    """UserError for flags that do not fit a model of `dims` dimensions and its checkpoint."""
+    check_threshold(args.threshold, checkpoint["class_names"])
+    if dims == 3:
+        check_volumes(args)
+    elif args.tile and checkpoint["resize"]:
+        raise UserError(
+            f"--tile {args.tile}: the model sees images at the size {checkpoint['resize']} of its "
+            "training, never in tiles; leave it out"
+        )
+    if args.instances:
+        check_instances(checkpoint["class_names"])
+
+
+def check_instances(class_names: list[str]) -> None:
+    """UserError if a model with these classes has no objects, or scipy is missing."""
+    if len(class_names) > 2:
+        raise UserError(
+            f"--instances: is for two classes, background and objects, but the model has "
+            f"{len(class_names)} ({', '.join(class_names)}); leave it out"
+        )
+    import_ndimage()
 
 
 def check_volumes(args: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ class Saved:
     problem: str = ""
 
 
-class PredictionFiles:
+class ImageFiles:
     """Writes the requested files of each image, strip by strip.
 
     Args:
