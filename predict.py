@@ -25,12 +25,12 @@ from train_utils.cli import predict_flags
 from train_utils.cli.prediction import make_file_predictor
 from train_utils.cli.script import run_script
 from train_utils.data.file_kinds import INPUTS_OF_DIMS
-from train_utils.data.inputs import find_inputs, find_jobs
+from train_utils.data.inputs import find_inputs, find_jobs, output_folders
 from train_utils.flips import check_flips
 from train_utils.model_files import write_export, write_stripped
 from train_utils.model_loading import LoadedModel, combine, load_models, prune
 from train_utils.reporting import prediction_summary as summary
-from train_utils.reporting.prediction_settings import fingerprint, start_settings
+from train_utils.reporting.prediction_settings import PredictionRecord, fingerprint
 from train_utils.reporting.provenance import describe_origin, provenance
 from transforms import eval_preset
 
@@ -62,14 +62,18 @@ def main(args: argparse.Namespace) -> None:
     # Inputs and outputs
     inputs = find_inputs(args.input, args.recursive, args.output, kind)
     jobs = find_jobs(inputs, args.roi_mask, args.labels, kind, args.instances)
-    for folder in filter(None, (args.output, args.report)):
+    outputs = [name for name in ("save_prob", "overlay", "instances") if getattr(args, name)]
+    record = PredictionRecord(args.output, settings, args.weights, keep=args.skip_existing)
+    for folder in filter(None, (*output_folders(args.output, inputs), args.report)):
         prepare_folder(folder)
-    start_settings(args.output, settings, args.weights, args.skip_existing)
     file_predictor = make_file_predictor(args, predictor, checkpoint)
     table, scores, todo = file_predictor.table, file_predictor.scores, jobs
     if args.skip_existing:
-        todo = [job for job in jobs if not file_predictor.is_done(job)]
+        covered = [job for job in jobs if record.covers(job.input, outputs)]
+        done = {job for job in covered if file_predictor.is_done(job)}
+        todo = [job for job in jobs if job not in done]
         table.drop(job.input.name for job in todo)
+    record.begin([job.input for job in todo], outputs, kept=inputs)
 
     # Predictions
     try:
@@ -104,7 +108,7 @@ def choose_model(args: argparse.Namespace, loaded: list[LoadedModel]) -> LoadedM
     for each, path in zip(loaded, args.weights, strict=True):
         prune(each.model, args.prune, path)
     model, checkpoint = combine(loaded, args.weights)
-    predict_flags.check_for_model(args, model.dims, checkpoint)
+    predict_flags.check_for_model(args, model, checkpoint)
     if args.threshold is not None:
         checkpoint = {**checkpoint, "threshold": args.threshold}
     if args.flips:

@@ -313,6 +313,7 @@ def test_without_a_threshold_of_every_member_there_is_none():
     "changes",
     [
         {"class_names": ["a", "b"]},
+        {"class_ids": [0, 7]},
         {"mean": [0.1] * 3},
         {"std": [0.1] * 3},
         {"resize": [32, 32]},
@@ -320,13 +321,21 @@ def test_without_a_threshold_of_every_member_there_is_none():
     ids=str,
 )
 def test_members_that_read_images_differently_are_refused(changes):
-    own = described(make_model(), resize=None)
+    own = described(make_model(), resize=None, class_ids=[0, 1])
     checkpoints = own, own, {**own, **changes}
     members = [LoadedModel(make_model(), checkpoint) for checkpoint in checkpoints]
     ((name, value),) = changes.items()
     message = error_of(combine, members, ["a.pth", "b.pth", "c.pth"])
     assert f"c.pth: was trained with {name} {value}" in message
     assert f"a.pth with {own[name]}" in message and "leave one of them out" in message
+
+
+def test_members_take_images_of_as_many_channels():
+    own = described(make_model(), resize=None)
+    grey = {**own, "model_kwargs": {**own["model_kwargs"], "in_channels": 1}}
+    members = [LoadedModel(make_model(), own), LoadedModel(make_model(in_channels=1), grey)]
+    message = error_of(combine, members, ["a.pth", "b.pth"])
+    assert "b.pth: was trained with in_channels 1, but a.pth with 3" in message
 
 
 # --- pruning -------------------------------------------------------------------------------------

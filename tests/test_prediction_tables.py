@@ -60,6 +60,16 @@ def test_a_kept_table_drops_a_line_that_was_cut_short(tmp_path):
     assert [line[0] for line in path.read_text().splitlines()] == ["i", "a", "b", "c"]
 
 
+def test_a_name_with_a_line_break_is_kept(tmp_path):
+    table = new_table(tmp_path, keep=False)
+    add(table, "a\nb", 'c "d"\n')
+    table = new_table(tmp_path, keep=True)
+    assert list(table.lines) == ["a\nb", 'c "d"\n'] and table.row("a\nb")["width"] == "20"
+    path = tmp_path / "predictions.csv"
+    path.write_text(path.read_text() + '"e\n')  # cut short by a kill
+    assert list(new_table(tmp_path, keep=True).lines) == ["a\nb", 'c "d"\n']
+
+
 def test_a_table_of_other_classes_is_not_kept(tmp_path):
     add(new_table(tmp_path, keep=False), "a")
     assert new_table(tmp_path, keep=True, names=("background", "vessel")).lines == {}

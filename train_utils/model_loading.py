@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from src.volumes import same_spacing
 from train_utils.checkpoint import ModelDescription, check_described, describes_itself, load
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from train_utils.foreign_weights import NOTE, SOURCE
+
+# Entries of checkpoints, and arguments of models, that are equal in the members of an ensemble.
+MUST_SHARE = ("class_names", "class_ids", "mean", "std", "resize", "spacing", "in_channels")
 
 
 class LoadedModel(NamedTuple):
@@ -118,8 +121,8 @@ def combine(members: Sequence[LoadedModel], paths: Sequence[str | Path]) -> Load
         return members[0]
     first = members[0].checkpoint
     for member, path in zip(members[1:], paths[1:], strict=True):
-        for name in ("class_names", "mean", "std", "resize", "spacing"):
-            own, wanted = member.checkpoint.get(name), first.get(name)
+        for name in MUST_SHARE:
+            own, wanted = entry_of(member.checkpoint, name), entry_of(first, name)
             if name == "spacing" and own and wanted and same_spacing(own, wanted):
                 continue  # the medians of a dataset's folds differ a little
             if own != wanted:
@@ -132,6 +135,11 @@ def combine(members: Sequence[LoadedModel], paths: Sequence[str | Path]) -> Load
     mean = None if None in thresholds else sum(thresholds) / len(thresholds)
     ensemble = Ensemble([member.model for member in members]).eval()
     return LoadedModel(ensemble, {**first, "threshold": mean})
+
+
+def entry_of(checkpoint: dict, name: str) -> Any:
+    """An entry of the checkpoint, or else an argument of its model; None if it has neither."""
+    return checkpoint.get(name, checkpoint["model_kwargs"].get(name))
 
 
 def model_of(checkpoint: dict, path: str | Path) -> nn.Module:

@@ -86,6 +86,11 @@ def find_jobs(
     if roi_mask:
         roi_paths = find_partners(roi_mask, inputs, "--roi-mask", kind)
     if labels:
+        if Path(labels).is_file() and len(inputs) > 1:
+            raise UserError(
+                f"--labels {labels}: is one file, for {len(inputs)} {kind.noun}; give the folder "
+                "that holds a label for each"
+            )
         label_kind = INSTANCES if instances else kind
         label_paths = find_partners(labels, inputs, "--labels", label_kind)
     return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
@@ -204,13 +209,18 @@ def unique_names(paths: list[Path]) -> list[str]:
 def check_output(inputs: list[Input], output: Path) -> None:
     """UserError if an output would be written to a folder that holds an input."""
     inputs_of = {item.path.resolve().parent: item for item in inputs}
-    written = {output, *((output / item.name).parent for item in inputs)}
-    for folder in sorted(written):
+    for folder in output_folders(output, inputs):
         if folder.resolve() in inputs_of:
             raise UserError(
                 f"--output {output}: {folder} is a folder of the inputs, where masks would be "
                 f"taken for images ({inputs_of[folder.resolve()].path} is there); name another"
             )
+
+
+def output_folders(output: str | Path, inputs: Iterable[Input]) -> list[Path]:
+    """The folders that outputs are written to, sorted: `output` and what is needed below it."""
+    output = Path(output)
+    return sorted({output, *((output / item.name).parent for item in inputs)})
 
 
 # --- ROI masks and labels ------------------------------------------------------------------------

@@ -74,16 +74,19 @@ class CsvTable:
             file.writelines(lines)
 
     def _earlier_lines(self) -> dict[str, str]:
-        """{image: its whole rows} of the file as it is."""
-        found = {}
+        """{image: its rows} of the file as it is, without a last row that a kill cut short."""
         with open(self.path, **TEXT) as file:
-            if cells_of(file.readline()) != self.columns:
-                return {}
-            for line in file:
-                cells = cells_of(line)
-                if line.endswith("\n") and len(cells) == len(self.columns):
-                    found.setdefault(cells[0], []).append(line)
-        return {name: "".join(lines) for name, lines in found.items()}
+            text = file.read()
+        rows = list(csv.reader(StringIO(text, newline="")))
+        if not text.endswith("\n"):
+            rows = rows[:-1]
+        if rows[:1] != [self.columns]:
+            return {}
+        found = {}
+        for row in rows[1:]:
+            if len(row) == len(self.columns):
+                found.setdefault(row[0], []).append(row)
+        return {name: csv_text(rows) for name, rows in found.items()}
 
 
 def csv_text(rows: Iterable[Sequence]) -> str:
@@ -91,11 +94,6 @@ def csv_text(rows: Iterable[Sequence]) -> str:
     text = StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue()
-
-
-def cells_of(line: str) -> list[str]:
-    """The cells of one line of a CSV file."""
-    return next(csv.reader([line]), [])
 
 
 class ObjectTable(CsvTable):
