@@ -22,7 +22,7 @@ from src.predictor import Predictor
 from src.tiles import Tiling
 from train_utils.atomic import prepare_folder
 from train_utils.cli import predict_flags
-from train_utils.cli.prediction import make_file_predictor
+from train_utils.cli.predicting import make_file_predictor
 from train_utils.cli.script import run_script
 from train_utils.data.file_kinds import INPUTS_OF_DIMS
 from train_utils.data.inputs import find_inputs, find_jobs, output_folders
@@ -69,9 +69,11 @@ def main(args: argparse.Namespace) -> None:
     file_predictor = make_file_predictor(args, predictor, checkpoint)
     table, scores, todo = file_predictor.table, file_predictor.scores, jobs
     if args.skip_existing:
-        covered = [job for job in jobs if record.covers(job.input, outputs)]
-        done = {job for job in covered if file_predictor.is_done(job)}
-        todo = [job for job in jobs if job not in done]
+        todo = [
+            job
+            for job in jobs
+            if not (record.covers(job.input, outputs) and file_predictor.is_done(job))
+        ]
         table.drop(job.input.name for job in todo)
     record.begin([job.input for job in todo], outputs, kept=inputs)
 
