@@ -2,7 +2,7 @@
 
 `python predict.py --weights save_weights/best_model.pth --input IMAGES`
 
-For each image x it writes x_mask.png: for two classes black and white (0 and 255), for more a
+For each image x it writes x_mask.png: with two classes black and white (0 and 255), with more a
 palette PNG of class ids, and legend.png with the names of the colours. --instances also writes the
 ids of objects. Reading, computing and writing overlap.
 
@@ -12,41 +12,26 @@ with the class ids. predictions.csv has one row for each image or volume.
 
 import argparse
 import time
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
-from src.errors import UserError
 from src.inference import Flips, optimize_for_inference
 from src.predictor import Predictor
 from src.tiles import Tiling
 from train_utils.atomic import prepare_folder
 from train_utils.cli import predict_flags
+from train_utils.cli.predicting import make_file_predictor
 from train_utils.cli.script import run_script
-from train_utils.data.class_table import ClassTable
-from train_utils.data.inputs import IMAGES, find_inputs
-from train_utils.data.reading import Job, find_jobs, read_picture
+from train_utils.data.file_kinds import INPUTS_OF_DIMS
+from train_utils.data.inputs import find_inputs, find_jobs, output_folders
 from train_utils.flips import check_flips
 from train_utils.model_files import write_export, write_stripped
-from train_utils.model_loading import Member, check_threshold, combine, load_members, prune
-from train_utils.prediction import ImagePredictor, check_instances, picture_reader
-from train_utils.prediction_scores import PredictionScores
-from train_utils.reporting.pictures import save_legend
-from train_utils.reporting.prediction_files import PredictionFiles
-from train_utils.reporting.prediction_settings import fingerprint, start_settings
-from train_utils.reporting.prediction_summary import (
-    end_with_failures,
-    say_how_to_continue,
-    summary_line,
-    warn_of_one_class,
-)
-from train_utils.reporting.prediction_tables import PredictionTable
+from train_utils.model_loading import LoadedModel, combine, load_models, prune
+from train_utils.reporting import prediction_summary as summary
+from train_utils.reporting.prediction_settings import PredictionRecord, fingerprint
 from train_utils.reporting.provenance import describe_origin, provenance
-from train_utils.volume_prediction import VOLUMES, VolumePredictor, check_kind
-from train_utils.volume_results import VolumeScores, VolumeTable
 from transforms import eval_preset
 
 OUT_OF_MEMORY_REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
@@ -61,93 +46,81 @@ def main(args: argparse.Namespace) -> None:
     """Model, inputs, predictions, summary; or only a file made of the weights."""
     start = time.perf_counter()
     device = pick_device(args.device)
-    amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
 
     # Model
-    members = load_members(args.weights)
+    loaded = load_models(args.weights)
     if args.strip:
-        return write_stripped(args.strip, args.weights[0], members[0][1])
-    model, checkpoint = choose_model(args, members)
+        return write_stripped(loaded[0].checkpoint, args.weights[0], args.strip)
+    model, checkpoint = choose_model(args, loaded)
     if args.export:
-        return write_export(args.export, model, checkpoint)
+        return write_export(model, checkpoint, args.export)
     settings = settings_of(args, model, checkpoint["threshold"])
-    model = optimize_for_inference(model, device)
+    kind = INPUTS_OF_DIMS[model.dims]
+    predictor = make_predictor(args, model, checkpoint, device)
 
     # Inputs and outputs
-    kind, make_predictor = IMAGES, image_predictor
-    if model.dims == 3:
-        kind, make_predictor = VOLUMES, volume_predictor
-    check_flags(args, model.dims, checkpoint["resize"])
     inputs = find_inputs(args.input, args.recursive, args.output, kind)
-    check_kind((item.path for item in inputs), model.dims)
     jobs = find_jobs(inputs, args.roi_mask, args.labels, kind, args.instances)
-    for folder in filter(None, (args.output, args.report)):
+    outputs = [name for name in ("save_prob", "overlay", "instances") if getattr(args, name)]
+    record = PredictionRecord(args.output, settings, args.weights, keep=args.skip_existing)
+    for folder in filter(None, (*output_folders(args.output, inputs), args.report)):
         prepare_folder(folder)
-    start_settings(args.output, settings, args.weights, args.skip_existing)
-    predictor = make_predictor(args, model, checkpoint, device, amp_dtype)
-    table, scores, todo = predictor.table, predictor.scores, jobs
+    file_predictor = make_file_predictor(args, predictor, checkpoint)
+    table, scores, todo = file_predictor.table, file_predictor.scores, jobs
     if args.skip_existing:
-        todo = [job for job in jobs if not predictor.is_done(job)]
-        table.drop(job.item.name for job in todo)
+        todo = [
+            job
+            for job in jobs
+            if not (record.covers(job.input, outputs) and file_predictor.is_done(job))
+        ]
+        table.drop(job.input.name for job in todo)
+    record.begin([job.input for job in todo], outputs, kept=inputs)
 
     # Predictions
     try:
-        failed = predictor.all(todo)
+        failed = file_predictor.predict_all(todo)
     except KeyboardInterrupt:
         if not args.labels:
-            done = sum(item.name in table for item in inputs)
-            say_how_to_continue(done, len(inputs), kind.noun)
+            done = sum(each.name in table for each in inputs)
+            summary.say_how_to_continue(done, len(inputs), kind.noun)
         raise
-    table.close([item.name for item in inputs])
+    table.close([each.name for each in inputs])
 
     # Summary
-    rows = [table.row(job.item.name) for job in todo if job.item.name in table]
-    seconds = time.perf_counter() - start
-    warn_of_one_class(rows, checkpoint["class_names"], kind.noun)
+    names, seconds = checkpoint["class_names"], time.perf_counter() - start
+    rows = [table.row(job.input.name) for job in todo if job.input.name in table]
+    summary.warn_of_one_class(rows, names, kind.noun)
     if len(jobs) > len(todo):
-        print(f"{len(jobs) - len(todo)} {kind.noun} left out: their outputs are there")
-    names, threshold = checkpoint["class_names"], checkpoint["threshold"]
-    print(summary_line(rows, names, threshold, seconds, args.output, kind.noun))
+        print(summary.left_out_line(len(jobs) - len(todo), kind.noun))
+    rule = summary.rule_text(names, checkpoint["threshold"])
+    print(summary.summary_line(rows, rule, seconds, args.output, kind.noun))
     if scores and scores.names:
-        origin = describe_origin(args.weights, [each for _, each in members], args.flips)
-        save_scores(args, predictor, jobs, origin | provenance(device, seconds))
+        origin = describe_origin([each.checkpoint for each in loaded], args.weights, args.flips)
+        scores.save(args.output, origin | provenance(device, seconds))
     if failed:
-        end_with_failures(failed, len(todo), kind.noun)
+        summary.end_with_failures(failed, len(todo), kind.noun)
 
 
 # --- the parts of main ----------------------------------------------------------------------------
 
 
-def choose_model(args: argparse.Namespace, members: list[Member]) -> Member:
-    """(the model that the flags ask for, its checkpoint with the chosen threshold)."""
-    for path, (member, _) in zip(args.weights, members, strict=True):
-        prune(member, args.prune, path)
-    model, checkpoint = combine(args.weights, members)
-    check_threshold(args.threshold, checkpoint["class_names"])
-    if args.instances:
-        check_instances(checkpoint["class_names"])
+def choose_model(args: argparse.Namespace, loaded: list[LoadedModel]) -> LoadedModel:
+    """The model that the flags ask for, and its checkpoint with the chosen threshold."""
+    for each, path in zip(loaded, args.weights, strict=True):
+        prune(each.model, args.prune, path)
+    model, checkpoint = combine(loaded, args.weights)
+    predict_flags.check_for_model(args, model, checkpoint)
     if args.threshold is not None:
         checkpoint = {**checkpoint, "threshold": args.threshold}
     if args.flips:
-        check_flips(args.weights, [each for _, each in members])
+        check_flips([each.checkpoint for each in loaded], args.weights)
         model = Flips(model)
-    return model, checkpoint
-
-
-def check_flags(args: argparse.Namespace, dims: int, resize: list[int] | None) -> None:
-    """UserError for flags that do not fit the model; resize: the size that it sees images at."""
-    if dims == 3:
-        predict_flags.check_volumes(args)
-    elif args.tile and resize:
-        raise UserError(
-            f"--tile {args.tile}: the model sees images at the size {resize} of its "
-            "training, never in tiles; leave it out"
-        )
+    return LoadedModel(model, checkpoint)
 
 
 def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) -> dict:
-    """All that changes what is predicted, for predictions.json."""
+    """All that changes what is predicted, for predictions.json; the weights as they are stored."""
     return {
         "weights": fingerprint(model),
         "threshold": threshold,
@@ -160,89 +133,24 @@ def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) ->
     }
 
 
-def image_predictor(
-    args: argparse.Namespace,
-    model: nn.Module,
-    checkpoint: dict,
-    device: torch.device,
-    amp_dtype: torch.dtype | None,
-) -> ImagePredictor:
-    """The predictor that reads, segments, writes and scores images; writes legend.png."""
-    names = checkpoint["class_names"]
+def make_predictor(
+    args: argparse.Namespace, model: nn.Module, checkpoint: dict, device: torch.device
+) -> Predictor:
+    """The model on the device, as it is applied to images or volumes of any size."""
+    amp_dtype = pick_amp_dtype(device, args.amp)
+    tiling = Tiling(args.tile, args.overlap)
+    model = optimize_for_inference(model, device)
+    if model.dims == 3:  # volumes are normalized when they are read
+        return Predictor(model, device, amp_dtype, tiling=tiling)
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
-    predictor = Predictor(
+    return Predictor(
         model,
         device,
         amp_dtype,
         prepare=lambda images: normalize(images, torch.zeros(0))[0],
         size=checkpoint["resize"],
-        tiling=Tiling(args.tile, args.overlap),
+        tiling=tiling,
     )
-    read = partial(
-        read_picture,
-        channels=checkpoint["model_kwargs"]["in_channels"],
-        max_pixels=args.max_pixels,
-        auto_roi=args.auto_roi,
-        classes=ClassTable.from_dict(checkpoint["class_table"]),
-        instances=args.instances,
-    )
-    files = PredictionFiles(
-        args.output,
-        names,
-        checkpoint["class_colours"],
-        checkpoint["class_ids"],
-        args.save_prob,
-        args.overlay,
-        args.instances,
-    )
-    if len(names) > 2:
-        save_legend(files.folder / "legend.png", names, files.colours)
-    threshold, scores = checkpoint["threshold"], None
-    if args.labels:
-        scores = PredictionScores(names, threshold, args.instances, bool(args.report))
-    table = PredictionTable(args.output, names, args.skip_existing, args.instances)
-    return ImagePredictor(predictor, read, threshold, files, table, scores)
-
-
-def volume_predictor(
-    args: argparse.Namespace,
-    model: nn.Module,
-    checkpoint: dict,
-    device: torch.device,
-    amp_dtype: torch.dtype | None,
-) -> VolumePredictor:
-    """The predictor that reads, segments, writes and scores volumes."""
-    names = checkpoint["class_names"]
-    return VolumePredictor(
-        model=model,
-        checkpoint=checkpoint,
-        device=device,
-        amp_dtype=amp_dtype,
-        threshold=checkpoint["threshold"],
-        output=Path(args.output),
-        save_prob=args.save_prob,
-        overlay=args.overlay,
-        tiling=Tiling(args.tile, args.overlap),
-        table=VolumeTable(args.output, names, args.skip_existing),
-        scores=VolumeScores(names) if args.labels else None,
-    )
-
-
-def save_scores(
-    args: argparse.Namespace,
-    predictor: ImagePredictor | VolumePredictor,
-    jobs: list[Job],
-    origin: dict,
-) -> None:
-    """Prints the scores and writes scores.json; of images also the report if --report asks for it.
-
-    origin: what the files say of the weights and the run.
-    """
-    scores = predictor.scores
-    if isinstance(scores, VolumeScores):
-        return scores.save(args.output, predictor.threshold, origin)
-    image_of = picture_reader(jobs, scores.names, args.max_pixels)
-    scores.save(args.output, origin, args.report, image_of)
 
 
 if __name__ == "__main__":

@@ -259,7 +259,7 @@ def make_cropper(
 
 def make_model(
     args: argparse.Namespace, description: ModelDescription, device: torch.device
-) -> model_loading.Member:
+) -> model_loading.LoadedModel:
     """(the model on the device, the checkpoint of --resume, {} for a new run)."""
     torch.manual_seed(args.seed)
     first_weights = args.resume or next(iter(args.weights), "")
@@ -272,7 +272,7 @@ def make_model(
     if not args.profile:
         broadcast_from_rank_zero(lambda: resume.prepare_output(args.output_dir, model, args.resume))
     model = model.to(device, memory_format=memory_format(device, model.dims))
-    return model, checkpoint if args.resume else {}
+    return model_loading.LoadedModel(model, checkpoint if args.resume else {})
 
 
 def parallelize(args: argparse.Namespace, model: nn.Module, device: torch.device) -> nn.Module:
@@ -407,7 +407,7 @@ def finish(
         read_as = data.train.classes, data.train.label_kind, data.spacing
         options = values.reading_options(args, *read_as)
         drawn, _ = open_dataset(data.test_samples, "test", normalize, **options)
-        origin = provenance.describe_origin([best], [checkpoint])
+        origin = provenance.describe_origin([checkpoint], [best])
         evaluation.score_test(
             evaluator, model, drawn, checkpoint["threshold"], origin, start, args.output_dir
         )

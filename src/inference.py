@@ -101,11 +101,7 @@ def predict_strips(
             probs = predict_probs(model, tiles, amp_dtype)
             if sums is None:
                 sums = probs.new_zeros(probs.shape[1], stop - start, *grid.sides[1:])
-            for (window, weights), part in zip(batch, probs, strict=True):
-                for dim, weight in enumerate(weights):
-                    weight = to_device(weight, device)
-                    part *= weight.view(-1, *[1] * (len(weights) - 1 - dim))
-                sums[(slice(None), slice(None), *slices(window[1:]))] += part
+            add_weighted(sums, batch, probs)
             done += len(batch)
             if after_tiles:
                 after_tiles(done, len(grid))
@@ -138,6 +134,18 @@ def tile_batches(grid: TileGrid, row: int) -> Iterator[list[tuple[Window, list[T
         size = max(BATCH_PIXELS // math.prod(sides), 1)
         for first in range(0, len(group), size):
             yield group[first : first + size]
+
+
+def add_weighted(sums: Tensor, tiles: list[tuple[Window, list[Tensor]]], probs: Tensor) -> None:
+    """Adds probabilities [N, K, *sides] of tiles, times their weights, to those of their row.
+
+    sums: [K, *sides] of the whole row, changed in place. tiles: (window, weights) of each tile.
+    """
+    for (window, weights), part in zip(tiles, probs, strict=True):
+        for dim, weight in enumerate(weights):
+            weight = to_device(weight, sums.device)
+            part *= weight.view(-1, *[1] * (len(weights) - 1 - dim))
+        sums[(slice(None), slice(None), *slices(window[1:]))] += part
 
 
 def slices(window: Window) -> tuple[slice, ...]:

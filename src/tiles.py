@@ -22,6 +22,7 @@ MAX_TILE = 1024  # largest default side of a tile
 MIN_TILE = 256  # smallest default side of a tile
 MIN_CUBE = 64  # the same of a tile of a volume
 SMALL = 1024**2  # images of up to this many pixels are never cut, unless a tile is asked for
+LARGE_SIDE = 2**14  # of an image or a volume that is surely cut into tiles
 WHOLE_BYTES = 4 * 2**30  # an image is cut into tiles where the whole of it would need more memory
 TILE_BYTES = 2**30  # memory that one tile of the default size may need
 
@@ -63,6 +64,11 @@ class Tiling:
         if context:
             overlap = max(round_up(overlap, align), 2 * context)
         step = (size - overlap) // align * align
+        if step < align and self.size is None:
+            raise UserError(
+                f"--overlap {self.overlap}: is too large for tiles of {size} px; it must be at "
+                f"most {size - align}, or give a larger --tile"
+            )
         if step < align:
             raise UserError(
                 f"--tile {size}: is too small for an overlap of {overlap} px"
@@ -70,6 +76,10 @@ class Tiling:
                 f"it must be at least {overlap + align}"
             )
         return TileGrid(sides, (step + overlap,) * len(sides), overlap, context)
+
+    def check(self, model: nn.Module) -> None:
+        """UserError for a tile that is too small for the overlap, before there is an image."""
+        self.grid(model, (model.in_channels, *[LARGE_SIDE] * model.dims))
 
 
 def align_of(dims: int) -> int:

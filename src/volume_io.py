@@ -86,12 +86,19 @@ def read_volume(path: str | Path, channels: int | None = None) -> tuple[np.ndarr
     number, for voxels that are not finite, and for a file that cannot be read.
     """
     values, geometry = read_array(path)
-    values = values.astype(np.float32, order="C")
-    bad = values.size - np.count_nonzero(np.isfinite(values))
+    bad = count_not_finite(values)
     if bad:
         raise UserError(
             f"{path}: holds {bad:,} voxels that are NaN or infinite; replace them, by 0 where "
             "nothing was measured"
+        )
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, order="C")
+    bad = count_not_finite(values)
+    if bad:
+        raise UserError(
+            f"{path}: holds {bad:,} voxels beyond ±3.4e38, the range of float32; divide all by one "
+            "number"
         )
     if channels not in (None, len(values)):
         raise UserError(
@@ -99,6 +106,11 @@ def read_volume(path: str | Path, channels: int | None = None) -> tuple[np.ndarr
             "training); leave it out or convert it"
         )
     return values, geometry
+
+
+def count_not_finite(values: np.ndarray) -> int:
+    """How many of the numbers are NaN or infinite."""
+    return values.size - np.count_nonzero(np.isfinite(values))
 
 
 def read_label_volume(path: str | Path) -> tuple[np.ndarray, Geometry]:
@@ -171,6 +183,8 @@ def describe_header(path: str | Path) -> str:
 def read_npy(path: Path) -> np.ndarray:
     """read_array() of [D, H, W] or [C, D, H, W] in a .npy file."""
     values = np.load(path, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path}: is an archive (.npz); save one array with numpy.save")
     if values.ndim not in (3, 4) or values.dtype.kind not in "buif" or 0 in values.shape:
         raise UserError(
             f"{path}: holds {values.dtype} of shape {values.shape}; a volume holds numbers "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from train_utils.data.demo import write_demo_drive
+from train_utils.data.demo_drive import write_demo_drive
 
 
 @pytest.hookimpl(tryfirst=True)

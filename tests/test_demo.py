@@ -8,8 +8,8 @@ from PIL import Image
 
 from src.errors import UserError
 from tests.tiny import parse
-from train_utils.cli.demo import next_steps
-from train_utils.data.demo import make_demo, sample_paths, write_demo_drive
+from train_utils.cli.demo import make_data, next_steps
+from train_utils.data.demo_drive import sample_paths, write_demo_drive
 
 SIZE = (96, 104)
 
@@ -170,13 +170,13 @@ def test_the_demo_of_the_script_refuses_in_one_sentence(tmp_path):
     (tmp_path / "DRIVE").mkdir()
     (tmp_path / "DRIVE" / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="--demo: .*left untouched"):
-        make_demo(tmp_path)
+        make_data(parse("--demo", "--data-path", tmp_path))
 
 
 def test_the_demo_of_the_script_keeps_out_of_a_folder_of_images(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="--demo: .*left untouched"):
-        make_demo(tmp_path)
+        make_data(parse("--demo", "--data-path", tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["images"] and not capsys.readouterr().out
 
 
@@ -192,7 +192,7 @@ def test_the_demo_of_the_script_accepts_its_own_earlier_data(tmp_path):
     (folder / "demo.txt").write_text(complete)
     (tmp_path / ".DS_Store").touch()
     before = digests(tmp_path)
-    make_demo(tmp_path)
+    make_data(parse("--demo", "--data-path", tmp_path))
     assert digests(tmp_path) == before
 
 

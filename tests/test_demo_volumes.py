@@ -5,8 +5,10 @@ import pytest
 
 from my_dataset import VolumeDataset, list_samples
 from tests.small import error_of
+from tests.tiny import parse
+from train_utils.cli.demo import make_data
 from train_utils.data.class_table import find_table
-from train_utils.data.demo_volumes import draw_volume, make_demo, write_demo_volumes
+from train_utils.data.demo_volumes import draw_volume, write_demo_volumes
 
 
 def test_each_volume_holds_a_body_with_a_core():
@@ -38,5 +40,6 @@ def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(FileExistsError):
         write_demo_volumes(tmp_path)
-    assert "--demo: " in error_of(make_demo, tmp_path)
+    args = parse("--demo", "--model", "unet_3d", "--data-path", tmp_path)
+    assert "--demo: " in error_of(make_data, args)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

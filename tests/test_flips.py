@@ -8,13 +8,13 @@ from train_utils.flips import check_flips, trained_mirror
 
 def test_a_model_trained_without_flips_is_refused_and_named():
     trained = {"recipe": {"mirror": "both"}}
-    check_flips(["a.pth"], [trained])
+    check_flips([trained], ["a.pth"])
     with pytest.raises(UserError, match=r"^b\.pth: --flips: .*--mirror none"):
-        check_flips(["a.pth", "b.pth"], [trained, {"recipe": {"mirror": "none"}}])
+        check_flips([trained, {"recipe": {"mirror": "none"}}], ["a.pth", "b.pth"])
 
 
 def test_horizontal_flips_alone_are_noted(capsys):
-    check_flips(["a.pth"], [{"recipe": {"mirror": "horizontal"}}])
+    check_flips([{"recipe": {"mirror": "horizontal"}}], ["a.pth"])
     assert "a.pth was trained with horizontal flips alone" in capsys.readouterr().out
 
 

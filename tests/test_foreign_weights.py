@@ -14,10 +14,10 @@ from src import UNet
 from src.inference import predict_probs
 from tests.small import error_of, same_weights
 from tests.tiny import EXACT, run_train
-from train_utils.checkpoint import check_described, load, save, strip
+from train_utils.checkpoint import check_described, load, save, strip_checkpoint
 from train_utils.data.class_table import BINARY, ClassTable
 from train_utils.foreign_weights import class_table_of
-from train_utils.model_loading import load_members
+from train_utils.model_loading import load_models
 
 DOWN = "down{n}.maxpool_conv.1.double_conv.{layer}"
 THEIRS = {  # of our modules
@@ -77,7 +77,7 @@ def save_theirs(path, model, **extra):
 def test_weights_load_by_their_names_and_shapes(tmp_path, options):
     model = model_of(**options)
     path = save_theirs(tmp_path / "theirs.pth", model, mask_values=[0, 1])
-    ((loaded, checkpoint),) = load_members([path])
+    ((loaded, checkpoint),) = load_models([path])
     assert same_weights(loaded.state_dict(), model.state_dict()) and not loaded.training
     kwargs = checkpoint["model_kwargs"]
     expected = {"in_channels": 3, "num_classes": 2, "bilinear": False, "base_c": 4} | options
@@ -89,7 +89,7 @@ def test_weights_load_by_their_names_and_shapes(tmp_path, options):
 def test_a_single_class_becomes_two_with_the_same_probabilities(tmp_path):
     model = model_of(num_classes=1)
     path = save_theirs(tmp_path / "theirs.pth", model, mask_values=[0, 255])
-    ((loaded, checkpoint),) = load_members([path])
+    ((loaded, checkpoint),) = load_models([path])
     image = torch.rand(2, 3, 48, 40)
     with torch.no_grad():
         expected = model(image)["out"].sigmoid()
@@ -102,7 +102,7 @@ def test_a_file_that_lacks_a_weight_is_refused_by_name(tmp_path):
     state = their_state(model_of())
     del state["up2.conv.double_conv.3.weight"]
     torch.save(state, tmp_path / "theirs.pth")
-    message = error_of(load_members, [tmp_path / "theirs.pth"])
+    message = error_of(load_models, [tmp_path / "theirs.pth"])
     assert "theirs.pth" in message and "missing (first: up2.conv.3.weight)" in message
 
 
@@ -174,10 +174,10 @@ def test_train_starts_from_the_file_without_flags_of_the_model(tiny_root, tmp_pa
 
 def test_a_stripped_copy_describes_itself(tmp_path):
     path = save_theirs(tmp_path / "theirs.pth", model_of())
-    save(tmp_path / "ours.pth", strip(load(path)))
+    save(tmp_path / "ours.pth", strip_checkpoint(load(path)))
     ((first, one),), ((second, other),) = (
-        load_members([path]),
-        load_members([tmp_path / "ours.pth"]),
+        load_models([path]),
+        load_models([tmp_path / "ours.pth"]),
     )
     assert same_weights(first.state_dict(), second.state_dict())
     assert {**one, "model": None} == {**other, "model": None}

@@ -274,9 +274,9 @@ def test_test_images_with_names_of_training_images_are_named(folds, tiny_root, t
     """A copy of the data has no split.json of its own, and its random test split may hold them."""
     _, checkpoint = load_model(folds[0])
     dataset = DriveDataset(tiny_root, train=True)
-    log_trained_on([folds[0]], [checkpoint], dataset.samples)
+    log_trained_on([checkpoint], dataset.samples, [folds[0]])
     printed = capsys.readouterr().out
     assert "2 of the 5 test images have the names of training images" in printed
     assert "22_training, 24_training; if" in printed
-    log_trained_on([folds[0]], [checkpoint], DriveDataset(tiny_root, train=False).samples)
+    log_trained_on([checkpoint], DriveDataset(tiny_root, train=False).samples, [folds[0]])
     assert capsys.readouterr().out == ""

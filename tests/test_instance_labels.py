@@ -124,7 +124,10 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "short.npy").write_bytes(save(tmp_path / "a.npy", IDS).read_bytes()[:200])
     (tmp_path / "empty.npy").touch()
     (tmp_path / "text.png").write_text("no image")
-    for name in ("objects.npy", "short.npy", "empty.npy", "text.png", "none.npy", "none.png"):
+    np.savez(tmp_path / "a.npz", IDS)
+    (tmp_path / "a.npz").rename(tmp_path / "archive.npy")
+    names = "objects.npy short.npy empty.npy archive.npy text.png none.npy none.png"
+    for name in names.split():
         assert name in error_of(read_instances, tmp_path / name)
 
 

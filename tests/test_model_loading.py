@@ -13,14 +13,15 @@ from tests.small import KWARGS, described, error_of, make_model, same_weights
 from train_utils.checkpoint import FORMAT, ModelDescription, load, save
 from train_utils.data.class_table import BINARY
 from train_utils.model_loading import (
+    LoadedModel,
     check_classes,
     check_description,
     check_threshold,
     combine,
     initial_model,
     load_for_evaluation,
-    load_members,
     load_model,
+    load_models,
     load_weights,
     prune,
 )
@@ -236,7 +237,7 @@ def test_members_are_built_each_by_its_own_description(tmp_path):
     kwargs = {"in_channels": 3, "num_classes": 2, "base_c": 2}
     other = build_model("resunet", **kwargs)
     save(paths[1], described(other, model_name="resunet", model_kwargs=kwargs))
-    (first, _), (second, checkpoint) = load_members(paths)
+    (first, _), (second, checkpoint) = load_models(paths)
     assert isinstance(first, UNet) and same_weights(second.state_dict(), other.state_dict())
     assert checkpoint["model_name"] == "resunet" and not (first.training or second.training)
 
@@ -244,16 +245,16 @@ def test_members_are_built_each_by_its_own_description(tmp_path):
 def test_weights_without_metadata_need_a_description(tmp_path):
     path, model = tmp_path / "weights.pth", make_model(4)
     torch.save(model.state_dict(), path)
-    assert "weights.pth: does not say what it holds" in error_of(load_members, [path])
-    ((loaded, checkpoint),) = load_members([path], asked())
+    assert "weights.pth: does not say what it holds" in error_of(load_models, [path])
+    ((loaded, checkpoint),) = load_models([path], asked())
     assert same_weights(loaded.state_dict(), model.state_dict()) and not loaded.training
     assert checkpoint == {**asked().entries(), "threshold": None}
-    assert "another architecture" in error_of(load_members, [path], asked(base_c=4))
+    assert "another architecture" in error_of(load_models, [path], asked(base_c=4))
 
 
 def test_a_file_that_describes_itself_is_not_taken_for_the_flags_model(tmp_path):
     path = save_described(tmp_path / "model.pth")
-    ((model, checkpoint),) = load_members([path], asked(base_c=4))
+    ((model, checkpoint),) = load_models([path], asked(base_c=4))
     assert checkpoint["model_kwargs"] == KWARGS and checkpoint["format"] == FORMAT
     assert model.in_conv[0].out_channels == 2
 
@@ -281,37 +282,38 @@ def test_weights_without_metadata_are_evaluated_with_what_the_flags_say(tmp_path
 def test_an_ensemble_has_the_mean_probabilities_and_threshold():
     models = [make_model(seed).eval() for seed in (1, 2)]
     members = [
-        (model, described(model, threshold=threshold, resize=None))
+        LoadedModel(model, described(model, threshold=threshold, resize=None))
         for model, threshold in zip(models, (0.2, 0.5), strict=True)
     ]
-    model, checkpoint = combine(["a.pth", "b.pth"], members)
+    model, checkpoint = combine(members, ["a.pth", "b.pth"])
     assert isinstance(model, Ensemble)
     assert checkpoint["threshold"] == pytest.approx(0.35)
     image = torch.randn(1, 3, 32, 40)
     mean = (predict_probs(models[0], image) + predict_probs(models[1], image)) / 2
     torch.testing.assert_close(predict_probs(model, image), mean)
-    first = {name: value for name, value in members[0][1].items() if name != "threshold"}
+    first = {name: value for name, value in members[0].checkpoint.items() if name != "threshold"}
     assert {name: checkpoint[name] for name in first} == first
 
 
 def test_a_single_member_is_returned_as_it_is():
-    member = (make_model(), described(make_model()))
-    model, checkpoint = combine(["a.pth"], [member])
-    assert model is member[0] and checkpoint is member[1]
+    member = LoadedModel(make_model(), described(make_model()))
+    model, checkpoint = combine([member], ["a.pth"])
+    assert model is member.model and checkpoint is member.checkpoint
 
 
 def test_without_a_threshold_of_every_member_there_is_none():
     members = [
-        (make_model(), described(make_model(), threshold=threshold, resize=None))
+        LoadedModel(make_model(), described(make_model(), threshold=threshold, resize=None))
         for threshold in (0.2, None)
     ]
-    assert combine(["a.pth", "b.pth"], members)[1]["threshold"] is None
+    assert combine(members, ["a.pth", "b.pth"])[1]["threshold"] is None
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"class_names": ["a", "b"]},
+        {"class_ids": [0, 7]},
         {"mean": [0.1] * 3},
         {"std": [0.1] * 3},
         {"resize": [32, 32]},
@@ -319,13 +321,22 @@ def test_without_a_threshold_of_every_member_there_is_none():
     ids=str,
 )
 def test_members_that_read_images_differently_are_refused(changes):
-    own = described(make_model(), resize=None)
-    members = [(make_model(), own), (make_model(), own), (make_model(), {**own, **changes})]
+    own = described(make_model(), resize=None, class_ids=[0, 1])
+    checkpoints = own, own, {**own, **changes}
+    members = [LoadedModel(make_model(), checkpoint) for checkpoint in checkpoints]
     ((name, value),) = changes.items()
-    message = error_of(combine, ["a.pth", "b.pth", "c.pth"], members)
+    message = error_of(combine, members, ["a.pth", "b.pth", "c.pth"])
     assert f"c.pth: was trained with {name} {value}" in message
     assert f"a.pth with {own[name]}" in message and "leave one of them out" in message
     assert ("--mean and --std" in message) == (name in ("mean", "std"))
+
+
+def test_members_take_images_of_as_many_channels():
+    own = described(make_model(), resize=None)
+    grey = {**own, "model_kwargs": {**own["model_kwargs"], "in_channels": 1}}
+    members = [LoadedModel(make_model(), own), LoadedModel(make_model(in_channels=1), grey)]
+    message = error_of(combine, members, ["a.pth", "b.pth"])
+    assert "b.pth: was trained with in_channels 1, but a.pth with 3" in message
 
 
 # --- pruning -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.small import error_of
 from train_utils.reporting.pictures import default_colours
-from train_utils.reporting.png import NpyWriter, PngWriter, is_whole
+from train_utils.reporting.png import NpyWriter, PngWriter, is_complete
 
 RNG = np.random.default_rng(0)
 PICTURES = {  # kind → (Pillow's mode, pixels)
@@ -44,7 +44,7 @@ def test_the_file_holds_the_pixels(tmp_path, kind, strips):
         assert np.array_equal(np.asarray(picture), pixels)
         if kind == "palette":
             assert picture.getpalette() == default_colours(5).ravel().tolist()
-    assert is_whole(tmp_path / "x.png")
+    assert is_complete(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -175,9 +175,9 @@ def test_files_that_are_cut_short_are_not_whole(path):
     with make_writer(path) as writer:
         writer.write(rows_for(path, 4))
     content = path.read_bytes()
-    assert is_whole(path)
+    assert is_complete(path)
     for length in (0, 5, len(content) - 1):
         path.write_bytes(content[:length])
-        assert not is_whole(path)
+        assert not is_complete(path)
     path.unlink()
-    assert not is_whole(path)
+    assert not is_complete(path)

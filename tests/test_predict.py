@@ -110,7 +110,7 @@ def test_output_has_the_inputs_size(run, tmp_path, size):
 def test_a_pattern_selects_the_files_that_match_it(run, images, tmp_path, capsys):
     files = segment([run / "best_model.pth"], images / "*1_test.tif", tmp_path)
     assert sorted(files) == ["01_test_mask.png", "predictions.csv", "predictions.json"]
-    assert "1 images, " in capsys.readouterr().out
+    assert "1 image, " in capsys.readouterr().out
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(run, tmp_path):
@@ -215,7 +215,7 @@ def test_skip_existing_does_what_is_missing_or_cut_short(run, folder, tmp_path, 
     capsys.readouterr()
     segment([run / "best_model.pth"], folder, out, *options)
     printed = capsys.readouterr().out
-    assert "1 images left out" in printed and "\n4 images, " in printed
+    assert "1 image was left out" in printed and "\n4 images, " in printed
     assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
     assert (out / "3_mask.png").stat().st_mtime_ns == kept
     assert [row["image"] for row in table_of(out)] == ["0", "1", "3", "4", "5"]
@@ -265,6 +265,39 @@ def test_a_run_with_other_outputs_is_not_complete(run, images, tmp_path):
     segment([run / "best_model.pth"], images, tmp_path)
     files = segment([run / "best_model.pth"], images, tmp_path, "--skip-existing", "--overlay")
     assert "01_test_overlay.png" in files and "02_test_overlay.png" in files
+
+
+def test_skip_existing_does_not_keep_files_of_other_weights(run, images, tmp_path):
+    first, second = run / "best_model.pth", tmp_path / "other.pth"
+    checkpoint = load(first)
+    checkpoint["model"]["out_conv.0.bias"] += torch.tensor([1.0, -1.0])
+    torch.save(checkpoint, second)
+    source, out = images / "01_test.tif", tmp_path / "out"
+    before = segment([first], source, out, "--save-prob")["01_test_prob.png"].read_bytes()
+    segment([second], source, out)
+    segment([second], source, out, "--save-prob", "--skip-existing")
+    assert (out / "01_test_prob.png").read_bytes() != before
+
+
+def test_skip_existing_does_not_take_another_image_of_the_name(run, folder, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folder / "1.png", other / "0.png")
+    segment([run / "best_model.pth"], folder / "0.png", out)
+    files = segment([run / "best_model.pth"], other, out, "--skip-existing")
+    assert pixels_of(files["0_mask.png"]).shape == pixels_of(folder / "1.png").shape[:2]
+
+
+def test_a_sub_folder_that_cannot_be_made_is_named_first(run, images, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(images / "01_test.tif", folder / name / "x.tif")
+    out.mkdir()
+    (out / "two").touch()
+    message = error_of(segment, [run / "best_model.pth"], folder, out, "--recursive")
+    assert f"{out / 'two'}: cannot be written to" in message
+    assert not list(out.glob("**/*_mask.png"))
 
 
 def test_ctrl_c_says_how_to_continue(run, folder, tmp_path, capsys, monkeypatch):
@@ -330,16 +363,27 @@ def test_tiles_are_written_by_strips(run, images, tmp_path):
     assert np.abs(first - second).mean() < 0.02 and (first != second).any()
 
 
-def test_a_tile_that_is_too_small_is_refused(run, images, tmp_path):
-    with pytest.raises(UserError, match="--tile 32: .*at least 64"):
-        segment([run / "best_model.pth"], images, tmp_path, "--tile", 32)
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--tile", 32), "--tile 32: is too small for an overlap of 32 px; it must be at least 64"),
+        (("--overlap", 2000), "--overlap 2000: is too large for tiles of 1024 px"),
+    ],
+)
+def test_wrong_tiles_are_refused_before_anything_is_written(run, images, tmp_path, flags, words):
+    files = segment([run / "best_model.pth"], images, tmp_path)
+    before = [files[name].read_bytes() for name in ("predictions.csv", "predictions.json")]
+    assert words in error_of(segment, [run / "best_model.pth"], images, tmp_path, *flags)
+    after = [files[name].read_bytes() for name in ("predictions.csv", "predictions.json")]
+    assert after == before
 
 
 def test_a_model_that_resizes_images_takes_no_tiles(run, images, tmp_path):
     checkpoint = load(run / "best_model.pth") | {"resize": [48, 64]}
     torch.save(checkpoint, tmp_path / "resized.pth")
-    with pytest.raises(UserError, match="--tile 64: the model sees images at the size"):
-        segment([tmp_path / "resized.pth"], images, tmp_path / "out", "--tile", 64)
+    for flag in ("--tile", "--overlap"):
+        with pytest.raises(UserError, match=f"{flag} 64: the model sees images at the size"):
+            segment([tmp_path / "resized.pth"], images, tmp_path / "out", flag, 64)
     files = segment([tmp_path / "resized.pth"], images / "01_test.tif", tmp_path / "out")
     assert pixels_of(files["01_test_mask.png"]).shape == (96, 104)
 
@@ -370,6 +414,14 @@ def test_scores_are_those_of_the_run_whole_and_in_tiles(run, tiny_root, images, 
     assert tiled["pixels"] == saved["scores"]["pixels"]
     assert tiled["f1"] == pytest.approx(saved["scores"]["f1"], abs=0.05)
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_one_label_is_not_that_of_two_images(run, tiny_root, images, tmp_path):
+    label = tiny_root / "DRIVE/test/1st_manual/01_manual1.gif"
+    message = error_of(segment, [run / "best_model.pth"], images, tmp_path, "--labels", label)
+    assert f"--labels {label}: is one file, for 2 images; give the folder" in message
+    files = segment([run / "best_model.pth"], images / "01_test.tif", tmp_path, "--labels", label)
+    assert "scores.json" in files
 
 
 def test_labels_of_another_size_fail_by_name(run, tiny_root, images, tmp_path, capsys):

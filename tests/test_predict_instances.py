@@ -173,7 +173,7 @@ def test_skip_existing_completes_both_tables(weights, photos, tmp_path, capsys):
     kept = (out / "a_instances.png").stat().st_mtime_ns
     capsys.readouterr()
     segment(weights, photos, out, "--skip-existing")
-    assert "1 images left out" in capsys.readouterr().out
+    assert "1 image was left out" in capsys.readouterr().out
     assert (out / "a_instances.png").stat().st_mtime_ns == kept
     assert (out / "objects.csv").read_bytes() == before["objects.csv"]
     (out / "b_instances.png").unlink()

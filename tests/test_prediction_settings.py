@@ -1,21 +1,33 @@
-"""predictions.json: --skip-existing does not mix predictions of different settings."""
+"""predictions.json: --skip-existing mixes no predictions of other settings or other images."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from tests.small import error_of, make_model
-from train_utils.reporting.prediction_settings import fingerprint, start_settings
+from train_utils.data.inputs import Input
+from train_utils.reporting.prediction_settings import PredictionRecord, fingerprint
 
 SETTINGS = {"weights": "0a1b2c3d", "threshold": 0.4, "flips": False}
 
 
+def record(folder, settings=None, weights=("a.pth",), keep=True):
+    return PredictionRecord(folder, settings or SETTINGS, weights, keep)
+
+
+def make_input(path, content=b"1234"):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return Input(path, "x")
+
+
 def test_equal_settings_are_continued_whatever_the_files_are_called(tmp_path):
-    start_settings(tmp_path, SETTINGS, ["a.pth"], check=True)
-    start_settings(tmp_path, SETTINGS, ["b.pth"], check=True)
+    record(tmp_path).begin([], [])
+    record(tmp_path, weights=["b.pth"]).begin([], [])
     content = json.loads((tmp_path / "predictions.json").read_text())
-    assert content == {**SETTINGS, "files": ["b.pth"]}
+    assert content == {**SETTINGS, "files": ["b.pth"], "images": {}}
 
 
 @pytest.mark.parametrize(
@@ -27,19 +39,49 @@ def test_equal_settings_are_continued_whatever_the_files_are_called(tmp_path):
     ],
 )
 def test_other_settings_are_refused_and_the_file_stays(tmp_path, changes, words):
-    start_settings(tmp_path, SETTINGS, ["a.pth"], check=True)
+    record(tmp_path).begin([], [])
     before = (tmp_path / "predictions.json").read_bytes()
     other = {**SETTINGS, **changes}
-    assert words in error_of(start_settings, tmp_path, other, ["a.pth"], check=True)
+    assert words in error_of(record, tmp_path, other)
     assert (tmp_path / "predictions.json").read_bytes() == before
-    start_settings(tmp_path, other, ["a.pth"], check=False)
-    start_settings(tmp_path, other, ["a.pth"], check=True)
+    record(tmp_path, other, keep=False).begin([], [])
+    record(tmp_path, other)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"other": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"other": 1}', '{"images": [1]}'])
 def test_a_folder_whose_settings_are_unknown_is_taken(tmp_path, text):
     (tmp_path / "predictions.json").write_text(text)
-    start_settings(tmp_path, SETTINGS, ["a.pth"], check=True)
+    assert record(tmp_path).covers(make_input(tmp_path / "x.png"), ["overlay"])
+
+
+def test_predictions_are_of_one_file_as_it_was(tmp_path):
+    source = make_input(tmp_path / "in" / "x.png")
+    record(tmp_path).begin([source], [])
+    assert record(tmp_path).covers(source, [])
+    assert not record(tmp_path).covers(Input(source.path, "y"), [])
+    other = make_input(tmp_path / "other" / "x.png")
+    os.utime(other.path, ns=(0, source.path.stat().st_mtime_ns))
+    assert not record(tmp_path).covers(other, [])
+    os.utime(source.path, ns=(0, 0))
+    assert not record(tmp_path).covers(source, [])
+    assert not record(tmp_path).covers(make_input(source.path, b"12345"), [])
+
+
+def test_only_outputs_of_the_last_prediction_count(tmp_path):
+    source = make_input(tmp_path / "x.png")
+    record(tmp_path).begin([source], ["overlay", "save_prob"])
+    assert record(tmp_path).covers(source, ["save_prob"])
+    record(tmp_path).begin([], [], kept=[source])
+    assert record(tmp_path).covers(source, ["save_prob"])
+    record(tmp_path).begin([source], ["overlay"])
+    assert not record(tmp_path).covers(source, ["save_prob"])
+
+
+def test_predictions_of_an_earlier_version_stay_valid(tmp_path):
+    source = make_input(tmp_path / "x.png")
+    (tmp_path / "predictions.json").write_text(json.dumps(SETTINGS))
+    record(tmp_path).begin([], ["overlay"], kept=[source])
+    assert record(tmp_path).covers(source, ["overlay"])
 
 
 def test_the_fingerprint_is_that_of_the_weights():

@@ -3,11 +3,11 @@
 import numpy as np
 
 from tests.small import error_of
-from train_utils.reporting.prediction_tables import PredictionTable
+from train_utils.reporting.prediction_tables import ImageTable, VolumeTable
 
 
 def new_table(folder, keep, names=("background", "road, wet")):
-    return PredictionTable(folder, names, keep)
+    return ImageTable(folder, names, keep)
 
 
 def add(table, *names):
@@ -60,6 +60,16 @@ def test_a_kept_table_drops_a_line_that_was_cut_short(tmp_path):
     assert [line[0] for line in path.read_text().splitlines()] == ["i", "a", "b", "c"]
 
 
+def test_a_name_with_a_line_break_is_kept(tmp_path):
+    table = new_table(tmp_path, keep=False)
+    add(table, "a\nb", 'c "d"\n')
+    table = new_table(tmp_path, keep=True)
+    assert list(table.lines) == ["a\nb", 'c "d"\n'] and table.row("a\nb")["width"] == "20"
+    path = tmp_path / "predictions.csv"
+    path.write_text(path.read_text() + '"e\n')  # cut short by a kill
+    assert list(new_table(tmp_path, keep=True).lines) == ["a\nb", 'c "d"\n']
+
+
 def test_a_table_of_other_classes_is_not_kept(tmp_path):
     add(new_table(tmp_path, keep=False), "a")
     assert new_table(tmp_path, keep=True, names=("background", "vessel")).lines == {}
@@ -77,7 +87,7 @@ OBJECTS = [{"id": 1, "area": 4, "x": 1.5, "y": 2 / 3}, {"id": 3, "area": 7, "x":
 
 
 def table_of_objects(folder, keep=False):
-    return PredictionTable(folder, ("background", "cell"), keep, with_objects=True)
+    return ImageTable(folder, ("background", "cell"), keep, with_objects=True)
 
 
 def add_objects(table, name, objects):
@@ -139,6 +149,18 @@ def test_an_image_that_is_done_again_has_its_objects_once(tmp_path):
 
 
 def test_a_table_without_objects_is_not_kept_with_them(tmp_path):
-    table = PredictionTable(tmp_path, ("background", "cell"), keep=False)
+    table = ImageTable(tmp_path, ("background", "cell"), keep=False)
     add(table, "a")
     assert table_of_objects(tmp_path, keep=True).lines == {}
+
+
+# --- volumes --------------------------------------------------------------------------------------
+
+
+def test_a_volume_has_its_size_and_shares(tmp_path):
+    table = VolumeTable(tmp_path, ("background", "left"), keep=False)
+    table.add("x", (10, 20, 30), np.array([4500, 1500]), 2.5)
+    assert lines_of(tmp_path / "predictions.csv") == [
+        "image,width,height,depth,share_background,share_left,seconds",
+        "x,30,20,10,0.75,0.25,2.5",
+    ]

@@ -15,8 +15,8 @@ from src.errors import UserError
 from src.image_io import IGNORE
 from train_utils.data import reading
 from train_utils.data.class_table import BINARY
-from train_utils.data.inputs import Input, find_inputs
-from train_utils.data.reading import Job, Picture, equal_sizes, find_jobs, read_ahead, read_picture
+from train_utils.data.inputs import Input, Job, find_inputs, find_jobs
+from train_utils.data.reading import Picture, equal_sizes, read_ahead, read_picture
 
 
 def make_jobs(number):
@@ -30,13 +30,13 @@ def picture(job, size=(4, 5)):
 def read_all(read, jobs):
     failed = {}
     with ThreadPoolExecutor(4) as pool:
-        return [each.job.item.name for each in read_ahead(pool, read, jobs, failed)], failed
+        return [each.job.input.name for each in read_ahead(pool, read, jobs, failed)], failed
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 40])
 def test_pictures_come_in_order_whatever_is_read_first(number):
     def read(job):
-        time.sleep(0.002 * (int(job.item.name) % 3))
+        time.sleep(0.002 * (int(job.input.name) % 3))
         return picture(job)
 
     names, failed = read_all(read, make_jobs(number))
@@ -46,8 +46,8 @@ def test_pictures_come_in_order_whatever_is_read_first(number):
 @pytest.mark.parametrize("broken", [{0}, {1, 2}, {4}, {0, 1, 2, 3, 4}])
 def test_broken_files_are_noted_and_left_out(broken):
     def read(job):
-        if int(job.item.name) in broken:
-            raise UserError(f"{job.item.path}: is broken")
+        if int(job.input.name) in broken:
+            raise UserError(f"{job.input.path}: is broken")
         return picture(job)
 
     names, failed = read_all(read, make_jobs(5))
@@ -78,7 +78,7 @@ def test_large_pictures_are_not_read_ahead(tmp_path):
         jobs.append(Job(Input(path, str(index)), None, None))
 
     def read(job):
-        begun.append(job.item.name)
+        begun.append(job.input.name)
         return picture(job)
 
     with ThreadPoolExecutor(1) as pool:
@@ -111,7 +111,7 @@ def test_neighbours_of_one_size_form_a_batch():
     jobs = make_jobs(7)
     sizes = [(300, 400)] * 2 + [(400, 300)] + [(300, 400)] * 4
     pictures = [picture(job, size) for job, size in zip(jobs, sizes, strict=True)]
-    groups = [[each.job.item.name for each in group] for group in equal_sizes(pictures)]
+    groups = [[each.job.input.name for each in group] for group in equal_sizes(pictures)]
     assert groups == [["0", "1"], ["2"], ["3", "4", "5", "6"]]
     large = [picture(job, (900, 900)) for job in jobs[:3]]
     assert [len(group) for group in equal_sizes(large)] == [1, 1, 1]

@@ -10,7 +10,7 @@ from src.errors import UserError
 from tests.small import error_of, same_weights
 from tests.test_resume_old_files import OLD, predicted
 from tests.tiny import EXACT, run_train
-from train_utils.checkpoint import FORMAT, fill_in, load, save, strip
+from train_utils.checkpoint import FORMAT, fill_in, load, save, strip_checkpoint
 from train_utils.held_out import held_out_samples
 from train_utils.model_loading import load_model
 
@@ -20,7 +20,7 @@ def stripped(tmp_path):
     """The old file of two epochs, stripped, in a folder of its own."""
     folder = tmp_path / "published"
     folder.mkdir()
-    save(folder / "small.pth", strip(load(OLD)))
+    save(folder / "small.pth", strip_checkpoint(load(OLD)))
     return folder / "small.pth"
 
 
@@ -30,7 +30,7 @@ def scores_of(folder):
 
 def test_weights_and_description_are_kept_and_the_run_is_not():
     whole = load(OLD)
-    small = strip(whole)
+    small = strip_checkpoint(whole)
     described = {"model", "model_name", "model_kwargs", "class_names", "class_colours", "class_ids"}
     described |= {"class_table", "mean", "std", "resize", "spacing", "threshold"}
     assert small.keys() == described | {"format", "training", "epoch", "recipe", "args", "stripped"}
@@ -45,7 +45,7 @@ def test_the_file_holds_no_more_than_the_weights(tmp_path):
     optimizer.step()
     whole = {**load(OLD), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     save(tmp_path / "whole.pth", whole)
-    save(tmp_path / "small.pth", strip(whole))
+    save(tmp_path / "small.pth", strip_checkpoint(whole))
     sizes = [(tmp_path / name).stat().st_size for name in ("whole.pth", "small.pth")]
     assert 0.3 < sizes[1] / sizes[0] < 0.4
 

@@ -58,8 +58,8 @@ def test_score_table_shows_every_score_that_has_a_name():
 def test_score_table_names_absent_classes_and_images_without_foreground():
     counts = counts_of(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 0, 0, 0], [0, 0, 0, 0]), num_classes=3)
     table = score_table(summarize(counts), ["ground", "brick", "water"], None)
-    assert "over 8 valid pixels" in table and "mean of 1 images" in table
-    assert "(1 images without foreground left out)" in table
+    assert "over 8 valid pixels" in table and "mean of 1 image " in table
+    assert "(1 image without foreground left out)" in table
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
     assert rows["class"] == ["precision", "recall", "Dice", "IoU"]
     assert rows["brick"] == ["0.6667", "1.0000", "0.8000", "0.6667"]
@@ -79,8 +79,8 @@ def test_score_table_of_volumes_has_their_words():
     counts = counts_of(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 0, 0, 0], [0, 0, 0, 0]), num_classes=3)
     scores, names = summarize(counts), ["ground", "brick", "water"]
     table = score_table(scores, names, None, ("volumes", "voxels"))
-    assert "over 8 valid voxels" in table and "mean of 1 volumes" in table
-    assert "(1 volumes without foreground left out)" in table
+    assert "over 8 valid voxels" in table and "mean of 1 volume " in table
+    assert "(1 volume without foreground left out)" in table
     assert "Dice, mean of volumes   brick" in table and "images" not in table
 
 

@@ -21,7 +21,7 @@ from tests import processes
 from tests.tiny import TINY, run_train
 from train_utils import create_lr_scheduler, train_one_epoch
 from train_utils.checkpoint import load
-from train_utils.data.demo import write_demo_drive
+from train_utils.data.demo_drive import write_demo_drive
 from train_utils.distributed_utils import agree_on_start, process_group, wrap_in_ddp
 
 ROOT = Path(__file__).parent.parent

@@ -266,6 +266,20 @@ def test_truncated_files_are_named(tmp_path, name, keep):
     assert message.startswith(f"{path}: cannot be read as a volume") and "\n" not in message
 
 
+def test_numbers_beyond_float32_are_named_as_such(tmp_path):
+    values = np.zeros((4, 5, 6))
+    values[0, 0, :2] = 1e42, -1e42
+    np.save(tmp_path / "x.npy", values)
+    message = error_of(read_volume, tmp_path / "x.npy")
+    assert "x.npy: holds 2 voxels beyond ±3.4e38, the range of float32" in message
+
+
+def test_an_archive_is_no_array(tmp_path):
+    np.savez(tmp_path / "x.npz", values=np.zeros((4, 5, 6)))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    assert "x.npy: is an archive (.npz); save one" in error_of(read_volume, tmp_path / "x.npy")
+
+
 def test_damaged_gzip_and_other_files_are_named(tmp_path):
     path = save(tmp_path / "x.nii.gz", random_values(20, 20, 20))
     content = bytearray(path.read_bytes())

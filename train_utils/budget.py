@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from train_utils.checkpoint import TrainingState
 from train_utils.data_loader import EpochBatches
 from train_utils.plan import EPOCHS
+from train_utils.plurals import counted
 
 # The speed is measured over the first steps of a run. They are the first epoch of --minutes.
 TRIAL_STEPS = 10
@@ -36,12 +37,7 @@ class Budget:
         return WARMUP_SHARE * self.epochs if wanted is None else wanted
 
     def __str__(self) -> str:
-        return f"{count(self.steps, 'step')} in {count(self.epochs, 'epoch')}"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """The number with its noun: "1 step", "6,000 steps"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+        return f"{counted(self.steps, 'steps')} in {counted(self.epochs, 'epochs')}"
 
 
 def divide(steps: int, epochs: int) -> Budget:

@@ -29,7 +29,7 @@ and holds what an exact continuation needs:
     best_score, history, results_name, split    of TrainingState
     ranks, random_states        number of processes, and the random state of each
 
-strip() leaves those out and adds
+strip_checkpoint() leaves those out and adds
 
     stripped                    True: for prediction, evaluation and --weights alone
 """
@@ -54,8 +54,8 @@ from train_utils.reporting.pictures import default_colours, with_default_colours
 
 FORMAT = 1
 REQUIRED = ("model", "model_name", "model_kwargs", "class_names", "mean", "std", "threshold")
-# What strip() keeps: weights, description, and where they come from. Of the flags a later
-# train.py --weights takes those of the model.
+# What strip_checkpoint() keeps: weights, description, and where they come from. Of the flags a
+# later train.py --weights takes those of the model.
 KEPT = ("format", *REQUIRED, "class_colours", "class_ids", "class_table", "resize", "spacing")
 KEPT += ("training", "epoch", "recipe", "label_kind", "args", "source")
 NEW_NAMES = {"images_per_second": "crops_per_second"}  # of columns of older histories
@@ -221,7 +221,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def strip(checkpoint: dict) -> dict:
+def strip_checkpoint(checkpoint: dict) -> dict:
     """The checkpoint without what only an exact continuation needs: a third of the size with AdamW.
 
     It also leaves out the names of the images, which --held-out needs. What chose the epoch stays,
@@ -300,7 +300,7 @@ def check_described(checkpoint: dict, path: str | Path) -> dict:
     return checkpoint
 
 
-def check_whole(checkpoint: dict, purpose: str, path: str | Path) -> None:
+def check_not_stripped(checkpoint: dict, purpose: str, path: str | Path) -> None:
     """UserError if the checkpoint, read from `path`, lacks what the flag `purpose` needs."""
     if checkpoint.get("stripped"):
         raise UserError(

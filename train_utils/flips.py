@@ -13,14 +13,14 @@ def trained_mirror(checkpoint: dict) -> str | None:
     return checkpoint.get("recipe", {}).get("mirror") or given_flags(checkpoint).get("mirror")
 
 
-def check_flips(paths: Sequence[str | Path], checkpoints: Sequence[dict]) -> None:
+def check_flips(checkpoints: Sequence[dict], paths: Sequence[str | Path]) -> None:
     """UserError if one of the models, read from `paths`, was trained without random flips.
 
     The hippocampus, flipped, has its anterior part where the posterior one was: a model that was
     trained without flips had a Dice of .02 with --flips in place of .89. Logs a note for one that
     was trained with horizontal flips alone.
     """
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
+    for checkpoint, path in zip(checkpoints, paths, strict=True):
         mirror = trained_mirror(checkpoint)
         if mirror == "none":
             raise UserError(

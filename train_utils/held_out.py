@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from src.errors import UserError
-from train_utils.checkpoint import check_whole
+from train_utils.checkpoint import check_not_stripped
 from train_utils.data.samples import Sample
 from train_utils.data.splits import samples_by_name
 from train_utils.distributed_utils import is_main_process, log
@@ -71,7 +71,7 @@ def held_out_samples(
     splits: {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out
     none, or the checkpoint is stripped.
     """
-    check_whole(checkpoint, "--held-out", path)
+    check_not_stripped(checkpoint, "--held-out", path)
     names = checkpoint.get("split", {}).get("val")
     if not names:
         raise UserError(
@@ -90,14 +90,14 @@ def held_out_samples(
 
 
 def check_held_out(
-    paths: Sequence[str | Path], checkpoints: Sequence[dict], samples: Sequence[list[Sample]]
+    checkpoints: Sequence[dict], samples: Sequence[list[Sample]], paths: Sequence[str | Path]
 ) -> None:
     """UserError unless the runs held out different images that are read alike.
 
     Logs which scores are optimistic, and which images no run held out.
     """
     first, seen, known = checkpoints[0], set(), set()
-    for path, checkpoint, held_out in zip(paths, checkpoints, samples, strict=True):
+    for checkpoint, held_out, path in zip(checkpoints, samples, paths, strict=True):
         names = {sample.name for sample in held_out}
         if names & seen:
             raise UserError(
@@ -106,8 +106,8 @@ def check_held_out(
             )
         seen |= names
         known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
-        check_read_alike(path, checkpoint, paths[0], first)
-        log_optimistic(path, checkpoint)
+        check_read_alike(checkpoint, first, path, paths[0])
+        log_optimistic(checkpoint, path)
     missing = sorted(known - seen)
     if missing:
         more = " …" if len(missing) > NAMES_SHOWN else ""
@@ -118,7 +118,7 @@ def check_held_out(
 
 
 def check_read_alike(
-    path: str | Path, checkpoint: dict, first_path: str | Path, first: dict
+    checkpoint: dict, first: dict, path: str | Path, first_path: str | Path
 ) -> None:
     """UserError if two models read images differently: their scores cannot be pooled."""
     channels = checkpoint["model_kwargs"]["in_channels"], first["model_kwargs"]["in_channels"]
@@ -132,7 +132,7 @@ def check_read_alike(
 
 
 def log_trained_on(
-    paths: Sequence[str | Path], checkpoints: Sequence[dict], samples: Sequence[Sample]
+    checkpoints: Sequence[dict], samples: Sequence[Sample], paths: Sequence[str | Path]
 ) -> None:
     """Logs which of the test samples have the name of an image that one of the runs trained on.
 
@@ -150,7 +150,7 @@ def log_trained_on(
             )
 
 
-def log_optimistic(path: str | Path, checkpoint: dict) -> None:
+def log_optimistic(checkpoint: dict, path: str | Path) -> None:
     """Logs why the scores of a file on its held-out images may be too good."""
     training = checkpoint["training"]
     if checkpoint["epoch"] + 1 < training["epochs"]:

@@ -24,13 +24,17 @@ NOT_FINITE = (
 )
 
 
+class NonFiniteProbsError(UserError):
+    """Some probabilities of an image are NaN or infinite."""
+
+
 def check_finite(probs: Tensor, path: str | Path) -> None:
-    """UserError if a probability of the image `path` is not finite.
+    """NonFiniteProbsError if a probability of the image `path` is not finite.
 
     Compared with a threshold, NaN would be background.
     """
     if not probs.isfinite().all():
-        raise UserError(f"{path}: {NOT_FINITE}")
+        raise NonFiniteProbsError(f"{path}: {NOT_FINITE}")
 
 
 def count_values(values: Tensor, bins: int) -> Tensor:

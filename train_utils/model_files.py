@@ -10,21 +10,21 @@ from train_utils import checkpoint as checkpoints
 from train_utils.atomic import prepare_folder
 
 
-def write_stripped(path: str, source: str, checkpoint: dict) -> None:
-    """--strip: the checkpoint, read from `source`, without what only a resumed run needs."""
+def write_stripped(checkpoint: dict, source: str, path: str) -> None:
+    """--strip: writes the checkpoint, read from `source`, without what only --resume needs."""
     prepare_folder(Path(path).parent)
     if Path(path).exists() and Path(path).samefile(source):
         raise UserError(
             f"--strip {path}: is the file of --weights, which --resume could not use any more; "
             "name another file"
         )
-    checkpoints.save(path, checkpoints.strip(checkpoint))
+    checkpoints.save(path, checkpoints.strip_checkpoint(checkpoint))
     before, after = (Path(each).stat().st_size / 1e6 for each in (source, path))
     print(f"{source} ({before:.1f} MB) -> {path} ({after:.1f} MB), for prediction and evaluation")
 
 
-def write_export(path: str, model: nn.Module, checkpoint: dict) -> None:
-    """--export: the network as a file that runs without this repository."""
+def write_export(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """--export: writes the network as a file that runs without this repository."""
     check_exportable(model, Path(path))  # before a folder is made for it
     prepare_folder(Path(path).parent)
     export_model(model, checkpoint, path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,13 +16,21 @@ from train_utils.checkpoint import ModelDescription, check_described, describes_
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from train_utils.foreign_weights import NOTE, SOURCE
 
-Member = tuple[nn.Module, dict]  # a model and its checkpoint
+# Entries of checkpoints, and arguments of models, that are equal in the members of an ensemble.
+MUST_SHARE = ("class_names", "class_ids", "mean", "std", "resize", "spacing", "in_channels")
+
+
+class LoadedModel(NamedTuple):
+    """A model with its weights, and the checkpoint that they came from; {} if from none."""
+
+    model: nn.Module
+    checkpoint: dict
 
 
 def initial_model(
     description: ModelDescription, path: str = "", pretrain_backbone: bool = False
-) -> Member:
-    """(the described model, the checkpoint of its weights).
+) -> LoadedModel:
+    """The described model, and the checkpoint of its weights.
 
     The weights are those of the file `path`; without one, ImageNet's in the encoder or random, and
     the checkpoint is {}. UserError if the file is of another model.
@@ -37,46 +46,49 @@ def initial_model(
         model.load_state_dict(
             broadcast_from_rank_zero(lambda: build(pretrain_backbone=True).state_dict())
         )
-    return model, checkpoint
+    return LoadedModel(model, checkpoint)
 
 
-def load_model(path: str | Path) -> Member:
-    """(model on the CPU in eval mode, its checkpoint) from a checkpoint that describes itself."""
+def load_model(path: str | Path) -> LoadedModel:
+    """The model of a checkpoint that describes itself, on the CPU in eval mode, and the checkpoint.
+
+    `model, checkpoint = load_model("save_weights/best_model.pth")`. UserError for any other file.
+    """
     checkpoint = load(path)
-    return model_of(checkpoint, path), checkpoint
+    return LoadedModel(model_of(checkpoint, path), checkpoint)
 
 
-def load_members(
+def load_models(
     paths: Sequence[str | Path], plain: ModelDescription | None = None
-) -> list[Member]:
-    """The models of several files and their checkpoints, each built by its own description.
+) -> list[LoadedModel]:
+    """load_model() of several files, each built by its own description.
 
     plain: what weights without metadata are taken for; None: they are refused.
     """
-    members = []
+    loaded = []
     for path in paths:
         checkpoint = broadcast_from_rank_zero(partial(load, path))
         log_source(checkpoint, path)
         if describes_itself(checkpoint) or plain is None:
-            members.append((model_of(checkpoint, path), checkpoint))
+            loaded.append(LoadedModel(model_of(checkpoint, path), checkpoint))
         else:
             model = build_model(plain.model_name, **plain.model_kwargs)
             load_weights(model, checkpoint, path)
-            members.append((model.eval(), {**plain.entries(), "threshold": None}))
-    return members
+            loaded.append(LoadedModel(model.eval(), {**plain.entries(), "threshold": None}))
+    return loaded
 
 
 def load_for_evaluation(
     paths: Sequence[str | Path], description: ModelDescription, level: int | None = None
-) -> list[Member]:
-    """load_members() of models as described, for data of the described classes.
+) -> list[LoadedModel]:
+    """load_models() of models as described, for data of the described classes.
 
     Weights without metadata are taken for the described model. level: see prune(). UserError for
     another model or other classes, and if mean and std, or the spacing of volumes, are not known.
     """
-    members = load_members(paths, description)
-    check_description(members[0][1], description, paths[0])
-    for path, (model, checkpoint) in zip(paths, members, strict=True):
+    loaded = load_models(paths, description)
+    check_description(loaded[0].checkpoint, description, paths[0])
+    for (model, checkpoint), path in zip(loaded, paths, strict=True):
         check_classes(checkpoint, description.classes.names, path)
         prune(model, level, path)
     dims = MODELS[description.model_name].dims
@@ -89,7 +101,7 @@ def load_for_evaluation(
         raise UserError(
             f"{paths[0]}: does not say which voxels it was trained with; give --spacing D H W"
         )
-    return members
+    return loaded
 
 
 def log_source(checkpoint: dict, path: str | Path) -> None:
@@ -98,19 +110,19 @@ def log_source(checkpoint: dict, path: str | Path) -> None:
         log(NOTE.format(path=path))
 
 
-def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
-    """One model and one checkpoint of the members read from `paths`: their ensemble.
+def combine(members: Sequence[LoadedModel], paths: Sequence[str | Path]) -> LoadedModel:
+    """The ensemble of the members read from `paths`; a single member as it is.
 
     The checkpoint is the first member's, with the mean of the members' thresholds. UserError for a
     member of other classes, or of another mean, std or size: all see one normalized image. Volumes
-    are seen at the first member's voxels; the others' may differ by 10 %.
+    are resampled to the first member's voxels; the others' may differ by 10 %.
     """
-    model, first = members[0]
     if len(members) == 1:
-        return model, first
-    for path, (_, checkpoint) in zip(paths[1:], members[1:], strict=True):
-        for name in ("class_names", "mean", "std", "resize", "spacing"):
-            own, wanted = checkpoint.get(name), first.get(name)
+        return members[0]
+    first = members[0].checkpoint
+    for member, path in zip(members[1:], paths[1:], strict=True):
+        for name in MUST_SHARE:
+            own, wanted = entry_of(member.checkpoint, name), entry_of(first, name)
             if name == "spacing" and own and wanted and same_spacing(own, wanted):
                 continue  # the medians of a dataset's folds differ a little
             if own != wanted:
@@ -122,9 +134,15 @@ def combine(paths: Sequence[str | Path], members: list[Member]) -> Member:
                     f"{wanted}; the members of an ensemble see one image and must share it: "
                     f"leave one of them out{hint}"
                 )
-    thresholds = [checkpoint["threshold"] for _, checkpoint in members]
+    thresholds = [member.checkpoint["threshold"] for member in members]
     mean = None if None in thresholds else sum(thresholds) / len(thresholds)
-    return Ensemble([model for model, _ in members]).eval(), {**first, "threshold": mean}
+    ensemble = Ensemble([member.model for member in members]).eval()
+    return LoadedModel(ensemble, {**first, "threshold": mean})
+
+
+def entry_of(checkpoint: dict, name: str) -> Any:
+    """An entry of the checkpoint, or else an argument of its model; None if it has neither."""
+    return checkpoint.get(name, checkpoint["model_kwargs"].get(name))
 
 
 def model_of(checkpoint: dict, path: str | Path) -> nn.Module:

@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils.atomic import prepare_folder, replacing
-from train_utils.budget import Budget, count
-from train_utils.checkpoint import ModelDescription, TrainingState, check_whole, load
+from train_utils.budget import Budget
+from train_utils.checkpoint import ModelDescription, TrainingState, check_not_stripped, load
 from train_utils.data_loader import SEED_STRIDE
 from train_utils.distributed_utils import is_main_process, log, rank, world_size
 from train_utils.lr_scheduler import extend_schedule, poly_factor
+from train_utils.plurals import counted
 from train_utils.random_state import restore_random_state
 from train_utils.reporting import curves, text_files
 
@@ -65,7 +66,7 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
 
 def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
     """UserError if the checkpoint, read from `path`, is stripped or was trained on other images."""
-    check_whole(checkpoint, "--resume", path)
+    check_not_stripped(checkpoint, "--resume", path)
     if checkpoint["split"] != split:
         raise UserError(
             f"{path}: was trained on {', '.join(checkpoint['split']['train'])} with "
@@ -125,12 +126,12 @@ def describe_state(
     checkpoint: dict, state: TrainingState, batch_size: int, path: str | Path
 ) -> str:
     """What is resumed, for the log."""
-    text = f"resumed {path}: {count(checkpoint['epoch'] + 1, 'epoch')} done"
+    text = f"resumed {path}: {counted(checkpoint['epoch'] + 1, 'epochs')} done"
     if state.split["val"] and state.best_score >= 0:
         measure = measure_of(len(checkpoint["class_names"])).removeprefix("val_")
         text += f", the best {measure} is {state.best_score:.4f}"
     if checkpoint["ranks"] != world_size():
-        before = count(checkpoint["ranks"], "process", "processes")
+        before = counted(checkpoint["ranks"], "processes")
         text += (
             f"\nthe run had {before} and continues with {world_size()}: a step now uses "
             f"{world_size()} × {batch_size} images; new processes get random states of their own"
@@ -220,7 +221,7 @@ def prepare_output(folder: str | Path, model: nn.Module, resumed_from: str | Pat
 def best_until(path: str | Path) -> Path:
     """best_model.pth beside a checkpoint, or the checkpoint itself if the best epoch came later."""
     checkpoint = load(path)
-    check_whole(checkpoint, "--resume", path)
+    check_not_stripped(checkpoint, "--resume", path)
     best = Path(path).with_name("best_model.pth")
     if best.exists() and load(best).get("epoch", 0) <= checkpoint["epoch"]:
         return best

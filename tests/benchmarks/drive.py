@@ -14,7 +14,7 @@ from my_dataset import DATASETS, list_drive
 from tests.benchmarks import ours, tutorial
 from train_utils.cli import values
 from train_utils.cli.recipe import make_recipe
-from train_utils.data.demo import write_demo_drive
+from train_utils.data.demo_drive import write_demo_drive
 from train_utils.data_loader import EpochBatches, make_evaluation_loader
 
 SIZE = (584, 565)

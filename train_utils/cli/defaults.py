@@ -127,7 +127,7 @@ class CommandLine:
         if given["resume"]:
             path = given["resume"]
             checkpoint = checkpoints.load_described(path)
-            checkpoints.check_whole(checkpoint, "--resume", path)
+            checkpoints.check_not_stripped(checkpoint, "--resume", path)
         elif given.get("weights"):
             path = given["weights"][0]
             checkpoint = checkpoints.load(path)

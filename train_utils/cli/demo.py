@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from src import MODELS
-from train_utils.data.demo import make_demo
-from train_utils.data.demo_volumes import make_demo as make_demo_volumes
+from src.errors import UserError
+from train_utils.data.demo_drive import refuse_other_files, write_demo_drive
+from train_utils.data.demo_volumes import write_demo_volumes
 
 NEXT_STEPS = """
 next:
@@ -20,14 +21,21 @@ next:
 
 
 def make_data(args: argparse.Namespace) -> None:
-    """Creates the data in --data-path, of images or volumes as the model takes them.
+    """Writes the demo's dataset to --data-path, unless it is there: images or volumes.
 
-    UserError if that fails.
+    UserError if that fails, or if the folder holds anything but an earlier demo.
     """
-    if MODELS[args.model].dims == 3:
-        make_demo_volumes(args.data_path)
-    else:
-        make_demo(args.data_path)
+    root = Path(args.data_path)
+    try:
+        if MODELS[args.model].dims == 3:
+            write_demo_volumes(root)
+            print(f"the demo's volumes are in {root}", flush=True)
+        else:
+            refuse_other_files(root)
+            print(f"the demo's images are in {root / 'DRIVE'}", flush=True)
+            write_demo_drive(root)
+    except OSError as error:
+        raise UserError(f"--demo: {error}") from error
 
 
 def next_steps(args: argparse.Namespace) -> str:

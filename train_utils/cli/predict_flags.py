@@ -2,10 +2,16 @@
 
 import argparse
 from argparse import BooleanOptionalAction
+from collections.abc import Sequence
+
+from torch import nn
 
 from src.device import pick_device
 from src.errors import UserError
+from src.instances import import_ndimage
+from src.tiles import Tiling
 from train_utils.cli.parser import Parser, number, shared_help
+from train_utils.model_loading import check_threshold
 
 SWITCH = {"action": "store_true"}
 
@@ -210,6 +216,39 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--skip-existing: leave it out with --labels: all images are scored")
     if args.overlap is not None and args.tile == 0:
         raise UserError("--overlap: has no meaning with --tile 0")
+
+
+def check_for_model(args: argparse.Namespace, model: nn.Module, checkpoint: dict) -> None:
+    """UserError for flags that do not fit the model and its checkpoint."""
+    check_threshold(args.threshold, checkpoint["class_names"])
+    if model.dims == 3:
+        check_volumes(args)
+    if checkpoint["resize"]:
+        refuse_tiles(args, checkpoint["resize"])
+    elif args.tile or args.overlap is not None:
+        Tiling(args.tile, args.overlap).check(model)
+    if args.instances:
+        check_instances(checkpoint["class_names"])
+
+
+def check_instances(class_names: list[str]) -> None:
+    """UserError if a model with these classes has no objects, or scipy is missing."""
+    if len(class_names) > 2:
+        raise UserError(
+            f"--instances: is for two classes, background and objects, but the model has "
+            f"{len(class_names)} ({', '.join(class_names)}); leave it out"
+        )
+    import_ndimage()
+
+
+def refuse_tiles(args: argparse.Namespace, size: Sequence[int]) -> None:
+    """UserError for flags about tiles; the model sees whole images at the size (height, width)."""
+    for flag, value in (("--tile", args.tile), ("--overlap", args.overlap)):
+        if value:
+            raise UserError(
+                f"{flag} {value}: the model sees images at the size {size} of its training, never "
+                "in tiles; leave it out"
+            )
 
 
 def check_volumes(args: argparse.Namespace) -> None:

@@ -8,13 +8,14 @@ from torch.optim import Optimizer
 
 from src.errors import UserError
 from train_utils import resume
-from train_utils.budget import TRIAL_STEPS, Budget, count, new_budget, plan_minutes, resumed_budget
+from train_utils.budget import TRIAL_STEPS, Budget, new_budget, plan_minutes, resumed_budget
 from train_utils.checkpoint import TrainingState
 from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.recipe import Recipe, budget_of
 from train_utils.data_loader import EpochBatches
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
 from train_utils.lr_scheduler import WarmupPolyLR
+from train_utils.plurals import counted
 from train_utils.step_timer import StepTimer
 
 
@@ -42,7 +43,7 @@ def start_state(
                 f"--start-epoch {args.start_epoch} leaves no epoch to train; "
                 "give a smaller number, or more --steps"
             )
-        done = count(state.step, "step")
+        done = counted(state.step, "steps")
         log(f"nothing left to train: {done} done; more --steps continue the run")
     if not is_trial(args, state):
         log(str(budget))

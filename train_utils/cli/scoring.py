@@ -44,17 +44,17 @@ def test_only(
     """
     paths = args.weights or [args.resume]
     description = values.describe_model(args, classes, args.mean, args.std, args.spacing)
-    members = model_loading.load_for_evaluation(paths, description, args.prune)
+    loaded = model_loading.load_for_evaluation(paths, description, args.prune)
     model_loading.check_threshold(args.threshold, classes.names)
-    checkpoints = [checkpoint for _, checkpoint in members]
+    checkpoints = [each.checkpoint for each in loaded]
     if args.flips:
-        check_flips(paths, checkpoints)
-    origin = describe_origin(paths, checkpoints, args.flips)
+        check_flips(checkpoints, paths)
+    origin = describe_origin(checkpoints, paths, args.flips)
     layout = list_samples(args.dataset, args.data_path)
     open_samples = partial(open_samples, args, classes)
     if args.held_out:
-        return score_held_out(args, paths, members, layout, evaluator, origin, start, open_samples)
-    model, checkpoint = model_loading.combine(paths, members)
+        return score_held_out(args, loaded, paths, layout, evaluator, origin, start, open_samples)
+    model, checkpoint = model_loading.combine(loaded, paths)
     threshold = checkpoint["threshold"] if args.threshold is None else args.threshold
     samples = values.choose_test_samples(args, layout)
     if not samples:
@@ -62,7 +62,7 @@ def test_only(
             f"{args.data_path}: there are no test images, or they have no labels to score by; "
             "predict.py segments them, and --held-out scores the held-out images of a fold"
         )
-    held_out.log_trained_on(paths, checkpoints, samples)
+    held_out.log_trained_on(checkpoints, samples, paths)
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
@@ -75,8 +75,8 @@ def test_only(
 
 def score_held_out(
     args: argparse.Namespace,
+    loaded: list[model_loading.LoadedModel],
     paths: list[str],
-    members: list[model_loading.Member],
     layout: values.Splits,
     evaluator: evaluation.Evaluator,
     origin: dict,
@@ -88,14 +88,14 @@ def score_held_out(
     open_samples: function of (samples, title, mean, std, spacing) that gives their dataset.
     """
     samples = [
-        held_out.held_out_samples(layout, checkpoint, path)
-        for path, (_, checkpoint) in zip(paths, members, strict=True)
+        held_out.held_out_samples(layout, each.checkpoint, path)
+        for each, path in zip(loaded, paths, strict=True)
     ]
-    held_out.check_held_out(paths, [checkpoint for _, checkpoint in members], samples)
+    held_out.check_held_out([each.checkpoint for each in loaded], samples, paths)
     prepare_folder(args.output_dir)
 
     def parts() -> Iterator[tuple]:
-        for path, (model, checkpoint), chosen in zip(paths, members, samples, strict=True):
+        for (model, checkpoint), chosen, path in zip(loaded, samples, paths, strict=True):
             read_as = checkpoint["mean"], checkpoint["std"], checkpoint["spacing"]
             dataset = open_samples(chosen, f"held out by {path}", *read_as)
             yield path, evaluator.prepare(model, args.flips), dataset

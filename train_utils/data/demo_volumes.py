@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.errors import UserError
 from src.volume_io import write_volume
 from src.volumes import Geometry
 
@@ -40,15 +39,6 @@ def write_demo_volumes(root: str | Path, count: int = 24, seed: int = 0) -> Path
         write_volume(root / "masks" / name, label, Geometry(SHAPE))
     marker.write_text(complete)
     return root
-
-
-def make_demo(data_path: str | Path) -> None:
-    """Creates the demo's dataset for train.py, unless it exists. UserError if that fails."""
-    try:
-        write_demo_volumes(data_path)
-        print(f"the demo's volumes are in {data_path}", flush=True)
-    except OSError as error:
-        raise UserError(f"--demo: {error}") from error
 
 
 def draw_volume(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

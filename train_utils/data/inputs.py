@@ -1,47 +1,22 @@
-"""The inputs of predict.py: the images, the names of their outputs, their ROI masks and labels."""
+"""The inputs of predict.py: which files, the names of their outputs, ROI masks and labels."""
 
 import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
-from src.image_io import IMAGE_SUFFIXES, image_files, stem_of
-from train_utils.data.instance_labels import instance_files
+from src.image_io import stem_of
+from train_utils.data.file_kinds import IMAGES, INSTANCES, FileKind
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
 
 
 @dataclass(frozen=True)
-class FileKind:
-    """What a model takes.
-
-    noun: in messages, in the plural. suffixes: of its files. files_of: lists those of a folder.
-    """
-
-    noun: str
-    suffixes: tuple[str, ...]
-    files_of: Callable[[Path], list[Path]]
-
-    def below(self, folder: Path) -> list[Path]:
-        """The files of the folder and its sub-folders, without hidden ones."""
-        paths = []
-        for place, below, _ in os.walk(folder):
-            below[:] = [name for name in below if not name.startswith(".")]
-            paths += self.files_of(Path(place))
-        return paths
-
-
-IMAGES = FileKind("images", tuple(sorted(IMAGE_SUFFIXES)), image_files)
-# Labels alone: ids of objects, as an image, an array, or a folder with one mask an object.
-INSTANCES = FileKind("labels", (*IMAGES.suffixes, ".npy"), instance_files)
-
-
-@dataclass(frozen=True)
 class Input:
-    """An image to segment.
+    """An image or a volume to segment.
 
     name: what its outputs are called, without an ending, relative to the output folder, such as
     "x" or "sub/x". No two inputs of a call have the same name.
@@ -49,6 +24,15 @@ class Input:
 
     path: Path
     name: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input, and the ROI mask and label that belong to it, if there are any."""
+
+    input: Input
+    roi_path: Path | None
+    label_path: Path | None
 
 
 def find_inputs(
@@ -67,8 +51,8 @@ def find_inputs(
     Sub-folders below the folder that all images have in common become part of the names. Images of
     the same name, such as x.png and x.jpg, keep their suffix in it.
 
-    UserError if there are no images, if a listed file is missing, or if outputs would be written
-    to a folder of the inputs.
+    UserError if there are no images, if a listed file is missing, if outputs would be written to a
+    folder of the inputs, or if a file is not of the kind.
     """
     paths = find_paths(source, recursive, Path(output), kind)
     path_of = {os.path.abspath(path): path for path in paths}
@@ -79,7 +63,37 @@ def find_inputs(
     names = unique_names([place.relative_to(parent) for place in places])
     inputs = [Input(path_of[str(place)], name) for place, name in zip(places, names, strict=True)]
     check_output(inputs, Path(output))
+    if kind.check:
+        for path in paths:
+            kind.check(path)
     return inputs
+
+
+def find_jobs(
+    inputs: Sequence[Input],
+    roi_mask: str,
+    labels: str,
+    kind: FileKind = IMAGES,
+    instances: bool = False,
+) -> list[Job]:
+    """The inputs, each with its ROI mask and label, if there are any.
+
+    roi_mask, labels: files or folders, "" for none; see find_partners().
+    kind: of the inputs, ROI masks and labels.
+    instances: whether labels are ids of objects: images, .npy files, or folders of masks.
+    """
+    roi_paths = label_paths = [None] * len(inputs)
+    if roi_mask:
+        roi_paths = find_partners(roi_mask, inputs, "--roi-mask", kind)
+    if labels:
+        if Path(labels).is_file() and len(inputs) > 1:
+            raise UserError(
+                f"--labels {labels}: is one file, for {len(inputs)} {kind.noun}; give the folder "
+                "that holds a label for each"
+            )
+        label_kind = INSTANCES if instances else kind
+        label_paths = find_partners(labels, inputs, "--labels", label_kind)
+    return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
 
 
 # --- which images --------------------------------------------------------------------------------
@@ -195,8 +209,7 @@ def unique_names(paths: list[Path]) -> list[str]:
 def check_output(inputs: list[Input], output: Path) -> None:
     """UserError if an output would be written to a folder that holds an input."""
     inputs_of = {item.path.resolve().parent: item for item in inputs}
-    written = {output, *((output / item.name).parent for item in inputs)}
-    for folder in sorted(written):
+    for folder in output_folders(output, inputs):
         if folder.resolve() in inputs_of:
             raise UserError(
                 f"--output {output}: {folder} is a folder of the inputs, where masks would be "
@@ -204,11 +217,17 @@ def check_output(inputs: list[Input], output: Path) -> None:
             )
 
 
+def output_folders(output: str | Path, inputs: Iterable[Input]) -> list[Path]:
+    """The folders that outputs are written to, sorted: `output` and what is needed below it."""
+    output = Path(output)
+    return sorted({output, *((output / item.name).parent for item in inputs)})
+
+
 # --- ROI masks and labels ------------------------------------------------------------------------
 
 
 def find_partners(
-    source: str | Path, inputs: list[Input], flag: str, kind: FileKind = IMAGES
+    source: str | Path, inputs: Sequence[Input], flag: str, kind: FileKind = IMAGES
 ) -> list[Path]:
     """The ROI mask or label of each input.
 

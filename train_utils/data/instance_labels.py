@@ -133,6 +133,8 @@ def read_flat_npy(path: Path, max_pixels: int | None = None) -> np.ndarray:
         raise UserError(
             f"{path}: cannot be read as an array of numbers ({reason}); save it with numpy.save"
         ) from None
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path}: is an archive (.npz); save one array with numpy.save")
     if values.ndim != 2 or values.dtype.kind not in "buif" or 0 in values.shape:
         raise UserError(
             f"{path}: holds {values.dtype} of shape {values.shape}; save an array of numbers "

@@ -1,7 +1,7 @@
-"""Reads the images of predict.py, with their ROI masks and labels, while others are computed."""
+"""Reads the images and volumes of predict.py, with their ROI masks and labels."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +16,26 @@ from src.image_decoding import count_pixels
 from src.image_io import IGNORE, read_binary, read_image
 from src.inference import BATCH_PIXELS
 from src.instances import separate
+from src.volume_io import read_volume
+from src.volumes import Geometry, normalize_volume
 from train_utils.data.class_table import ClassTable
-from train_utils.data.inputs import IMAGES, INSTANCES, FileKind, Input, find_partners
+from train_utils.data.inputs import Job
 from train_utils.data.instance_labels import read_instances
 from train_utils.data.labels import read_label
+from train_utils.data.volumes import read_roi, read_target
 
 MAX_AHEAD = 16  # images that are read while others are computed
 AHEAD_PIXELS = 32 * 1024**2  # no more pixels than this are read ahead
 
 
 @dataclass(frozen=True)
-class Job:
-    """One image or volume to segment, and the files that belong to it."""
-
-    item: Input
-    roi_path: Path | None
-    label_path: Path | None
-
-
-@dataclass(frozen=True)
 class Picture:
     """One image that was read.
 
-    image: uint8 [C, H, W]. roi: bool [H, W], or None for the whole image. label: class ids and
-    IGNORE, uint8 [H, W], or None. instances: ids of the true objects, int32 [H, W], or None.
+    image: uint8 [C, H, W].
+    roi: bool [H, W]; None for the whole image.
+    label: class ids and IGNORE, uint8 [H, W]; None without one.
+    instances: ids of the true objects, int32 [H, W]; None without them.
     """
 
     job: Job
@@ -56,25 +52,23 @@ class Picture:
         return self.label.masked_fill(~self.roi, IGNORE)
 
 
-def find_jobs(
-    inputs: Sequence[Input],
-    roi_mask: str,
-    labels: str,
-    kind: FileKind = IMAGES,
-    instances: bool = False,
-) -> list[Job]:
-    """The inputs, each with its ROI mask and label, if there are any.
+@dataclass(frozen=True)
+class Scan:
+    """One volume that was read.
 
-    kind: of the inputs, ROI masks and labels. instances: whether labels are ids of objects: images,
-    .npy files, or folders of masks.
+    image: float32 [C, D, H, W], normalized inside the ROI.
+    geometry: where its voxels are.
+    roi: bool [D, H, W]; None for the whole volume.
+    target: class ids, and IGNORE also outside the ROI, uint8 [D, H, W]; None without a label.
+    encoding: how the label stores the ids, see read_target(); "" without one.
     """
-    roi_paths = label_paths = [None] * len(inputs)
-    if roi_mask:
-        roi_paths = find_partners(roi_mask, inputs, "--roi-mask", kind)
-    if labels:
-        label_kind = INSTANCES if instances else kind
-        label_paths = find_partners(labels, inputs, "--labels", label_kind)
-    return [Job(*files) for files in zip(inputs, roi_paths, label_paths, strict=True)]
+
+    job: Job
+    image: Tensor
+    geometry: Geometry
+    roi: Tensor | None
+    target: Tensor | None
+    encoding: str = ""
 
 
 def read_picture(
@@ -90,26 +84,41 @@ def read_picture(
     instances: whether the label holds ids of objects. They are class 1, with a gap of background
     between those that touch, as in training.
     """
-    image = read_image(job.item.path, channels, max_pixels)
+    image = read_image(job.input.path, channels, max_pixels)
     roi = label = ids = None
     if auto_roi:
         roi = find_field_of_view(image)
         if roi is None:
             raise UserError(
-                f"{job.item.path}: shows no round field of view on a dark ground; give --roi-mask, "
-                "or leave out --auto-roi"
+                f"{job.input.path}: shows no round field of view on a dark ground; give "
+                "--roi-mask, or leave out --auto-roi"
             )
     elif job.roi_path:
         values, _ = read_binary(job.roi_path, "ROI mask", max_pixels)
-        roi = checked_size(values, job.roi_path, image, job.item.path)
+        roi = checked_size(values, job.roi_path, image, job.input.path)
     if job.label_path and instances:
         values = read_instances(job.label_path, max_pixels)
-        ids = checked_size(values, job.label_path, image, job.item.path)
+        ids = checked_size(values, job.label_path, image, job.input.path)
         label = torch.from_numpy((separate(values) > 0).astype(np.uint8))
     elif job.label_path:
         values, _ = read_label(job.label_path, classes, max_pixels)
-        label = checked_size(values, job.label_path, image, job.item.path)
+        label = checked_size(values, job.label_path, image, job.input.path)
     return Picture(job, image, roi, label, ids)
+
+
+def read_scan(job: Job, channels: int, classes: ClassTable) -> Scan:
+    """Reads the files of a job; UserError for a file that is broken or lies elsewhere."""
+    path, roi, target, encoding = job.input.path, None, None, ""
+    values, geometry = read_volume(path, channels)
+    if job.roi_path:
+        roi = torch.from_numpy(read_roi(job.roi_path, path, geometry))
+    if job.label_path:
+        label, encoding = read_target(job.label_path, classes, path, geometry)
+        target = torch.from_numpy(label)
+        if roi is not None:
+            target.masked_fill_(~roi, IGNORE)
+    image = normalize_volume(torch.from_numpy(values), roi)
+    return Scan(job, image, geometry, roi, target, encoding)
 
 
 def checked_size(values: np.ndarray, path: Path, image: Tensor, image_path: Path) -> Tensor:
@@ -121,6 +130,9 @@ def checked_size(values: np.ndarray, path: Path, image: Tensor, image_path: Path
             "resize it to this size without smoothing (nearest neighbour)"
         )
     return torch.from_numpy(values)
+
+
+# --- reading ahead --------------------------------------------------------------------------------
 
 
 def read_ahead(
@@ -139,7 +151,7 @@ def read_ahead(
     def keep_reading(one_in_use: bool) -> None:
         pixels = sum(size for _, size, _ in reading)
         while waiting and len(reading) < MAX_AHEAD:
-            size = count_pixels(waiting[0].item.path)
+            size = count_pixels(waiting[0].input.path)
             if pixels + size > AHEAD_PIXELS and (reading or one_in_use):
                 return
             pixels += size
@@ -152,7 +164,7 @@ def read_ahead(
         try:
             picture = future.result()
         except UserError as error:
-            failed[str(job.item.path)] = str(error)
+            failed[str(job.input.path)] = str(error)
         else:
             keep_reading(one_in_use=True)
             yield picture

@@ -202,11 +202,15 @@ def resized_for_display(
     other pictures keep their exact colours.
     """
     factor = max(1, max_side // 2 // max(picture.shape[:2]))
-    enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    resized = Image.fromarray(enlarged)
+    resized = Image.fromarray(enlarged(picture, factor))
     method = Image.Resampling.BOX if photograph else Image.Resampling.NEAREST
     resized.thumbnail((max_side, max_side), method)
     return resized
+
+
+def enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
+    """The picture [H, W, 3], each pixel repeated `factor` times in both directions."""
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def check_class_ids(

@@ -210,8 +210,8 @@ class NpyWriter(StripWriter):
         """Nothing comes after the rows."""
 
 
-def is_whole(path: str | Path) -> bool:
-    """Whether a .png or .npy file exists and is not cut short."""
+def is_complete(path: str | Path) -> bool:
+    """Whether a .png or .npy file exists and is not truncated."""
     path = Path(path)
     try:
         if path.suffix == ".npy":

@@ -1,14 +1,16 @@
-"""predictions.json: what the predictions in a folder were made with, for --skip-existing."""
+"""predictions.json: what the predictions in a folder were made with and of, for --skip-existing."""
 
 import json
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from src.errors import UserError
+from train_utils.data.inputs import Input
 from train_utils.reporting.text_files import write_json
 
 NAME = "predictions.json"
@@ -23,28 +25,78 @@ def fingerprint(model: nn.Module) -> str:
     return f"{code:08x}"
 
 
-def start_settings(folder: str | Path, settings: dict, weights: Sequence[str], check: bool) -> None:
-    """Refuses a folder of other settings if asked to, then writes predictions.json into it.
+class PredictionRecord:
+    """predictions.json: what the predictions in a folder were made with, and of which files.
 
-    settings: name → value, of all that changes what is predicted. weights: the files, which are
-    written but not compared: "weights" of the settings is their fingerprint().
-    check: UserError if the folder has predictions of other settings. A folder of an earlier
-    version of this program, without the file, is taken as it is.
+    Args:
+        folder: of the predictions.
+        settings: name → value, of all that changes what is predicted.
+        weights: the files, which are written but not compared: "weights" of the settings is their
+            fingerprint().
+        keep: keep what an earlier call recorded. UserError if its settings were others. A folder
+            without the file, or with that of an earlier version, is taken as it is.
     """
-    path = Path(folder) / NAME
-    if check:
-        check_same(path, settings)
-    write_json(path, {**settings, "files": list(weights)})
+
+    def __init__(
+        self, folder: str | Path, settings: dict, weights: Sequence[str], keep: bool
+    ) -> None:
+        self.path = Path(folder) / NAME
+        self.content = {**settings, "files": list(weights)}
+        self.images = {}  # {name: entry}; None: not known
+        if keep:
+            earlier = read_earlier(self.path)
+            check_same(self.path, settings, earlier)
+            self.images = earlier.get("images")
+            if not isinstance(self.images, dict):
+                self.images = None
+
+    def covers(self, source: Input, outputs: Sequence[str]) -> bool:
+        """Whether the predictions of `source` are of this very file, with all these outputs."""
+        if self.images is None:
+            return True
+        entry = self.images.get(source.name, {})
+        earlier = entry.get("outputs", [])
+        same_file = entry == file_entry(source.path, earlier)
+        return same_file and set(outputs) <= set(earlier)
+
+    def begin(
+        self, sources: Iterable[Input], outputs: Sequence[str], kept: Iterable[Input] = ()
+    ) -> None:
+        """Writes the file: `sources` are predicted with these outputs, `kept` stay as they are.
+
+        Call it when the table has no rows of `sources` any more.
+        """
+        images = dict(self.images or {})
+        for source in kept:  # of an earlier version
+            images.setdefault(source.name, file_entry(source.path, outputs))
+        for source in sources:
+            images[source.name] = file_entry(source.path, outputs)
+        write_json(self.path, {**self.content, "images": images})
 
 
-def check_same(path: Path, settings: dict) -> None:
-    """UserError if the settings in the file `path` are others."""
+def file_entry(path: Path, outputs: Sequence[str]) -> dict:
+    """What is recorded of an image: its file, and the outputs beside its mask."""
+    entry = {"path": os.path.abspath(path), "bytes": None, "modified_ns": None}
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        stat = path.stat()
+    except OSError:  # such as a link to nothing, which fails when it is read
+        pass
+    else:
+        entry |= {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+    return entry | {"outputs": list(outputs)}
+
+
+def read_earlier(path: Path) -> dict:
+    """The content of a predictions.json; {} if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return
-    if not isinstance(earlier, dict):
-        return
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_same(path: Path, settings: dict, earlier: dict) -> None:
+    """UserError if the settings in the file `path`, whose content is `earlier`, are others."""
     for name, value in settings.items():
         if earlier.get(name, value) != value:
             raise UserError(

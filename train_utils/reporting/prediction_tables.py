@@ -12,8 +12,8 @@ from train_utils.reporting.png import naming
 from train_utils.reporting.text_files import TEXT
 
 
-class ImageTable:
-    """A CSV file with rows for each image, which are appended when they are known.
+class CsvTable:
+    """A CSV file with rows for each image or volume, which are appended when they are known.
 
     Args:
         path: of the file.
@@ -43,6 +43,10 @@ class ImageTable:
         text = StringIO(self.lines.get(name, ""), newline="")
         return list(csv.DictReader(text, self.columns))
 
+    def row(self, name: str) -> dict[str, str]:
+        """The only row of an image."""
+        return self.rows_of(name)[0]
+
     def append(self, name: str, rows: Iterable[Sequence]) -> None:
         """Adds the rows of an image, without its name."""
         self.lines[name] = csv_text([name, *row] for row in rows)
@@ -70,16 +74,19 @@ class ImageTable:
             file.writelines(lines)
 
     def _earlier_lines(self) -> dict[str, str]:
-        """{image: its whole rows} of the file as it is."""
-        found = {}
+        """{image: its rows} of the file as it is, without a last row that a kill cut short."""
         with open(self.path, **TEXT) as file:
-            if cells_of(file.readline()) != self.columns:
-                return {}
-            for line in file:
-                cells = cells_of(line)
-                if line.endswith("\n") and len(cells) == len(self.columns):
-                    found.setdefault(cells[0], []).append(line)
-        return {name: "".join(lines) for name, lines in found.items()}
+            text = file.read()
+        rows = list(csv.reader(StringIO(text, newline="")))
+        if not text.endswith("\n"):
+            rows = rows[:-1]
+        if rows[:1] != [self.columns]:
+            return {}
+        found = {}
+        for row in rows[1:]:
+            if len(row) == len(self.columns):
+                found.setdefault(row[0], []).append(row)
+        return {name: csv_text(rows) for name, rows in found.items()}
 
 
 def csv_text(rows: Iterable[Sequence]) -> str:
@@ -89,12 +96,7 @@ def csv_text(rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def cells_of(line: str) -> list[str]:
-    """The cells of one line of a CSV file."""
-    return next(csv.reader([line]), [])
-
-
-class ObjectTable(ImageTable):
+class ObjectTable(CsvTable):
     """objects.csv: one row for each object, with its id, its area in px, its centroid in px."""
 
     def __init__(self, folder: str | Path, keep: bool) -> None:
@@ -108,7 +110,7 @@ class ObjectTable(ImageTable):
         self.append(name, rows)
 
 
-class PredictionTable(ImageTable):
+class ImageTable(CsvTable):
     """predictions.csv: one row for each image, written when the files of the image are there.
 
     Columns: image, width, height, share_<class> in 0–1, seconds of computing; with objects also
@@ -131,10 +133,6 @@ class PredictionTable(ImageTable):
         if with_objects:
             self.objects = ObjectTable(folder, keep)
             self.drop(self._incomplete())
-
-    def row(self, name: str) -> dict[str, str]:
-        """The row of an image."""
-        return self.rows_of(name)[0]
 
     def add(
         self,
@@ -176,3 +174,25 @@ class PredictionTable(ImageTable):
             if name not in self or self.row(name)["objects"] != number:
                 found.append(name)
         return found
+
+
+class VolumeTable(CsvTable):
+    """predictions.csv: one row for each volume, written when the files of the volume are there.
+
+    Columns: image, width, height, depth, share_<class> in 0–1, seconds of reading, computing and
+    writing.
+
+    Args:
+        folder: of the table.
+        keep: keep the rows that the table of an earlier call has.
+    """
+
+    def __init__(self, folder: str | Path, class_names: Sequence[str], keep: bool) -> None:
+        shares = [f"share_{name}" for name in class_names]
+        columns = ["image", "width", "height", "depth", *shares, "seconds"]
+        super().__init__(Path(folder) / "predictions.csv", columns, keep)
+
+    def add(self, name: str, shape: Sequence[int], voxels: np.ndarray, seconds: float) -> None:
+        """Adds the row of a volume of the shape (D, H, W). voxels: int64 [K], of each class."""
+        shares = (voxels / voxels.sum()).round(9).tolist()
+        self.append(name, [[*reversed(shape), *shares, round(seconds, 4)]])

@@ -37,9 +37,9 @@ def provenance(device: torch.device, seconds: float) -> dict:
 
 
 def describe_origin(
-    paths: Sequence[str | Path], checkpoints: Sequence[dict], flips: bool = False
+    checkpoints: Sequence[dict], paths: Sequence[str | Path], flips: bool = False
 ) -> dict:
-    """What the score files say of the evaluated weights.
+    """What the score files say of the evaluated weights, read from `paths`.
 
     Files, flips, what chose the epoch, and for each file its model, epoch, split, recipe and flags.
     """

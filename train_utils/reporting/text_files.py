@@ -10,6 +10,7 @@ from typing import Any
 from train_utils.atomic import replacing
 from train_utils.instance_metrics import image_object_rows
 from train_utils.metrics import SegmentationCounts, score_lines
+from train_utils.plurals import counted
 from train_utils.reporting.score_names import PER_CLASS, SCORE_NAMES
 
 # Of CSV files. Names of images need not be valid UTF-8: their bytes are written as they are.
@@ -90,10 +91,10 @@ def score_table(
 
 def _dice_line(scores: dict, images: str) -> str:
     without = scores["images_without_foreground"]
-    line = f"Dice, mean of {scores['images'] - without} {images}   "
+    line = f"Dice, mean of {counted(scores['images'] - without, images)}   "
     line += f"{scores['dice']:.4f} ± {scores['dice_sd']:.4f}"
     if without:
-        line += f"   ({without} {images} without foreground left out)"
+        line += f"   ({counted(without, images)} without foreground left out)"
     return line
 
 

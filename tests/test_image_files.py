@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tests.pictures import save_mask
+from train_utils.reporting.image_files import ImageFiles
 from train_utils.reporting.pictures import default_colours, overlay
-from train_utils.reporting.prediction_files import PredictionFiles
 
 
 def random_strips(classes, height=23, width=17, cuts=(0, 5, 6, 20, 23)):
@@ -23,7 +23,7 @@ def random_strips(classes, height=23, width=17, cuts=(0, 5, 6, 20, 23)):
 def make_files(folder, classes, ids=None, **options):
     names = [f"class {index}" for index in range(classes)]
     colours = default_colours(classes)
-    return PredictionFiles(folder, names, colours, ids or list(range(classes)), **options)
+    return ImageFiles(folder, names, colours, ids or list(range(classes)), **options)
 
 
 @pytest.mark.parametrize("classes, ids", [(2, [0, 1]), (3, [0, 7, 9])])
@@ -59,20 +59,20 @@ def test_an_error_leaves_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_whole_files_are_told_from_those_that_were_cut_short(tmp_path, classes):
+def test_complete_files_are_told_from_truncated_ones(tmp_path, classes):
     image, _, _, strips = random_strips(classes)
     files = make_files(tmp_path, classes, save_prob=True, save_overlay=True)
-    assert not files.are_whole("x")
+    assert not files.are_complete("x")
     files.write("x", image, strips)
-    assert files.are_whole("x")
+    assert files.are_complete("x")
     for path in (files.mask_path("x"), files.prob_path("x"), files.overlay_path("x")):
         content = path.read_bytes()
         path.write_bytes(content[:-1])
-        assert not files.are_whole("x")
+        assert not files.are_complete("x")
         path.write_bytes(content)
     files.overlay_path("x").unlink()
-    assert not files.are_whole("x")
-    assert make_files(tmp_path, classes, save_prob=True).are_whole("x")
+    assert not files.are_complete("x")
+    assert make_files(tmp_path, classes, save_prob=True).are_complete("x")
 
 
 # --- objects --------------------------------------------------------------------------------------
@@ -113,13 +113,13 @@ def test_no_object_is_an_empty_file_of_ids(tmp_path):
     assert saved.objects == [] and np.asarray(Image.open(files.instances_path("x"))).max() == 0
 
 
-def test_a_missing_file_of_ids_is_not_whole(tmp_path):
+def test_without_the_file_of_ids_the_files_are_incomplete(tmp_path):
     _, image, strips = two_squares()
     files = make_files(tmp_path, 2, save_instances=True)
     files.write("x", image, strips)
-    assert files.are_whole("x")
+    assert files.are_complete("x")
     files.instances_path("x").unlink()
-    assert not files.are_whole("x")
+    assert not files.are_complete("x")
 
 
 def test_more_objects_than_16_bits_hold_are_a_problem_of_the_image(tmp_path):
@@ -129,4 +129,4 @@ def test_more_objects_than_16_bits_hold_are_a_problem_of_the_image(tmp_path):
     image = torch.zeros(3, 512, 512, dtype=torch.uint8)
     saved = files.write("x", image, [(slice(0, 512), mask, None)])
     assert saved.problem.startswith("65,536 objects, more than the 65,535 of a 16-bit file; raise")
-    assert not files.instances_path("x").exists() and not files.are_whole("x")
+    assert not files.instances_path("x").exists() and not files.are_complete("x")

@@ -11,7 +11,7 @@ from torch import Tensor
 from src.instances import connected_objects, label_objects, object_table
 from train_utils.reporting.object_outlines import object_edges, outlined
 from train_utils.reporting.pictures import as_rgb, mask_style, overlay
-from train_utils.reporting.png import NpyWriter, PngWriter, is_whole
+from train_utils.reporting.png import NpyWriter, PngWriter, is_complete
 
 MAX_OBJECTS = 65535  # in a 16-bit file
 STRIP_PIXELS = 1 << 20  # of a whole image that are written at a time
@@ -31,7 +31,7 @@ class Saved:
     problem: str = ""
 
 
-class PredictionFiles:
+class ImageFiles:
     """Writes the requested files of each image, strip by strip.
 
     Args:
@@ -77,7 +77,7 @@ class PredictionFiles:
         """Where the ids of its objects go."""
         return self.folder / f"{name}_instances.png"
 
-    def are_whole(self, name: str) -> bool:
+    def are_complete(self, name: str) -> bool:
         """Whether all requested files of the image exist and none of them is cut short."""
         paths = [self.mask_path(name)]
         if self.save_prob:
@@ -86,7 +86,7 @@ class PredictionFiles:
             paths.append(self.overlay_path(name))
         if self.save_instances:
             paths.append(self.instances_path(name))
-        return all(is_whole(path) for path in paths)
+        return all(is_complete(path) for path in paths)
 
     def write(self, name: str, image: Tensor, strips: Iterable[Strip]) -> Saved:
         """Writes the files of one image. They appear when the last strip is written.

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.errors import UserError
 from train_utils.data.demo_images import draw_fundus
 
 
@@ -59,19 +58,6 @@ def write_demo_drive(
         save_sample(draw_fundus(np.random.default_rng([seed, number]), size), three)
     marker.write_text(complete)
     return Path(root)
-
-
-def make_demo(data_path: str | Path) -> None:
-    """Creates the demo's dataset for train.py, unless it exists.
-
-    UserError if that fails, or if the folder holds anything but an earlier demo.
-    """
-    try:
-        refuse_other_files(Path(data_path))
-        print(f"the demo's pictures are in {data_path}/DRIVE", flush=True)
-        write_demo_drive(data_path)
-    except OSError as error:
-        raise UserError(f"--demo: {error}") from error
 
 
 def refuse_other_files(root: Path) -> None:
