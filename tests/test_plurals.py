@@ -10,3 +10,4 @@ def test_one_is_singular_and_thousands_are_grouped():
         "2 images",
     ]
     assert counted(12345, "objects") == "12,345 objects"
+    assert counted(1, "processes") == "1 process"
