@@ -16,7 +16,7 @@ import time
 import torch
 from torch import nn
 
-from src.device import pick_amp_dtype, pick_device, reuse_freed_memory
+from src.device import pick_amp_dtype, reuse_freed_memory, use_device
 from src.inference import Flips, optimize_for_inference
 from src.predictor import Predictor
 from src.tiles import Tiling
@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Model, inputs, predictions, summary; or only a file made of the weights."""
     start = time.perf_counter()
-    device = pick_device(args.device)
+    device = use_device(args.device)
     reuse_freed_memory(device)
 
     # Model

@@ -17,10 +17,10 @@ from src.device import (
     benchmark_convolutions,
     memory_format,
     pick_amp_dtype,
-    pick_device,
     reuse_freed_memory,
     synchronize,
     use_deterministic_algorithms,
+    use_device,
 )
 from train_utils import (
     NonFiniteLossError,
@@ -147,9 +147,7 @@ def main(args: argparse.Namespace) -> None:
 
 def prepare_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype | None]:
     """The device, and the dtype of autocast, None for full precision."""
-    device = pick_device(args.device)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    device = use_device(args.device)
     amp_dtype = pick_amp_dtype(device, args.amp)
     reuse_freed_memory(device)
     if args.deterministic:
@@ -236,7 +234,9 @@ def make_train_loader(
     if in_memory:
         source = StackedImages(dataset.stack(), batches, device)
     else:
-        source = load(collate_fn=dataset.collate_with_sizes, in_memory=False)
+        # Pinned is only what the crops need of an image, see to_device().
+        pin = bool(args.pin_memory)
+        source = load(collate_fn=dataset.collate_with_sizes, in_memory=False, pin_memory=pin)
     return CropLoader(source, batches, cropper, args.seed, device)
 
 

@@ -30,6 +30,17 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def use_device(name: str = "auto") -> torch.device:
+    """pick_device(name); on CUDA also what PyTorch uses where no device is named.
+
+    That is the GPU whose data types are asked for and through which memory is pinned.
+    """
+    device = pick_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def best_device() -> str:
     """ "cuda", "mps" or "cpu", the first of them that this machine has."""
     if torch.cuda.is_available():
@@ -87,15 +98,16 @@ def use_deterministic_algorithms(device: torch.device) -> None:
 
 
 @contextmanager
-def benchmark_convolutions(device: torch.device) -> Iterator[None]:
+def benchmark_convolutions(device: torch.device, wanted: bool = True) -> Iterator[None]:
     """Within the block cuDNN times its algorithms for each new shape and keeps the fastest.
 
     That is worth it for batches of one size, not for images that each have their own. Off after
-    use_deterministic_algorithms(), since another run may find another one the fastest.
+    use_deterministic_algorithms(), since another run may find another one the fastest, and where it
+    is not `wanted`.
     """
     before = torch.backends.cudnn.benchmark
     deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    torch.backends.cudnn.benchmark = wanted and device.type == "cuda" and not deterministic
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.device import benchmark_convolutions, memory_format
+from src.device import benchmark_convolutions, memory_format, use_device
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,18 @@ def test_cudnn_chooses_by_time_only_within_the_block(device, deterministic, expe
         with pytest.raises(ValueError), benchmark_convolutions(torch.device(device)):
             assert torch.backends.cudnn.benchmark == expected
             raise ValueError
+        with benchmark_convolutions(torch.device(device), wanted=False):
+            assert not torch.backends.cudnn.benchmark
         assert torch.backends.cudnn.benchmark == before
+
+
+def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cuda:2", "cuda", "cpu"):
+        assert use_device(name) == torch.device(name)
+    assert current == [torch.device("cuda:2")]
 
 
 def pretend_bf16(monkeypatch, there):

@@ -55,8 +55,13 @@ CUDA_FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total c
         (torch.OutOfMemoryError(CUDA_FULL), "(CUDA out of memory. Tried to allocate 2.00 GiB)"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)."), "MPS allocated: 5 GB"),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "error: out of memory)"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "CUDNN_STATUS_ALLOC_FAILED"),
+        (
+            RuntimeError("GET was unable to find an engine to execute this computation"),
+            "unable to find an engine",
+        ),
     ],
-    ids=["CUDA", "MPS", "pinned memory"],
+    ids=["CUDA", "MPS", "pinned memory", "cuDNN", "workspace"],
 )
 def test_a_full_gpu_is_one_sentence_with_what_to_lower(error, named, own_handlers, capsys):
     def main():

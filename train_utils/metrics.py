@@ -40,9 +40,10 @@ def check_finite(probs: Tensor, path: str | Path) -> None:
 def count_values(values: Tensor, bins: int) -> Tensor:
     """int64 [bins]: how often each of 0 … bins−1 occurs in an int64 tensor.
 
-    On CUDA not by bincount, which waits for the device to find the largest value.
+    On CUDA not by bincount, which waits for the device to find the largest value. With
+    deterministic algorithms scatter_add_ would sort all values first, which takes longer.
     """
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" or torch.are_deterministic_algorithms_enabled():
         return torch.bincount(values.flatten(), minlength=bins)
     counts = torch.zeros(bins, dtype=torch.int64, device=values.device)
     return counts.scatter_add_(0, values.flatten(), torch.ones_like(values).flatten())

@@ -9,6 +9,7 @@ from functools import lru_cache
 from torch import nn
 from torch.utils.data import Dataset
 
+from src.device import benchmark_convolutions
 from train_utils.budget import TRIAL_STEPS
 from train_utils.distributed_utils import log, world_size
 
@@ -108,9 +109,10 @@ def image_seconds(
     start = time.perf_counter()
     timed.count_pixels()  # now they are in memory
     reading = (time.perf_counter() - start) / len(timed)
-    evaluate(model, timed)  # the first time is slower
-    start = time.perf_counter()
-    evaluate(model, timed)
-    seconds = (time.perf_counter() - start) / math.ceil(len(timed) / world_size())
+    with benchmark_convolutions(next(model.parameters()).device, wanted=False):
+        evaluate(model, timed)  # the first time is slower
+        start = time.perf_counter()
+        evaluate(model, timed)
+        seconds = (time.perf_counter() - start) / math.ceil(len(timed) / world_size())
     model.train()
     return seconds if dataset.fits_in_memory() else max(seconds, reading)

@@ -9,6 +9,7 @@ import torch
 
 import train
 from my_dataset import DATASETS
+from src.device import benchmark_convolutions
 from src.image_io import IGNORE
 from train_utils import create_lr_scheduler, criterion, train_one_epoch
 from train_utils.checkpoint import ModelDescription
@@ -61,18 +62,19 @@ class Trainer:
 
     def __call__(self, loader: Iterable) -> float:
         """One epoch; returns the mean of the losses."""
-        loss, _ = train_one_epoch(
-            self.model,
-            self.optimizer,
-            loader,
-            self.device,
-            0,
-            self.num_classes,
-            self.scheduler,
-            scaler=self.scaler,
-            loss=partial(criterion, loss_weight=self.weight, batch_dice=self.args.batch_dice),
-            amp_dtype=self.amp_dtype,
-            clip_grad=self.args.clip_grad or None,
-            ignore_index=IGNORE,
-        )
+        with benchmark_convolutions(self.device):  # as train.train_epoch does
+            loss, _ = train_one_epoch(
+                self.model,
+                self.optimizer,
+                loader,
+                self.device,
+                0,
+                self.num_classes,
+                self.scheduler,
+                scaler=self.scaler,
+                loss=partial(criterion, loss_weight=self.weight, batch_dice=self.args.batch_dice),
+                amp_dtype=self.amp_dtype,
+                clip_grad=self.args.clip_grad or None,
+                ignore_index=IGNORE,
+            )
         return loss

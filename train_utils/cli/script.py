@@ -13,6 +13,8 @@ LOWER_WHEN_TRAINING = (
     "lower --batch-size, --crop-size, --base-c or --cache-limit; --accumulate makes up for a "
     "smaller batch"
 )
+# What PyTorch, cuDNN and cuBLAS say of a full GPU.
+GPU_FULL = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
 
 
 def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_TRAINING) -> None:
@@ -39,7 +41,7 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
         sys.exit(2)
     except RuntimeError as error:
         reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
-        if "out of memory" in str(error):
+        if any(words in str(error) for words in GPU_FULL):
             full = "the GPU is out of memory"
         elif "DefaultCPUAllocator" in reason:
             full, reason = "the memory is full", reason.partition("DefaultCPUAllocator: ")[2]
