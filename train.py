@@ -27,9 +27,11 @@ from train_utils import (
     class_weights,
     create_lr_scheduler,
     criterion,
+    evaluate,
     evaluation,
     model_loading,
     resume,
+    summarize,
     train_one_epoch,
 )
 from train_utils import checkpoint as checkpoints
@@ -115,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
         clip_grad=args.clip_grad or None,
         after_batch=step_timer.count_batch,
     )
-    validate = evaluation.make_validation(evaluator, model, data.val)
+    validate = make_validation(evaluator, model, data)
     if args.profile:
         return profile.profile_training(train, train_loader, validate, device, args.output_dir)
 
@@ -328,6 +330,22 @@ def make_loss(
     if loss_weight is not None:
         loss_weight = loss_weight.to(device)
     return partial(criterion, loss_weight=loss_weight, dice=args.dice, batch_dice=args.batch_dice)
+
+
+def make_validation(
+    evaluator: evaluation.Evaluator, model: nn.Module, data: Data
+) -> Callable[[], dict] | None:
+    """A function that scores the validation images, for the row of an epoch; None without them."""
+    if not data.val:
+        return None
+    loader = evaluator.make_loader(data.val)  # one for all epochs: its workers stay
+    num_classes, options = len(data.val.classes.names), evaluator.options()
+
+    def validate() -> dict:
+        counts, _ = evaluate(model, loader, evaluator.device, num_classes, **options)
+        return {f"val_{name}": value for name, value in summarize(counts).items()}
+
+    return validate
 
 
 def make_step_timer(

@@ -1,4 +1,4 @@
-"""The evaluation of the validation images after each epoch, and of the test images at the end.
+"""How images are evaluated, and the final evaluation, on the test images.
 
 The functions are handed values, datasets and loaders; they know no flags.
 """
@@ -43,24 +43,21 @@ class Evaluator:
     tiling: Tiling
     make_loader: Callable[[Dataset], DataLoader]
 
+    def options(self) -> dict:
+        """How evaluate() evaluates: its keyword arguments."""
+        return {
+            "amp_dtype": self.amp_dtype,
+            "tolerance": self.tolerance,
+            "tiling": self.tiling,
+        }
+
     def __call__(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        callback: ReportData | None = None,
-        loader: DataLoader | None = None,
+        self, model: nn.Module, dataset: Dataset, callback: ReportData | None = None
     ) -> SegmentationCounts:
-        """Evaluates the model on the dataset. loader: result of make_loader(), or None."""
-        counts, _ = evaluate(
-            model,
-            loader or self.make_loader(dataset),
-            self.device,
-            len(dataset.classes.names),
-            amp_dtype=self.amp_dtype,
-            tolerance=self.tolerance,
-            callback=callback,
-            tiling=self.tiling,
-        )
+        """Evaluates the model on the dataset."""
+        loader, num_classes = self.make_loader(dataset), len(dataset.classes.names)
+        options = self.options()
+        counts, _ = evaluate(model, loader, self.device, num_classes, callback=callback, **options)
         return counts
 
     def check_tiles(self, model: nn.Module) -> None:
@@ -88,21 +85,6 @@ class Evaluator:
                 with_default_colours(classes.colours),
                 tiling=self.tiling,
             )
-
-
-def make_validation(
-    evaluator: Evaluator, model: nn.Module, dataset: Dataset | None
-) -> Callable[[], dict] | None:
-    """A function that scores the validation images, for the row of an epoch; None without them."""
-    if not dataset:
-        return None
-    loader = evaluator.make_loader(dataset)  # one for all epochs: its workers stay
-
-    def validate() -> dict:
-        scores = summarize(evaluator(model, dataset, loader=loader))
-        return {f"val_{name}": value for name, value in scores.items()}
-
-    return validate
 
 
 def log_validation(checkpoint: dict, nouns: tuple[str, str]) -> None:
