@@ -17,12 +17,13 @@ from tests.made_instances import discs, write_instances
 from tests.small import error_of
 from tests.test_train_and_eval import CPU, Pointwise, make_items, make_loader, run_epoch, tiny
 from tests.tiny import AFFINE, run_train
-from train_utils import evaluate
+from train_utils import criterion, evaluate
 from train_utils.data.border_weights import border_weights
 from train_utils.data_loader import CropLoader, EpochBatches, StackedImages, make_training_loader
 from train_utils.metrics import summarize
 from transforms import RandomAffineCrops, train_preset
 
+ENTROPY = partial(criterion, dice=False)
 BORDER = partial(border_weights, w0=10.0, sigma=5.0)
 MEAN_STD = [0.5] * 3, [0.25] * 3
 
@@ -161,9 +162,9 @@ def test_pixels_of_weight_0_are_not_trained_on():
         for (image, target), each in zip(items, weights, strict=True)
     ]
     models = tiny(), tiny(), tiny()
-    run_epoch(models[0], make_loader(weighted, 2), dice=False)
-    run_epoch(models[1], make_loader(ignored, 2), dice=False)
-    run_epoch(models[2], make_loader(items, 2), dice=False)
+    run_epoch(models[0], make_loader(weighted, 2), loss=ENTROPY)
+    run_epoch(models[1], make_loader(ignored, 2), loss=ENTROPY)
+    run_epoch(models[2], make_loader(items, 2), loss=ENTROPY)
     first, second, third = (nn.utils.parameters_to_vector(model.parameters()) for model in models)
     torch.testing.assert_close(first, second)
     assert not torch.allclose(first, third)
