@@ -339,10 +339,12 @@ class DriveDataset(SegmentationDataset):
 def list_samples(dataset: str, root: str | Path) -> dict[str, list[Sample]]:
     """{"train", "val", "test": samples}, or {"all": samples}, of a row of DATASETS.
 
-    UserError for files without partner.
+    Logs which files are not used. UserError for files without partner.
     """
     found = DATASETS[dataset]["layout"](root)
     refuse_problems(found.problems)
+    for note in found.notes:
+        log(f"note: {note}")
     return found.splits
 
 

@@ -59,7 +59,7 @@ from train_utils.plan import DataSummary, summarize_data
 from train_utils.reporting import profile, provenance, tensorboard, text_files
 from train_utils.step_timer import StepTimer, image_seconds
 from train_utils.volume_crops import RandomVolumeCrops
-from transforms import RandomAffineCrops, eval_preset, train_preset
+from transforms import Compose, RandomAffineCrops, eval_preset, train_preset
 
 
 def main(args: argparse.Namespace) -> None:
@@ -181,7 +181,7 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
     val_set = None
     if val_samples:
         val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
-    if test_samples:  # they are scored at the end: a wrong label should be found now
+    if test_samples and args.val != "test":  # a label that cannot be scored should be found now
         broadcast_from_rank_zero(
             lambda: check_labels(
                 "test", test_samples, classes, label_kind, args.max_pixels, is_volumes
@@ -358,8 +358,7 @@ def make_step_timer(
     budget: Budget,
 ) -> StepTimer:
     """Says after some steps how long the run will take, with its evaluations."""
-    normalize = eval_preset(data.mean, data.std)
-    images = data.val or data.train.with_samples(data.train.samples, normalize)
+    images = data.val or whole_training_images(data, eval_preset(data.mean, data.std))
     return StepTimer(
         budget.steps,
         budget.epochs - state.epoch,
@@ -371,6 +370,14 @@ def make_step_timer(
         accumulate=recipe.accumulate,
         silent=is_trial(args, state),
     )
+
+
+def whole_training_images(data: Data, normalize: Compose) -> SegmentationDataset:
+    """The training images, or volumes, as they are evaluated: without weights of their pixels."""
+    images = data.train.with_samples(data.train.samples, normalize)
+    if not data.spacing:
+        images.border, images.maps = None, []
+    return images
 
 
 def train_epoch(
@@ -420,7 +427,7 @@ def finish(
     checkpoint = broadcast_from_rank_zero(lambda: checkpoints.load_described(best))
     model = evaluator.prepare(model_loading.model_of(checkpoint, best))
     normalize = eval_preset(checkpoint["mean"], checkpoint["std"])
-    drawn = data.val or data.train.with_samples(data.train.samples, normalize)
+    drawn = data.val or whole_training_images(data, normalize)
     if data.test_samples:
         read_as = data.train.classes, data.train.label_kind, data.spacing
         options = values.reading_options(args, *read_as)

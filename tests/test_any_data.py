@@ -151,6 +151,15 @@ def test_a_split_file_repeats_another_runs_split(two, tmp_path):
     assert {part: written[part] for part in split} == split
 
 
+def test_the_command_that_started_a_run_resumes_it(two, tmp_path):
+    options = ("--epochs", 1, "--split-seed", 3, "--val-fraction", 0.3, "--resume", "auto")
+    folder = run(two, tmp_path / "out", *options)
+    before = (folder / "split.json").read_text()
+    run(two, folder, *options[2:], "--epochs", 2)
+    assert (folder / "split.json").read_text() == before
+    assert load(folder / "last_model.pth")["epoch"] == 1
+
+
 def test_a_refused_resume_leaves_the_split_as_it_is(two, tmp_path):
     folder = run(two, tmp_path / "out", "--epochs", 1)
     before = (folder / "split.json").read_text()

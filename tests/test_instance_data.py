@@ -289,3 +289,11 @@ def test_the_log_says_what_weighs_pixels(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "border weight 7, sigma 5 px, between the objects that are the regions" in printed
     assert "instances/ is not read; --label-kind instances" in printed
+
+
+def test_a_run_without_validation_is_timed_on_images_without_weights(tmp_path, capsys):
+    """The eleventh step tells how long the run takes, evaluations of test images included."""
+    data = write_instances(tmp_path / "data", count=5)
+    options = ("--dataset", "folder", "--border-weight", 5, "--val", "none", "--steps", 12)
+    run_train(data, tmp_path / "out", *options, settings=[*AFFINE[:4], *AFFINE[6:]])
+    assert "12 steps in all" in capsys.readouterr().out

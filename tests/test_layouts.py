@@ -102,14 +102,22 @@ def test_only_a_test_split_may_have_no_masks(tmp_path):
         ("images/a.jpg", "two files for one image"),
         ("masks/a_mask.png", "two files for one image"),
         ("roi/b.png", "a.png has no ROI mask in"),
-        ("images/patient1/b.png", "patient1: its 1 images belong to no split"),
-        ("train/images/b.png", "images: its 1 images belong to no split"),
     ],
 )
 def test_files_that_do_not_match_are_refused(tmp_path, extra, named):
     touch(tmp_path, "images/a.png", "masks/a.png", extra)
     with pytest.raises(UserError, match=named):
         list_samples("folder", tmp_path)
+
+
+@pytest.mark.parametrize("place, used", [("images/patient1", "all"), ("images", "train")])
+def test_images_of_no_split_are_named(tmp_path, place, used, capsys):
+    folder = "" if used == "all" else "train/"
+    touch(tmp_path, f"{folder}images/a.png", f"{folder}masks/a.png", f"{place}/b.png")
+    assert [sample.name for sample in list_samples("folder", tmp_path)[used]] == ["a"]
+    assert f"note: {tmp_path / place} belongs to no split: 1 file not used" in (
+        capsys.readouterr().out
+    )
 
 
 def test_hidden_and_other_files_are_skipped(tmp_path):
@@ -259,7 +267,7 @@ def test_a_list_file_with_tabs_commas_or_spaces(tmp_path):
 
 def test_a_list_that_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text("a.png b.png", encoding="utf-16")
-    with pytest.raises(UserError, match="list.txt: is not encoded in UTF-8"):
+    with pytest.raises(UserError, match="list.txt: is not text in UTF-8"):
         list_samples("list", tmp_path / "list.txt")
 
 

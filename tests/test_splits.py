@@ -112,12 +112,11 @@ def test_too_few_samples_are_refused_with_the_flags_that_help():
 
 def test_splits_with_an_image_in_common_are_refused(tmp_path):
     a, b, c = samples("a", "b", "c")
-    check_disjoint([a], [b], [c])
+    check_disjoint([a, a], [b], [c])  # as often as one wants, within a split
     for parts, named in (
         (([a, b], [b], []), "b.png is both train and val"),
         (([a], [b], [a]), "a.png is both train and test"),
-        (([a], [b], [c, b]), "b.png is both val and test"),
-        (([a, b, a], [c], []), "a.png is listed twice as train"),
+        (([a], [b], [c, b]), "b.png is both val and test.*--val test"),
         (([a], [Sample("other", "x/../a.png", "m.png")], []), "both train and val"),
     ):
         with pytest.raises(UserError, match=named):

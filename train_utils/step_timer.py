@@ -77,12 +77,12 @@ class StepTimer:
     def evaluation_seconds(self) -> float:
         """The time of the evaluation after an epoch, and of saving."""
         images = math.ceil(self.val_images / world_size())
-        return images * self.image_seconds() + SAVING_SECONDS
+        return (images * self.image_seconds() if images else 0.0) + SAVING_SECONDS
 
     def end_seconds(self) -> float:
         """The time of the evaluation at the end of the run, and of its pictures."""
         images = math.ceil(self.test_images / world_size())
-        return images * self.image_seconds() + PICTURES_SECONDS
+        return (images * self.image_seconds() if images else 0.0) + PICTURES_SECONDS
 
     def text(self, seconds: float, now: datetime) -> str:
         """The line: steps of the run, time left, and the clock time of its end."""

@@ -65,7 +65,7 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
         )
     if args.folds and given.get("split_file") and not args.test_only:
         parser.error("--split-file and --folds both say how to split; give one of them")
-    if args.split_file and not args.folds:
+    if given.get("split_file") and not args.test_only:
         check_unused_split_flags(parser, args, given)
     if args.folds and (args.fold >= args.folds or args.val != "holdout"):
         parser.error(f"--fold is 0 to {args.folds - 1}, and cannot be combined with --val")
@@ -78,9 +78,7 @@ def check_data_flags(parser: Parser, args: argparse.Namespace, given: dict) -> N
 
 def check_unused_split_flags(parser: Parser, args: argparse.Namespace, given: dict) -> None:
     """Exits if a flag says how to split at random, but a file lists the images of the splits."""
-    unused = [name for name in ("split_seed", "val_fraction") if name in given]
-    if given.get("test_fraction", 1) != 1:
-        unused.append("test_fraction")
+    unused = [name for name in ("split_seed", "val_fraction", "test_fraction") if name in given]
     if unused:
         parser.error(
             f"--{unused[0].replace('_', '-')}: the images of the splits are those of "

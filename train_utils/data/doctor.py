@@ -60,7 +60,7 @@ def check(
     label_kind: "classes", or "instances" for labels with one id an object.
     """
     errors, warnings = check_label_kind(files, label_kind)
-    report = Report(errors=files.problems + errors, warnings=warnings)
+    report = Report(errors=files.problems + errors, warnings=files.notes + warnings)
     summary = DatasetSummary(table.names)
     for split, samples in files.splits.items():
         positions = np.linspace(0, max(len(samples) - 1, 0), sheet_size)

@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.image_io import stem_of
 from train_utils.data.file_kinds import IMAGES, INSTANCES, FileKind
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
+from train_utils.data.text_lines import read_lines
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def find_paths(source: str, recursive: bool, output: Path, kind: FileKind) -> li
     if path.is_dir():
         return files_of_folder(path, recursive, output, kind)
     if path.suffix.lower() == ".txt" and path.is_file():
-        return listed_files(lines_of(path), str(path), [Path(), path.parent])
+        return listed_files(read_lines(path), str(path), [Path(), path.parent])
     if path.exists():
         return [path]
     return files_of_pattern(source, output, kind)
@@ -145,18 +146,6 @@ def outside(paths: list[Path], output: Path) -> list[Path]:
     """The paths that are not in the folder `output`; all of them if it holds all."""
     output = output.resolve()
     return [path for path in paths if output not in path.resolve().parents] or paths
-
-
-def lines_of(file: Path) -> list[str]:
-    """The lines of a text file; UserError if it is not text."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{file}: is not text in UTF-8; save it as UTF-8, with one path on each line"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def lines_of_standard_input() -> list[str]:

@@ -23,7 +23,9 @@ from train_utils.data.samples import (
     missing_files,
     pair,
 )
+from train_utils.data.text_lines import read_lines
 from train_utils.data.wrong_files import refuse_empty, refuse_inner_folder, refuse_unreadable
+from train_utils.plurals import counted
 
 # Split → names that its folder may have.
 SPLITS = {
@@ -93,7 +95,7 @@ def folder(
         split_folders = {each.instances for each in found.values()}
         if optional_files(folders.images, list_files):
             dataset.add(split, *pair_folders(split, folders, list_files, split_folders))
-    dataset.problems += unused_images(Path(root), found, list_files)
+    dataset.notes += unused_images(Path(root), found, list_files)
     if "all" in dataset.splits and len(dataset.splits) > 1:
         # Beside val/ or test/, the images without a split are for training.
         dataset.splits["train"] = dataset.splits.pop("all")
@@ -108,22 +110,18 @@ def folder(
 
 def unused_images(
     root: Path, found: dict[str, Folders], list_files: Callable[[Path], list[Path]]
-) -> list[Problem]:
-    """The problems of folders with images that belong to no split."""
+) -> list[str]:
+    """A note on each folder with images that belong to no split, such as images/ beside train/."""
     used = {folders.images for folders in found.values()}
     parents = {sample_folders(root).images, *used} - {None}
     below = {each for parent in parents for each in parent.iterdir() if each.is_dir()}
     visible = {each for each in below if not each.name.startswith((".", "__"))}
-    problems = []
+    notes = []
     for folder in sorted((parents | visible) - used):
-        count = len(list_files(folder))
-        if count:
-            text = (
-                f"{folder}: its {count} images belong to no split; move them to the folder of one, "
-                "or out of the data"
-            )
-            problems.append(Problem(text, "images of no split", str(folder)))
-    return problems
+        files = list_files(folder)
+        if files:
+            notes.append(f"{folder} belongs to no split: {counted(len(files), 'files')} not used")
+    return notes
 
 
 def find_folders(root: Path) -> dict[str, Folders]:
@@ -225,7 +223,7 @@ def from_list(root: str | Path) -> DatasetFiles:
 def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[Problem]]:
     """(samples, problems) of one list file; UserError if it lists no images."""
     samples, problems, images, names = [], [], set(), set()
-    for number, line in enumerate(lines_of(file), 1):
+    for number, line in enumerate(read_lines(file), 1):
         fields = split_line(line)
         if not fields:
             continue
@@ -256,14 +254,6 @@ def read_list(file: Path, labels_required: bool) -> tuple[list[Sample], list[Pro
     if not samples and not problems:
         raise UserError(f"{file}: lists no images; write a line of image and label for each image")
     return samples, problems
-
-
-def lines_of(file: Path) -> list[str]:
-    """The lines of a text file; UserError if it is not UTF-8."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: is not encoded in UTF-8; save it as UTF-8") from None
 
 
 def split_line(line: str) -> list[str]:

@@ -74,11 +74,12 @@ class DatasetFiles:
     """The samples of a dataset, and sentences about files that do not match.
 
     splits: {"train", "val", "test": samples} if the layout has splits, else {"all": samples}.
-    problems: each a Problem, or any string.
+    problems: each a Problem, or any string. notes: on files that are not used, which is no problem.
     """
 
     splits: dict[str, list[Sample]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, split: str, samples: list[Sample], problems: list[str]) -> None:
         """Adds a split and the problems of its files."""
