@@ -64,8 +64,9 @@ class AttentionUNet(UNet):
         base_c: int = 16,
         norm: bool = True,
         bias: bool | None = None,
+        align_corners: bool = True,
     ) -> None:
-        super().__init__(in_channels, num_classes, bilinear, base_c, norm, bias)
+        super().__init__(in_channels, num_classes, bilinear, base_c, norm, bias, align_corners)
         factor = 2 if bilinear else 1
         self.gate1 = AttentionGate(base_c * 8, base_c * 16 // factor, mid_channels=base_c * 8)
         self.gate2 = AttentionGate(base_c * 4, base_c * 8 // factor, mid_channels=base_c * 4)

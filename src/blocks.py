@@ -60,16 +60,25 @@ class Up(nn.Module):
     `in_channels` is the number of channels after concatenation: S + C when bilinear, S + C/2 when
     a transposed convolution halves the channels. `conv` holds options of DoubleConv.
 
+    align_corners: of the bilinear upsampling, see torch.nn.Upsample. True, as in the tutorials: the
+    distance between the new pixels depends on the size, and a network that was trained on crops
+    sees a whole image at other distances; False: it is half a pixel at any size.
+
     Shape: deep [N, C, h, w] and skip [N, S, H, W] → [N, out, H, W].
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, bilinear: bool = True, **conv: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        bilinear: bool = True,
+        align_corners: bool = True,
+        **conv: Any,
     ) -> None:
         super().__init__()
         half = in_channels // 2
         if bilinear:
-            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners)
             self.conv = DoubleConv(in_channels, out_channels, mid_channels=half, **conv)
         else:
             self.up = nn.ConvTranspose2d(in_channels, half, kernel_size=2, stride=2)

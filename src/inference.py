@@ -68,9 +68,9 @@ def predict_strips(
     row of tiles; the probabilities of the whole image are never in memory.
 
     Tiles against the whole image, in float32: networks of convolutions and transposed convolutions
-    give the same result further from a cut than they can see, 96 px for four poolings. Bilinear
-    upsampling with align_corners=True depends on the size of its input, and MobileNetV3 averages
-    over all of it: their results change a little with the tiles.
+    give the same result further from a cut than they can see, 96 px for four poolings; so do those
+    of bilinear upsampling with align_corners=False. With align_corners=True it depends on the size
+    of its input, and MobileNetV3 averages over all of it: their results change with the tiles.
 
     Args:
         model: network in eval mode, see predict_probs().

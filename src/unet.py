@@ -17,6 +17,8 @@ class UNet(nn.Module):
         norm: whether BatchNorm follows each 3×3 convolution.
         bias: whether the 3×3 convolutions have a bias; None: only without BatchNorm, which would
             cancel it.
+        align_corners: how bilinear upsampling places the pixels, see Up. Weights are for one of the
+            two; those of the tutorials, and of `train.py --preset classic`, for True.
 
     Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, any H, W ≥ 16.
     Raises ValueError for a smaller image: four poolings would leave no pixel of it. Training on a
@@ -37,6 +39,7 @@ class UNet(nn.Module):
         base_c: int = 64,
         norm: bool = True,
         bias: bool | None = None,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -50,10 +53,11 @@ class UNet(nn.Module):
         self.down2 = Down(base_c * 2, base_c * 4, **conv)
         self.down3 = Down(base_c * 4, base_c * 8, **conv)
         self.down4 = Down(base_c * 8, base_c * 16 // factor, **conv)
-        self.up1 = Up(base_c * 16, base_c * 8 // factor, bilinear, **conv)
-        self.up2 = Up(base_c * 8, base_c * 4 // factor, bilinear, **conv)
-        self.up3 = Up(base_c * 4, base_c * 2 // factor, bilinear, **conv)
-        self.up4 = Up(base_c * 2, base_c, bilinear, **conv)
+        up = {"bilinear": bilinear, "align_corners": align_corners, **conv}
+        self.up1 = Up(base_c * 16, base_c * 8 // factor, **up)
+        self.up2 = Up(base_c * 8, base_c * 4 // factor, **up)
+        self.up3 = Up(base_c * 4, base_c * 2 // factor, **up)
+        self.up4 = Up(base_c * 2, base_c, **up)
         self.out_conv = OutConv(base_c, num_classes)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ class VGG16UNet(nn.Module):
         num_classes: number of classes, including the background.
         pretrain_backbone: load ImageNet weights into the encoder; see load_imagenet_weights().
         in_channels: channels of the image; see adapt_first_conv() for values other than 3.
+        align_corners: how bilinear upsampling places the pixels, see Up. Weights are for one of the
+            two; those of the tutorials, and of `train.py --preset classic`, for True.
 
     Shape: image [N, in_channels, H, W] → {"out": [N, num_classes, H, W] logits}, any H, W ≥ 16.
     Raises ValueError for a smaller image.
@@ -35,7 +37,11 @@ class VGG16UNet(nn.Module):
     training_bytes = 120
 
     def __init__(
-        self, num_classes: int, pretrain_backbone: bool = False, in_channels: int = 3
+        self,
+        num_classes: int,
+        pretrain_backbone: bool = False,
+        in_channels: int = 3,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -49,10 +55,11 @@ class VGG16UNet(nn.Module):
         features[0] = adapt_first_conv(features[0], in_channels, pretrain_backbone)
         self.backbone = Stages(features, STAGES)
         c1, c2, c3, c4, c5 = CHANNELS
-        self.up1 = Up(c5 + c4, c4)
-        self.up2 = Up(c4 + c3, c3)
-        self.up3 = Up(c3 + c2, c2)
-        self.up4 = Up(c2 + c1, c1)
+        up = {"align_corners": align_corners}
+        self.up1 = Up(c5 + c4, c4, **up)
+        self.up2 = Up(c4 + c3, c3, **up)
+        self.up3 = Up(c3 + c2, c2, **up)
+        self.up4 = Up(c2 + c1, c1, **up)
         self.conv = OutConv(c1, num_classes)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -75,6 +75,7 @@ MODEL = {  # so does a new run that starts from the weights
     "model": "attention_unet",
     "base_c": 6,
     "bilinear": True,
+    "align_corners": True,
     "norm": False,
     "bias": True,
     "deep_supervision": False,
@@ -339,3 +340,15 @@ def test_what_is_found_out_is_saved_by_name_and_the_flags_as_they_were(tiny_root
     assert (flags["num_classes"], flags["class_weights"]) == (None, "auto")
     assert checkpoint["model_kwargs"]["num_classes"] == 2
     assert checkpoint["mean"] == flags["mean"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("flags", [("--weights",), ("--test-only", "--weights")], ids=str)
+def test_weights_without_a_word_on_it_were_trained_with_align_corners(flags, tmp_path):
+    """The tutorials' files, whose args are a Namespace, and ours from before the flag."""
+    for args in (argparse.Namespace(lr=1.0), {"model": "unet", "bilinear": True}):
+        torch.save({"model": {}, "args": args}, tmp_path / "old.pth")
+        assert parse(*flags, tmp_path / "old.pth").align_corners is True
+    torch.save({"model": {}, "args": {"align_corners": False}}, tmp_path / "new.pth")
+    assert parse(*flags, tmp_path / "new.pth").align_corners is False
+    assert parse("--preset", "classic").align_corners is True
+    assert parse().align_corners is False

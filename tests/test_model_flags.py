@@ -49,7 +49,10 @@ def refusal(capsys, *argv):
     "argv, expected",
     [
         ([], {"bilinear": False, "base_c": 16, "norm": True, "bias": None}),
-        (["--preset", "classic"], {"bilinear": True, "base_c": 32, "norm": True, "bias": None}),
+        (
+            ["--preset", "classic"],
+            {"bilinear": True, "base_c": 32, "norm": True, "bias": None, "align_corners": True},
+        ),
         (
             ["--base-c", 8, "--no-norm"],
             {"bilinear": False, "base_c": 8, "norm": False, "bias": None},
@@ -65,13 +68,15 @@ def refusal(capsys, *argv):
         ),
         (
             ["--model", "attention_unet", "--bilinear"],
-            {"bilinear": True, "base_c": 16, "norm": True, "bias": None},
+            {"bilinear": True, "base_c": 16, "norm": True, "bias": None, "align_corners": False},
         ),
         (["--model", "resunet"], {"base_c": 64}),
         (["--model", "unet_original", "--base-c", 16], {"base_c": 16}),
-        (["--model", "vgg16_unet"], {}),
+        (["--model", "vgg16_unet"], {"align_corners": False}),
+        (["--model", "vgg16_unet", "--align-corners"], {"align_corners": True}),
+        (["--model", "vgg16_unet", "--preset", "classic"], {"align_corners": True}),
         # where the weights came from is not what the model is
-        (["--model", "mobilenetv3_unet", "--pretrained"], {}),
+        (["--model", "mobilenetv3_unet", "--pretrained"], {"align_corners": False}),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -84,7 +89,7 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
     [
         (
             ["--model", "vgg16_unet", "--base-c", 16],
-            "--base-c: --model vgg16_unet has no such option; it has --pretrained",
+            "--base-c: --model vgg16_unet has no such option; it has --align-corners, --pretrained",
         ),
         (
             ["--model", "resunet", "--no-bilinear"],
@@ -93,7 +98,7 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
         (
             ["--pretrained"],
             "--pretrained: --model unet has no such option; "
-            "it has --base-c, --bilinear, --norm, --bias",
+            "it has --base-c, --bilinear, --align-corners, --norm, --bias",
         ),
         (["--no-deep-supervision"], "--deep-supervision: --model unet has no such option"),
         (
@@ -108,6 +113,7 @@ def test_options_are_the_flags_or_the_models_own_defaults(argv, expected):
             ["--model", "vgg16_unet", "--pretrained", "--in-channels", 4],
             "--pretrained: .*not --in-channels 4",
         ),
+        (["--align-corners"], "--align-corners: is of bilinear upsampling; .*--bilinear"),
         (["--prune", 2], "--prune belongs to --test-only"),
         (["--prune", 5, "--test-only"], "--prune.*at most 4"),
     ],

@@ -164,6 +164,15 @@ def test_up_puts_the_skip_before_the_upsampled_features():
     )
 
 
+def test_pixels_are_upsampled_alike_at_any_size_without_align_corners():
+    """The tutorials' way, the default, is not: crops and whole images differ."""
+    deep = torch.randn(1, 2, 12, 12)
+    for align_corners, alike in ((False, True), (True, False)):
+        up = Up(4, 2, align_corners=align_corners).up
+        part, whole = up(deep[..., :6, :6]), up(deep)
+        assert torch.allclose(part[..., :11, :11], whole[..., :11, :11], atol=1e-6) == alike
+
+
 def test_odd_sizes_are_padded_with_zeros_more_at_the_lower_right():
     padded = pad_to(torch.ones(1, 1, 2, 2), (5, 3))
     expected = torch.zeros(5, 3)

@@ -148,7 +148,8 @@ class CommandLine:
         """The flags of a checkpoint that a later run takes: all of the run's, or the model's."""
         args = checkpoint.get("args", {})
         if not isinstance(args, dict):  # the tutorials' files hold a Namespace of other flags
-            return {}
+            args = {}
+        args = {"align_corners": True} | args  # the tutorials' weights, and files without the flag
         # In the training images, where no flag gave them.
         found = ("mean", "std", "spacing", "label_kind")
         values = args | {name: checkpoint[name] for name in found if name in checkpoint}

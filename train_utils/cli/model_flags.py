@@ -7,13 +7,14 @@ from torch import nn
 
 from src import MODELS, build_model, default_options
 from train_utils.cli.parser import MODEL, RUN, SWITCH, Flag, Parser, flag, number
-from train_utils.cli.presets import PLANNED_PRESETS
+from train_utils.cli.presets import PLANNED_PRESETS, PRESET
 from train_utils.plan import plan_width
 
 # Keyword arguments of the classes in MODELS, and their flags.
 MODEL_FLAGS = {
     "base_c": "--base-c",
     "bilinear": "--bilinear",
+    "align_corners": "--align-corners",
     "norm": "--norm",
     "bias": "--bias",
     "deep_supervision": "--deep-supervision",
@@ -50,6 +51,15 @@ def model_flags() -> list[Flag]:
             None,
             "bilinear upsampling; --no-bilinear: transposed convolutions (unet, attention_unet)",
             PAPER,
+            **SWITCH,
+        ),
+        flag(
+            "--align-corners",
+            MODEL,
+            PRESET,
+            "bilinear upsampling as in the tutorials, by distances that depend on the size, which "
+            "differ between crops and whole images (unet, attention_unet, vgg16_unet, "
+            "mobilenetv3_unet)",
             **SWITCH,
         ),
         flag(
@@ -122,6 +132,8 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
                 f"{name}: --model {args.model} has no such option; "
                 f"it has {', '.join(own) or 'none'}"
             )
+    if "align_corners" in given and not upsamples_bilinearly(args):
+        parser.error("--align-corners: is of bilinear upsampling; give --bilinear as well")
     if "pretrain_backbone" in given:
         if args.weights:
             parser.error("--pretrained and --weights both choose the first weights; give one")
@@ -139,6 +151,13 @@ def check_model_flags(parser: Parser, args: argparse.Namespace, given: dict) -> 
         )
 
 
+def upsamples_bilinearly(args: argparse.Namespace) -> bool:
+    """Whether the model of the flags does, where it has the choice."""
+    if args.bilinear is not None:
+        return args.bilinear
+    return default_options(args.model).get("bilinear", True)
+
+
 def model_kwargs(
     args: argparse.Namespace, num_classes: int, spacing: list[float] | None = None
 ) -> dict:
@@ -153,6 +172,8 @@ def model_kwargs(
             kwargs[option] = getattr(args, option)
     if args.model == "unet" and args.base_c is None and args.preset in PLANNED_PRESETS:
         kwargs["base_c"] = plan_width(num_classes)
+    if not kwargs.get("bilinear", True):
+        kwargs.pop("align_corners")  # it says nothing of transposed convolutions
     if spacing:
         kwargs["spacing"] = spacing
     kwargs.pop("pretrain_backbone", None)  # it says where weights came from, not what the model is
