@@ -62,7 +62,8 @@ def test_only(
             f"{args.data_path}: there are no test images, or they have no labels to score by; "
             "predict.py segments them, and --held-out scores the held-out images of a fold"
         )
-    held_out.log_trained_on(checkpoints, samples, paths)
+    if "all" in layout:  # images of other splits may have the same names
+        held_out.log_trained_on(checkpoints, samples, paths)
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)
