@@ -17,10 +17,9 @@ from train_utils.data.splits import samples_by_name
 from train_utils.distributed_utils import is_main_process, log
 from train_utils.evaluation import Evaluator
 from train_utils.metrics import summarize
+from train_utils.plurals import first_names
 from train_utils.reporting import text_files
 from train_utils.reporting.provenance import provenance
-
-NAMES_SHOWN = 8  # of a list of images in a message
 
 
 def score_held_out(
@@ -110,10 +109,9 @@ def check_held_out(
         log_optimistic(checkpoint, path)
     missing = sorted(known - seen)
     if missing:
-        more = " …" if len(missing) > NAMES_SHOWN else ""
         log(
             f"note: {len(missing)} of the {len(known)} images are held out by none of these files: "
-            f"{', '.join(missing[:NAMES_SHOWN])}{more}"
+            f"{first_names(missing)}"
         )
 
 
@@ -142,11 +140,10 @@ def log_trained_on(
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         trained_on = sorted(names.intersection(checkpoint.get("split", {}).get("train", [])))
         if trained_on:
-            more = " …" if len(trained_on) > NAMES_SHOWN else ""
             log(
                 f"warning: {len(trained_on)} of the {len(names)} test images have the names of "
-                f"training images of {path}: {', '.join(trained_on[:NAMES_SHOWN])}{more}; if they "
-                "are the same images, the scores are optimistic"
+                f"training images of {path}: {first_names(trained_on)}; if they are the same "
+                "images, the scores are optimistic"
             )
 
 

@@ -1,4 +1,8 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns, and lists of names, for messages."""
+
+from collections.abc import Sequence
+
+NAMES_SHOWN = 8  # of a list
 
 
 def counted(number: int, plural: str) -> str:
@@ -7,3 +11,9 @@ def counted(number: int, plural: str) -> str:
         return f"{number:,} {plural}"
     ending = "es" if plural.endswith("sses") else "s"
     return f"1 {plural.removesuffix(ending)}"
+
+
+def first_names(names: Sequence[str]) -> str:
+    """ "a, b, c", and ", …" in place of those after the first NAMES_SHOWN."""
+    more = ", …" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train_utils.plurals import counted
-
-NAMES_SHOWN = 8  # of a list of images in a message
+from train_utils.plurals import counted, first_names
 
 
 def shares_text(class_names: Sequence[str], pixels: np.ndarray) -> str:
@@ -30,11 +28,10 @@ def warn_of_one_class(
             if float(row[f"share_{name}"]) == 1:
                 uniform.append(f"{row['image']} (all {name})")
     if uniform:
-        more = ", …" if len(uniform) > NAMES_SHOWN else ""
         print(
             f"warning: only one class was predicted in {len(uniform)} of "
             f"{counted(len(rows), noun)}: "
-            f"{', '.join(uniform[:NAMES_SHOWN])}{more}; are these {noun} like those of the "
+            f"{first_names(uniform)}; are these {noun} like those of the "
             "training, and was the training long enough?"
         )
 
