@@ -95,7 +95,7 @@ def test_the_split_depends_on_its_seed_and_is_written_down(two, tmp_path, capsys
     assert [
         row["name"] for row in json.loads((tmp_path / "a/test_scores.json").read_text())["images"]
     ] == splits[0]["test"]
-    assert "6 labels are read as 0/255" in capsys.readouterr().out
+    assert "6 labels read as 0/255" in capsys.readouterr().out
 
 
 def test_a_run_continues_with_its_split_though_files_were_added(two, tmp_path):

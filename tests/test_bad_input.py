@@ -278,8 +278,8 @@ def test_ids_of_objects_in_the_place_of_classes_name_the_flag(capsys, tmp_path):
 @pytest.mark.parametrize(
     "options, named",
     [
-        ((), "--test-fraction 0.2 takes 1 of 1 images for test.*--test-fraction 0"),
-        (("--test-fraction", 0), "--val-fraction 0.2 takes 1 of 1 images.*--val none"),
+        ((), "--test-fraction 0.2 takes 1 of 1 image for test.*--test-fraction 0"),
+        (("--test-fraction", 0), "--val-fraction 0.2 takes 1 of 1 image.*--val none"),
     ],
 )
 def test_one_image_cannot_be_split(capsys, tmp_path, options, named):
@@ -295,7 +295,7 @@ def test_one_training_image_of_drive_cannot_be_split(capsys, tiny_copy, tmp_path
             path.unlink()
     argv = ("--data-path", tiny_copy, "--output-dir", tmp_path / "out")
     message = refusal(capsys, "train.py", *argv, *TINY)
-    assert re.search("--val-fraction 0.2 takes 1 of 1 images.*--val none", message)
+    assert re.search("--val-fraction 0.2 takes 1 of 1 image.*--val none", message)
     assert not (tmp_path / "out").exists()
 
 

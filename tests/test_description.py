@@ -27,8 +27,8 @@ def test_samples_shares_and_encodings_are_named():
     assert lines[0] == (
         "3 images (one to two), 1,000 valid pixels: 75.0 % background, 25.0 % foreground"
     )
-    assert lines[1:] == ["  2 labels are read as 0/255, such as one.png"]
-    assert "1 volumes (one), 1,000 valid voxels" in describe(
+    assert lines[1:] == ["  2 labels read as 0/255, such as one.png"]
+    assert "1 volume (one), 1,000 valid voxels" in describe(
         ["one"], ("volumes", "voxels"), pixels, BINARY, FIRST
     )
 

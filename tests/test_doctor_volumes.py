@@ -39,9 +39,9 @@ def test_what_is_wrong_or_unusual_is_named(tmp_path):
     assert "v02.nii.gz: is 16×20×13 voxels" in errors
     assert "v03.nii.gz: holds" in errors and "NaN" in errors
     assert "the same volume twice" in errors and "v06.nii.gz" in errors
-    assert "1 labels hold no foreground" in warnings and "v01.nii.gz" in warnings
-    assert "1 volumes have other voxels than the median, 1×1×1 mm" in warnings
-    assert "1 volumes have intensities on a scale" in warnings and "v00.nii.gz" in warnings
+    assert "1 label without foreground" in warnings and "v01.nii.gz" in warnings
+    assert "1 volume with other voxels than the median, 1×1×1 mm" in warnings
+    assert "1 volume with intensities on a scale" in warnings and "v00.nii.gz" in warnings
 
 
 def test_labels_of_0_and_255_beside_others_are_named(tmp_path):
@@ -49,7 +49,7 @@ def test_labels_of_0_and_255_beside_others_are_named(tmp_path):
         image, label = draw(number, classes=2)
         save(tmp_path / "images" / f"p{number}.nii.gz", image)
         save(tmp_path / "masks" / f"p{number}.nii.gz", label * np.uint8(255 if number else 1))
-    warning = f"2 labels such as {tmp_path / 'masks' / 'p1.nii.gz'} hold 0 and 255 alone"
+    warning = f"2 labels with 0 and 255 alone, such as {tmp_path / 'masks' / 'p1.nii.gz'}"
     assert any(each.startswith(warning) for each in check(tmp_path).warnings)
 
 
@@ -75,7 +75,7 @@ def test_the_command_line_checks_volumes(tmp_path, capsys):
     fold = ["--split-file", str(tmp_path / "folds.json"), "--fold", "1"]
     main(DATASETS, ["check", "--dataset", "volumes", *options, *fold])
     text = capsys.readouterr().out
-    assert "train: 2 samples" in text and "val: 1 samples" in text
+    assert "train: 2 samples" in text and "val: 1 sample" in text
     (root / "labelsTr" / "v01.nii.gz").unlink()
     with pytest.raises(SystemExit):
         main(DATASETS, ["check", "--dataset", "volumes", *options])

@@ -19,7 +19,7 @@ def test_hold_out_leaves_something_to_both_splits(count, held_out):
 
 def test_a_single_sample_cannot_be_split():
     message = error_of(hold_out, [1])
-    assert "takes 1 of 1 images for validation" in message and "--val none" in message
+    assert "takes 1 of 1 image for validation" in message and "--val none" in message
 
 
 @pytest.mark.parametrize("count, folds", [(20, 5), (20, 2), (7, 3), (4, 4)])

@@ -286,9 +286,9 @@ def test_a_dataset_is_opened_with_its_pixels_and_described(tmp_path, capsys):
     assert torch.equal(dataset[0][1], TARGET.long()) and dataset.cached_bytes == 0
     share = 100 * (TRUTH & FIELD).sum() / FIELD.sum()
     out = capsys.readouterr().out
-    assert f"training: 1 images (one), {FIELD.sum()} valid pixels: " in out
+    assert f"training: 1 image (one), {FIELD.sum()} valid pixels: " in out
     assert f"{share:.1f} % foreground" in out
-    assert f"1 labels are read as 0/255, such as {sample.label}" in out
+    assert f"1 label read as 0/255, such as {sample.label}" in out
 
 
 def test_training_labels_without_foreground_are_refused(tmp_path):

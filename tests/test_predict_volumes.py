@@ -262,7 +262,8 @@ def test_what_255_is_read_as_is_said_beside_the_scores(tmp_path, capsys):
         save(tmp_path / "labels" / f"x{number}.nii.gz", label)
     run(weights, tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "labels")
     said = capsys.readouterr().out
-    assert "1 labels such as" in said and "their 255 is read as class 1" in said
+    assert "1 label with 0 and 255 alone, such as" in said
+    assert "their 255 is read as class 1" in said
 
 
 def test_models_of_folds_with_nearly_equal_voxels_are_an_ensemble(tmp_path):

@@ -101,9 +101,9 @@ def test_folds_use_all_samples_and_leave_no_test():
 
 
 def test_too_few_samples_are_refused_with_the_flags_that_help():
-    with pytest.raises(UserError, match="0.2 takes 1 of 1 images for test.*--test-fraction 0 "):
+    with pytest.raises(UserError, match="0.2 takes 1 of 1 image for test.*--test-fraction 0 "):
         split_samples({"all": MANY[:1]}, False)
-    with pytest.raises(UserError, match="takes 1 of 1 images for validation.*--val none") as error:
+    with pytest.raises(UserError, match="takes 1 of 1 image for validation.*--val none") as error:
         split_samples({"train": MANY[:1]}, False)
     assert "a smaller fraction" not in str(error.value)  # would take the only image, too
     with pytest.raises(UserError, match="--val-fraction 0.95 .*a smaller fraction.*--val none"):

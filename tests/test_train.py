@@ -321,7 +321,7 @@ def test_val_none_trains_on_all_and_keeps_the_last_weights(tiny_root, tmp_path):
 def test_cross_validation_never_scores_the_test_split(tiny_root, tmp_path, capsys):
     run_train(tiny_root, tmp_path, "--epochs", 1, "--folds", 5, "--fold", 1)
     assert not (tmp_path / "test_scores.json").exists()
-    assert "validation: 1 images (22_training)" in capsys.readouterr().out
+    assert "validation: 1 image (22_training)" in capsys.readouterr().out
 
 
 def test_a_dice_of_zero_or_nan_still_saves_the_first_epoch():
@@ -591,10 +591,7 @@ def test_labels_of_other_values_are_reported(tiny_copy, tmp_path, capsys):
         values.save(path, optimize=False)
     run_train(tiny_copy, tmp_path, "--epochs", 1)
     out = capsys.readouterr().out
-    assert (
-        "4 labels are read as 3/253, such as" in out
-        and "the larger value is read as class 1" in out
-    )
+    assert "4 labels read as 3/253, such as" in out and "the larger value is read as class 1" in out
 
 
 def test_tensorboard_logs_scalars_and_pictures(tiny_root, tmp_path):

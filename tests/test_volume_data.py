@@ -225,12 +225,12 @@ def test_what_255_means_is_said_where_labels_differ(tmp_path, capsys):
     root = write_folder(tmp_path)
     options = {"classes": BINARY, "channels": 1, "spacing": UNIT}
     open_dataset(samples_of(root)["all"], "training", **options)
-    assert "hold 0 and 255 alone" not in capsys.readouterr().out
+    assert "0 and 255 alone" not in capsys.readouterr().out
     label = np.zeros((14, 20, 16), np.uint8)
     label[:, :, ::2] = 255  # half of the slices are labelled, without foreground
     save(root / "masks" / "p1.nii.gz", label)
     open_dataset(samples_of(root)["all"], "training", **options)
-    said = "1 labels such as {} hold 0 and 255 alone, others do not: their 255 is read as class 1"
+    said = "1 label with 0 and 255 alone, such as {}, unlike others: their 255 is read as class 1"
     assert said.format(root / "masks" / "p1.nii.gz") in capsys.readouterr().out
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from train_utils.class_weights import plan_class_weights
+from train_utils.plurals import counted
 from train_utils.training_memory import (
     MEMORY,
     PLAIN_UNET,
@@ -152,7 +153,7 @@ def make_plan(
         "batch_size": f"batch {batch}: {batch * crop**2:,} px a step; "
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
         "base_c": f"{width}, {weights_reason(weights)}",
-        "steps": f"steps {steps:,}: {summary.images:,} images, {classes} classes",
+        "steps": f"steps {steps:,}: {counted(summary.images, 'images')}, {classes} classes",
         "scale": f"{augmentation_reason(augmentation)}: {augmentation.reason}",
     }
     return Plan(

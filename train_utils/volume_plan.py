@@ -14,6 +14,7 @@ from train_utils.plan import (
     memory_reason,
     plan_steps,
 )
+from train_utils.plurals import counted
 from train_utils.training_memory import (
     ModelNeeds,
     activation_limit,
@@ -68,7 +69,7 @@ def make_volume_plan(
         "base_c": f"base_c {model.base_c}, class weights "
         f"{', '.join(f'{weight:g}' for weight in weights)}: {classes} classes, and a third of the "
         "crops is centred on foreground",
-        "steps": f"steps {steps:,}: {summary.images:,} volumes, {classes} classes",
+        "steps": f"steps {steps:,}: {counted(summary.images, 'volumes')}, {classes} classes",
         "scale": f"{augmentation_reason(AUGMENTATION)}: {AUGMENTATION.reason}",
     }
     return Plan(

@@ -28,7 +28,8 @@ def check_labels(
 ) -> None:
     """UserError for labels that could not be scored: missing, unreadable, or all ignored.
 
-    Only labels are read, up to MAX_LABELS or MAX_PIXELS of them, and none is kept. title: name of
+    Only labels are read, up to MAX_LABELS or MAX_PIXELS of them, and none is kept. Whether a volume
+    and its label lie in the same space is checked when the volume is scored. title: name of
     the split. label_kind, max_pixels: see SegmentationDataset.
     """
     pixels, encodings = torch.zeros(256, dtype=torch.int64), {}
@@ -37,7 +38,7 @@ def check_labels(
         if path is None:
             raise UserError(f"{sample.image}: has no label to train or evaluate with")
         if is_volumes:
-            target, encoding = read_volume_target(path, classes)
+            target, encoding = volumes.make_target(path, read_label_volume(path)[0], classes)
         else:
             target, encoding = read_image_target(path, classes, label_kind, max_pixels)
         pixels += torch.from_numpy(np.bincount(target.ravel(), minlength=256))
@@ -59,9 +60,3 @@ def read_image_target(
     """(target uint8 [H, W] without an ROI, name of the label's encoding)."""
     label, encoding = masks.read_any_label(path, label_kind, classes, max_pixels)
     return masks.target_of(label, label_kind), encoding
-
-
-def read_volume_target(path: Path, classes: ClassTable) -> tuple[np.ndarray, str]:
-    """volumes.read_target() without the image, whose place in space is compared later."""
-    _, geometry = read_label_volume(path)
-    return volumes.read_target(path, classes, path, geometry)

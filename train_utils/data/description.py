@@ -7,6 +7,7 @@ from torch import Tensor
 
 from src.image_io import IGNORE
 from train_utils.data.class_table import ClassTable
+from train_utils.plurals import counted
 
 USUAL_PAIRS = ("0/255", "0/1")  # of background and foreground
 
@@ -32,9 +33,11 @@ def describe(
     if len(names) > 1:
         named += f" to {names[-1]}"
     samples_noun, pixels_noun = nouns
-    lines = [f"{len(names)} {samples_noun} ({named}), {valid:,} valid {pixels_noun}: {shares}"]
+    lines = [
+        f"{counted(len(names), samples_noun)} ({named}), {valid:,} valid {pixels_noun}: {shares}"
+    ]
     for encoding, (count, path) in encodings.items():
-        line = f"  {count} labels are read as {encoding}, such as {path}"
+        line = f"  {counted(count, 'labels')} read as {encoding}, such as {path}"
         if classes.any_pair and "/" in encoding and encoding not in USUAL_PAIRS:
             line += ": the larger value is read as class 1"
         lines.append(line)

@@ -16,6 +16,7 @@ from train_utils.data.labels import conflicting_encodings
 from train_utils.data.problems import Problem
 from train_utils.data.samples import TRAINING_SPLITS
 from train_utils.data.statistics import add_sums, channel_sums, mean_and_std
+from train_utils.plurals import counted
 
 MAX_LISTED = 8  # files or values that a line lists at most
 
@@ -90,7 +91,8 @@ class DatasetSummary:
         num_labels = sum(self.encodings[split].values())
         lines = [
             "",
-            f"{split}: {num_samples} samples, {num_labels} labels that can be read",
+            f"{split}: {counted(num_samples, 'samples')}, {counted(num_labels, 'labels')} that "
+            "can be read",
             f"  image sizes: {most_common(self.sizes[split])}",
             f"  image modes: {most_common(self.modes[split])}",
             f"  labels are read as: {most_common(self.encodings[split])}",
@@ -113,7 +115,8 @@ class DatasetSummary:
         for index, name in enumerate(self.names):
             share = 100 * pixels[index] / valid
             lines.append(
-                f"  {name:<16}{share:8.3f} % of the valid pixels, in {images[index]} images"
+                f"  {name:<16}{share:8.3f} % of the valid pixels, "
+                f"in {counted(images[index], 'images')}"
             )
         ignored = 100 * pixels[IGNORE] / max(1, pixels.sum())
         foreground = 100 * pixels[1 : len(self.names)].sum() / valid

@@ -16,6 +16,7 @@ from train_utils.data.doctor_summary import digest, list_paths, most_common, new
 from train_utils.data.problems import Problem, problem_of
 from train_utils.data.samples import DatasetFiles, Sample
 from train_utils.data.volumes import SPARSE, doubtful_255, read_roi, read_target
+from train_utils.plurals import counted
 
 OTHER_SCALE = 10  # times the median range: intensities on another scale
 
@@ -82,7 +83,8 @@ def describe_split(split: str, findings: list[VolumeFinding], table: ClassTable)
     spacings = Counter(spacing_text(finding.geometry.spacing) for finding in read)
     lines = [
         "",
-        f"{split}: {len(findings)} samples, {len(labels)} labels that can be read",
+        f"{split}: {counted(len(findings), 'samples')}, {counted(len(labels), 'labels')} that "
+        "can be read",
         f"  sizes (D×H×W): {most_common(sizes)}",
         f"  voxels: {most_common(spacings)}",
         f"  images: {most_common(Counter(finding.header for finding in read))}",
@@ -115,7 +117,10 @@ def describe_classes(labels: list[VolumeFinding], table: ClassTable) -> list[str
     valid, lines = max(1, voxels[:IGNORE].sum()), []
     for index, name in enumerate(table.names):
         share = 100 * voxels[index] / valid
-        lines.append(f"  {name:<16}{share:8.3f} % of the valid voxels, in {volumes[index]} volumes")
+        lines.append(
+            f"  {name:<16}{share:8.3f} % of the valid voxels, "
+            f"in {counted(volumes[index], 'volumes')}"
+        )
     ignored = 100 * voxels[IGNORE] / max(1, voxels.sum())
     lines.append(f"  {'ignored':<16}{ignored:8.3f} % of all voxels")
     return lines
@@ -138,8 +143,8 @@ def check_spacings(findings: list[VolumeFinding]) -> list[str]:
     if not other:
         return []
     return [
-        f"{len(other)} volumes have other voxels than the median, {spacing_text(median)}, and are "
-        f"resampled to it: {list_paths(other)}"
+        f"{counted(len(other), 'volumes')} with other voxels than the median, "
+        f"{spacing_text(median)}, will be resampled to it: {list_paths(other)}"
     ]
 
 
@@ -158,11 +163,14 @@ def check_intensities(findings: list[VolumeFinding]) -> list[str]:
     ]
     warnings = []
     if constant:
-        warnings.append(f"{len(constant)} volumes hold nearly one value: {list_paths(constant)}")
+        warnings.append(
+            f"{counted(len(constant), 'volumes')} with nearly one value: {list_paths(constant)}"
+        )
     if other:
         warnings.append(
-            f"{len(other)} volumes have intensities on a scale more than {OTHER_SCALE} times from "
-            f"the median's (each volume is normalized by itself): {list_paths(other)}"
+            f"{counted(len(other), 'volumes')} with intensities on a scale more than "
+            f"{OTHER_SCALE} times from the median's (each volume is normalized by itself): "
+            f"{list_paths(other)}"
         )
     return warnings
 
@@ -206,4 +214,4 @@ def check_classes(findings: list[VolumeFinding], table: ClassTable) -> list[str]
             empty.append(finding.sample.label)
     if not empty:
         return []
-    return [f"{len(empty)} labels hold no foreground: {list_paths(empty)}"]
+    return [f"{counted(len(empty), 'labels')} without foreground: {list_paths(empty)}"]

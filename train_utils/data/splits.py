@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from train_utils.data.samples import Sample
+from train_utils.plurals import counted
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -49,7 +50,8 @@ def check_enough(samples: list[Sample], count: int, flag: str, what: str) -> Non
     if len(samples) > 1:
         remedies.insert(0, "a smaller fraction takes fewer")
     raise UserError(
-        f"{flag} takes {count} of {len(samples)} images for {what}, and none is left to train on; "
+        f"{flag} takes {count} of {counted(len(samples), 'images')} for {what}, and none is left "
+        "to train on; "
         f"{', '.join(remedies)}"
     )
 
@@ -61,7 +63,7 @@ def fold(samples: list[Sample], folds: int, k: int) -> tuple[list[Sample], list[
     """
     if not (2 <= folds <= len(samples) and 0 <= k < folds):
         raise UserError(
-            f"fold {k} of {folds} cannot be made from {len(samples)} training images; "
+            f"fold {k} of {folds} cannot be made from {counted(len(samples), 'training images')}; "
             f"use 2 to {len(samples)} folds, numbered from 0"
         )
     training = [sample for i, sample in enumerate(samples) if i % folds != k]

@@ -30,6 +30,7 @@ from train_utils.data.labels import (
 )
 from train_utils.data.samples import Sample
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.plurals import counted
 
 SPARSE = "ids, with 255 for unlabelled voxels"  # name of an encoding
 OTHER_ENCODINGS = ("ids", "0/1", "1 alone", SPARSE)  # in which class 1 is 1
@@ -68,6 +69,11 @@ def read_target(
     """
     numbers, geometry = read_label_volume(path)
     check_same_space(path, geometry, image_path, image_geometry)
+    return make_target(path, numbers, table)
+
+
+def make_target(path: Path, numbers: np.ndarray, table: ClassTable) -> tuple[np.ndarray, str]:
+    """read_target() of a label that was read from `path` as numbers [D, H, W]."""
     if table.any_pair:
         return read_pair(path, numbers)
     target = classes_by_number(numbers, table)
@@ -83,7 +89,7 @@ def read_target(
 
 
 def read_pair(path: Path, numbers: np.ndarray) -> tuple[np.ndarray, str]:
-    """read_target() of a label of two values.
+    """make_target() of a label of two values.
 
     255 means unlabelled beside two others, or beside 1 alone.
     """
@@ -114,8 +120,8 @@ def doubtful_255(encodings: dict[str, tuple[int, str | Path]]) -> str:
         return ""
     count, path = encodings["0/255"]
     return (
-        f"warning: {count} labels such as {path} hold 0 and 255 alone, others do not: their 255 is "
-        "read as class 1; if it marks unlabelled voxels, ignore 255 in a classes.csv"
+        f"warning: {counted(count, 'labels')} with 0 and 255 alone, such as {path}, unlike others: "
+        "their 255 is read as class 1; if it marks unlabelled voxels, ignore 255 in a classes.csv"
     )
 
 
@@ -160,7 +166,7 @@ def choose_spacing(wanted: Sequence[float] | None, samples: Sequence[Sample]) ->
     others = sum(resampled_shape((1, 1, 1), each, spacing) is not None for each in known)
     text = f"voxels of {size_text(spacing)}, the median of the training volumes"
     if others:
-        text += f"; {others} volumes with other voxels are resampled to it"
+        text += f"; {counted(others, 'volumes')} with other voxels will be resampled to it"
     log(text)
     return spacing
 
