@@ -56,7 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=number(int, minimum=1),
         help=shared_help("max_pixels"),
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.fold is not None and not args.split_file:
+        parser.error("--fold is for a --split-file that lists several folds")
+    return args
 
 
 def main(args: argparse.Namespace) -> None:

@@ -81,6 +81,12 @@ def test_a_fold_of_a_list_of_folds_names_the_training_images(tiny_root, tmp_path
     assert run(capsys, *argv, 1).startswith("2 training images, ")
 
 
+def test_a_fold_needs_a_list_of_folds(tiny_root, capsys):
+    with pytest.raises(SystemExit):
+        compute_mean_std.parse_args(["--data-path", str(tiny_root), "--fold", "1"])
+    assert "--fold is for a --split-file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("channels, what", [(1, "grey"), (3, "channels R G B")])
 def test_there_are_as_many_values_as_channels(tmp_path, capsys, channels, what):
     write_folder(tmp_path, count=2)

@@ -39,6 +39,15 @@ def faulty(correct, tmp_path):
     return shutil.copytree(correct, tmp_path / "data")
 
 
+def test_suggested_flags_say_which_images_they_are_from(correct, tmp_path):
+    text = report_on(correct).text()
+    assert "suggested, from the training images" in text and "the same as" in text
+    write_folder(tmp_path, count=3)
+    text = report_on(tmp_path).text()
+    assert "suggested, from all images, which are not split yet" in text
+    assert "the same as" not in text
+
+
 def mask(ids):
     """0 for background, 255 for foreground."""
     return ids * np.uint8(255)

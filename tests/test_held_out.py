@@ -14,7 +14,7 @@ from tests.tiny import EXACT, parse, run_train
 from tests.watch import opened_files
 from train_utils.checkpoint import load
 from train_utils.cli.script import run_script
-from train_utils.held_out import log_trained_on
+from train_utils.held_out import log_used_in_training
 from train_utils.model_loading import load_model
 from transforms import eval_preset
 
@@ -270,13 +270,15 @@ def test_a_fold_may_be_evaluated_on_a_split_of_ones_own(folds):
     assert (args.split_file, args.folds) == ("mine.json", 2)
 
 
-def test_test_images_with_names_of_training_images_are_named(folds, tiny_root, tmp_path, capsys):
+def test_test_images_with_names_of_images_of_the_run_are_named(folds, tiny_root, tmp_path, capsys):
     """A copy of the data has no split.json of its own, and its random test split may hold them."""
     _, checkpoint = load_model(folds[0])
     dataset = DriveDataset(tiny_root, train=True)
-    log_trained_on([checkpoint], dataset.samples, [folds[0]])
-    printed = capsys.readouterr().out
-    assert "2 of the 5 test images have the names of training images" in printed
-    assert "22_training, 24_training; if" in printed
-    log_trained_on([checkpoint], DriveDataset(tiny_root, train=False).samples, [folds[0]])
+    log_used_in_training([checkpoint], dataset.samples, [folds[0]])
+    training, validation = capsys.readouterr().out.splitlines()
+    assert "2 test images with names of training images" in training
+    assert "22_training, 24_training; if" in training
+    assert "3 test images with names of validation images" in validation
+    assert "21_training, 23_training, 25_training; if" in validation
+    log_used_in_training([checkpoint], DriveDataset(tiny_root, train=False).samples, [folds[0]])
     assert capsys.readouterr().out == ""

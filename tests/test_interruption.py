@@ -119,6 +119,23 @@ def test_stopped_by_a_signal_says_how_to_resume(name, code, tiny_root, tmp_path)
     assert load(tmp_path / "last_model.pth")["epoch"] == 1 and (tmp_path / "curves.png").exists()
 
 
+def test_a_new_run_that_has_no_checkpoint_yet_leaves_the_old_one_whole(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 1)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert set(before) == {"split.json", "test_scores.json"}
+    stopped = run_patched(IN_EPOCH.format(step=2, signal="SIGINT"), tiny_root, tmp_path)
+    assert stopped.returncode == 130
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+    run_train(tiny_root, tmp_path, "--resume", "auto", "--epochs", 2, settings=())
+
+
+def test_scores_of_the_run_that_is_replaced_are_removed(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 1)
+    run_train(tiny_root, tmp_path, "--epochs", 1, "--folds", 2, "--fold", 0)  # has no test images
+    assert not (tmp_path / "test_scores.json").exists()
+    assert "22_training" in (tmp_path / "split.json").read_text()
+
+
 def test_stopped_in_the_first_epoch_says_so(tiny_root, tmp_path):
     stopped = run_patched(IN_EPOCH.format(signal="SIGTERM", step=1), tiny_root, tmp_path)
     assert stopped.returncode == 143 and "there is nothing to resume" in stopped.stdout

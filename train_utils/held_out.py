@@ -17,7 +17,7 @@ from train_utils.data.splits import samples_by_name
 from train_utils.distributed_utils import is_main_process, log
 from train_utils.evaluation import Evaluator
 from train_utils.metrics import summarize
-from train_utils.plurals import first_names
+from train_utils.plurals import counted, first_names
 from train_utils.reporting import text_files
 from train_utils.reporting.provenance import provenance
 
@@ -129,22 +129,25 @@ def check_read_alike(
             )
 
 
-def log_trained_on(
+def log_used_in_training(
     checkpoints: Sequence[dict], samples: Sequence[Sample], paths: Sequence[str | Path]
 ) -> None:
-    """Logs which of the test samples have the name of an image that one of the runs trained on.
+    """Logs which of the test samples have the name of a training or validation image of a run.
 
     Stripped checkpoints do not have these names.
     """
     names = {sample.name for sample in samples}
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        trained_on = sorted(names.intersection(checkpoint.get("split", {}).get("train", [])))
-        if trained_on:
-            log(
-                f"warning: {len(trained_on)} of the {len(names)} test images have the names of "
-                f"training images of {path}: {first_names(trained_on)}; if they are the same "
-                "images, the scores are optimistic"
-            )
+        split = checkpoint.get("split", {})
+        for part, noun in (("train", "training"), ("val", "validation")):
+            found = sorted(names.intersection(split.get(part, [])))
+            if found:
+                log(
+                    f"warning: {counted(len(found), 'test images')} with names of {noun} images "
+                    f"of {path}: {first_names(found)}; if they are the same images, the scores "
+                    "are optimistic (--split-file with the split.json of the run has its own test "
+                    "images)"
+                )
 
 
 def log_optimistic(checkpoint: dict, path: str | Path) -> None:

@@ -71,8 +71,8 @@ def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
         raise UserError(
             f"{path}: was trained on {', '.join(checkpoint['split']['train'])} with "
             f"{checkpoint['training']['val']!r} as --val; these flags split the images "
-            "differently, so the scores could not be compared. Start a new run "
-            "(--weights starts from the weights of this one)"
+            "differently, so the scores could not be compared. Give --split-file with the run's "
+            "split.json, or start a new run (--weights starts from the weights of this one)"
         )
 
 

@@ -1,6 +1,7 @@
 """Evaluation by the flags: --test-only and --held-out score weights without training."""
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -62,8 +63,10 @@ def test_only(
             f"{args.data_path}: there are no test images, or they have no labels to score by; "
             "predict.py segments them, and --held-out scores the held-out images of a fold"
         )
-    if "all" in layout:  # images of other splits may have the same names
-        held_out.log_trained_on(checkpoints, samples, paths)
+    number = Counter(sample.name for split in layout.values() for sample in split)
+    # train/001.png and test/001.png have one name, which says nothing.
+    named_once = [sample for sample in samples if number[sample.name] == 1]
+    held_out.log_used_in_training(checkpoints, named_once, paths)
     for folder in filter(None, (args.output_dir, args.report)):
         prepare_folder(folder)
     model = evaluator.prepare(model, args.flips)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
@@ -33,10 +34,10 @@ def find_classes(args: argparse.Namespace, default: ClassTable) -> ClassTable:
             f"--num-classes {args.num_classes}: {args.dataset} has {count} classes, the background "
             f"included; {MANY_CLASSES}"
         )
-    if isinstance(args.class_weights, list) and len(args.class_weights) != count:
-        raise UserError(
-            f"--class-weights has {len(args.class_weights)} weights for {count} classes"
-        )
+    weights = args.class_weights
+    if isinstance(weights, list) and len(weights) != count and not args.test_only:
+        whose = " of the resumed run" if args.resume else ""
+        raise UserError(f"--class-weights{whose} has {len(weights)} weights for {count} classes")
     return classes
 
 
@@ -84,7 +85,19 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
     if args.split_file:
         names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file, args.fold))
         log(f"the test images are those of {args.split_file}")
+    elif "all" in layout:
+        log_unused_split(args)
     return splits.test_samples(layout, names, args.val, args.test_fraction, args.split_seed)
+
+
+def log_unused_split(args: argparse.Namespace) -> None:
+    """Names the split.json beside the weights, which is not used for another --data-path."""
+    split_file = Path((args.weights or [args.resume])[0]).parent / "split.json"
+    if split_file.is_file():
+        log(
+            f"note: {split_file} is of another --data-path, and test images are drawn anew; if "
+            f"these are the same images, give --split-file {split_file}"
+        )
 
 
 def reading_options(

@@ -125,16 +125,20 @@ class DatasetSummary:
         return lines
 
     def suggest_flags(self) -> list[str]:
-        """The lines with mean, std and class weights of the training samples, as flags."""
+        """The lines with mean, std and class weights of the training images, as flags."""
         if self.sums is None or not self.sums[0]:
             return []
         mean, std = mean_and_std(*self.sums)
         pixels = self.training_pixels()[: len(self.names)].tolist()
         weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels))
+        source, automatic = "the training images", "the same as --class-weights auto"
+        if "all" in self.pixels:
+            source = "all images, which are not split yet"
+            automatic = "--class-weights auto takes those of the training images"
         return [
             "",
-            f"suggested, from the training images: --mean {rounded(mean)} --std {rounded(std)}",
-            f"  --class-weights {weights} (the same as --class-weights auto)",
+            f"suggested, from {source}: --mean {rounded(mean)} --std {rounded(std)}",
+            f"  --class-weights {weights} ({automatic})",
         ]
 
     # --- checks ----------------------------------------------------------------------------------
