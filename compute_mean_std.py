@@ -8,7 +8,7 @@ from train_utils.cli.script import run_script
 from train_utils.data.class_table import find_table
 from train_utils.data.samples import choose_label_kind
 from train_utils.data.splits import read_split, samples_by_name
-from train_utils.data.statistics import channel_statistics
+from train_utils.data.statistics import channel_statistics, rounded
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
         label_kind=choose_label_kind(args.label_kind, samples),
     )
     statistics = channel_statistics(dataset)
-    pooled, per_image = (as_flags(statistics[name]) for name in ("pooled", "per image"))
+    pooled, per_image = (as_text(statistics[name]) for name in ("pooled", "per image"))
     channels = {1: "grey", 3: "channels R G B"}.get(
         args.in_channels, f"{args.in_channels} channels"
     )
@@ -90,9 +90,9 @@ def main(args: argparse.Namespace) -> None:
     print("use them:  python train.py --mean {} --std {}".format(*pooled))
 
 
-def as_flags(mean_and_std: tuple) -> list[str]:
-    """The values of --mean and --std as text."""
-    return [" ".join(f"{value:.3f}" for value in values.tolist()) for values in mean_and_std]
+def as_text(mean_and_std: tuple) -> list[str]:
+    """The values of --mean and --std."""
+    return [" ".join(f"{value:.4f}" for value in values) for values in rounded(mean_and_std)]
 
 
 if __name__ == "__main__":

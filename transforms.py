@@ -450,7 +450,7 @@ def reflect_grid(grid: Tensor, sizes: Tensor, boxes: Tensor) -> Tensor:
     """
     corner = boxes[:, None, None, :2].flip(3)
     spanned = boxes[:, None, None, 2:].flip(3)
-    last = sizes.flip(1)[:, None, None] - 1
+    last = (sizes.flip(1)[:, None, None] - 1).clamp_min(1e-6)  # a side of 1 px has nothing else
     position = (((grid + 1) * spanned - 1) / 2 + corner).remainder(2 * last)
     position = torch.minimum(position, 2 * last - position) - corner
     return (2 * position + 1) / spanned - 1

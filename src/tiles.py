@@ -158,14 +158,16 @@ class TileGrid:
 def cut(side: int, tile: int, overlap: int, align: int = ALIGN) -> list[tuple[int, int]]:
     """(start, stop) of the fewest windows of at most `tile` pixels that cover `side` pixels.
 
-    Neighbours share `overlap` pixels. Starts are multiples of `align`, at equal distances.
+    Neighbours share `overlap` pixels. Starts are multiples of `align`, which tile − overlap has to
+    be, too; otherwise the windows are of equal size.
     """
     if side <= tile:
         return [(0, side)]
     number = math.ceil((side - overlap) / (tile - overlap))
-    step = round_up(math.ceil((side - overlap) / number), align)
-    starts = range(0, side - overlap, step)
-    return [(start, min(start + step + overlap, side)) for start in starts]
+    units = number * align
+    starts = [math.ceil(k * (side - overlap) / units) * align for k in range(number)]
+    stops = [start + overlap for start in starts[1:]] + [side]
+    return list(zip(starts, stops, strict=True))
 
 
 def blend_weights(windows: list[tuple[int, int]], side: int, context: int = 0) -> list[Tensor]:

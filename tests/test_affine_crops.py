@@ -183,6 +183,12 @@ def test_with_a_margin_the_centres_reach_every_border_and_the_image_is_mirrored(
         assert (found.min(0) <= 1).all() and (found.max(0) >= np.array(size) - 16 - 1).all()
 
 
+def test_an_image_of_one_row_is_mirrored_into_a_crop_with_a_margin():
+    row = torch.full((1, 3, 1, 50), 100, dtype=torch.uint8)
+    image, _ = cut(row, seed=0, size=64, margin=20)
+    assert image.isfinite().all() and image.max().round() == 100
+
+
 def reference(images, targets, sizes, seed, crop_size, margin, crops):
     """The crops of whole images in float64, each padded far around its own border."""
     matrices = crops.random_matrices(sizes, torch.Generator().manual_seed(seed))

@@ -49,7 +49,7 @@ def run(capsys, *flags):
 
 
 def as_text(values):
-    return " ".join(f"{value:.3f}" for value in values.tolist())
+    return " ".join(f"{value:.4f}" for value in values.tolist())
 
 
 def test_prints_both_with_flags_to_paste(tiny_root, capsys):

@@ -67,7 +67,7 @@ def test_a_correct_dataset_has_no_faults_and_the_right_numbers(correct):
     assert f"foreground      {share:8.3f} % of the valid pixels, in 4 images" in text
     pixels = np.concatenate([photograph_of(ids_of(n, 2), n).reshape(-1, 3) for n in range(4)]) / 255
     for numbers in (pixels.mean(0), pixels.std(0)):
-        assert " ".join(f"{value:.3f}" for value in numbers) in text
+        assert " ".join(f"{value:.4f}" for value in numbers) in text
     frequency = np.array([1 - share / 100, share / 100])
     assert ",".join(f"{weight:.3g}" for weight in np.median(frequency) / frequency) in text
 

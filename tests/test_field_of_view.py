@@ -57,6 +57,16 @@ def test_the_field_is_found(name):
     assert field.dtype == torch.bool and overlap(field, mask) > 0.98
 
 
+@pytest.mark.parametrize("side", [3000, 4000, 6000])
+def test_the_field_of_a_large_photograph_is_not_shifted(side):
+    """Its search copy is of every second to fifth pixel."""
+    centre, radius = (side // 2, side // 2 + 7), 0.4 * side
+    image = torch.from_numpy(disc((side, side), centre, radius).astype(np.uint8) * 150)
+    y, x = find_field_of_view(image[None]).nonzero(as_tuple=True)
+    assert (y.double().mean() - centre[0]).abs() < 1.2
+    assert (x.double().mean() - centre[1]).abs() < 1.2
+
+
 @pytest.mark.parametrize(
     "mark", [(slice(10, 40), slice(10, 150)), (slice(280, 320), slice(600, 690))]
 )

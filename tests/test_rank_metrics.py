@@ -113,6 +113,11 @@ def test_of_equally_good_thresholds_the_middle_one_is_chosen():
     assert f1 == 1 and threshold == pytest.approx(0.4, abs=1e-3)
 
 
+def test_without_pixels_of_the_class_there_is_an_f1_only_where_it_is_predicted():
+    histograms = count((torch.zeros(1, 2).long(), torch.tensor([[0.2, 0.7]]))).histograms[0]
+    assert f1_at(0.5, *histograms) == 0 and f1_at(0.8, *histograms).isnan()
+
+
 def test_without_positives_the_threshold_is_one_half():
     histograms = count((torch.zeros(1, 2).long(), torch.tensor([[0.2, 0.7]]))).histograms[0]
     threshold, f1 = best_threshold(*histograms)

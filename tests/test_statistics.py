@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.image_io import IGNORE
-from train_utils.data.statistics import channel_statistics, choose_mean_and_std
+from train_utils.data.statistics import channel_statistics, choose_mean_and_std, rounded
 
 
 class TwoImages:
@@ -43,3 +43,9 @@ def test_a_blank_channel_has_a_std_above_0():
         values = [[9, 9, 9, 9]] * 2
 
     assert choose_mean_and_std(None, None, Blank())[1] == [0.001]
+
+
+def test_rounded_values_are_those_that_training_uses():
+    found = channel_statistics(TwoImages())["pooled"]
+    assert rounded(found) == choose_mean_and_std(None, None, TwoImages())
+    assert rounded((torch.tensor([0.00321]), torch.tensor([0.0]))) == ([0.0032], [0.001])

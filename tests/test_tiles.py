@@ -68,6 +68,15 @@ def test_windows_cover_the_side(side, tile, overlap):
 def test_windows_by_hand():
     # 700 − 64 px in steps of at most 320: two steps of 318 px, rounded up to 320.
     assert cut(700, 384, 64) == [(0, 384), (320, 700)]
+    # 1,377 − 32 px in seven steps of 192.1 px: 992 and 1,184 are 960.7 and 1,152.9, rounded up.
+    assert cut(1377, 256, 32)[-2:] == [(992, 1216), (1184, 1377)]
+
+
+@pytest.mark.parametrize("tile, overlap, align", [(256, 32, 32), (512, 32, 32), (64, 8, 8)])
+def test_no_window_is_a_narrow_strip(tile, overlap, align):
+    for side in range(tile + 1, 20 * tile, 7):
+        lengths = [stop - start for start, stop in cut(side, tile, overlap, align)]
+        assert min(lengths) > (tile + overlap) / 2 - align
     assert cut(384, 384, 64) == [(0, 384)]
 
 

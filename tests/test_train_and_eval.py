@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from my_dataset import SegmentationDataset
 from src import UNet
+from src.image_io import IGNORE
+from src.inference import predict_probs
 from src.tiles import Tiling
 from train_utils import (
     ConfusionMatrix,
@@ -407,6 +409,17 @@ def test_a_unets_dice_does_not_depend_on_the_batch_size():
     single, batched = (evaluate(model, make_loader(items, size), CPU, 2)[0] for size in (1, 5))
     changed = (single.image_mats - batched.image_mats).abs().sum((1, 2)) // 2
     assert changed.max() <= 1  # a pixel at 0.5 may round to either side
+
+
+def test_a_single_image_has_no_padding():
+    """Rows that are 0 and ignored may be its own: black outside the ROI, with a mean of 0."""
+    torch.manual_seed(0)
+    image, target = torch.rand(3, 48, 48), torch.randint(2, (48, 48))
+    image[:, 40:], target[40:] = 0, IGNORE
+    model = UNet(3, 2, base_c=4).eval()
+    probs = []
+    evaluate(model, make_loader([(image, target)], 1), CPU, 2, callback=probs.append)
+    torch.testing.assert_close(probs[0], predict_probs(model, image[None])[0])
 
 
 def test_a_perfect_prediction_beats_a_wrong_one():

@@ -9,7 +9,9 @@ import math
 import numpy as np
 from torch import Tensor
 
-BINS = 65536  # 2^16 bins over probabilities 0–1 keep AUC within 1e-5 of the exact rank statistic
+# 2^16 bins over probabilities 0–1 keep AUC within 1e-5 of the exact rank statistic, unless many
+# probabilities are within 2^-16 of 0 or 1, and of both classes: these are ties then.
+BINS = 65536
 
 
 def rank_scores(negatives: Tensor, positives: Tensor) -> tuple[float, float]:
@@ -32,10 +34,13 @@ def rank_scores(negatives: Tensor, positives: Tensor) -> tuple[float, float]:
 
 
 def f1_curve(negatives: Tensor, positives: Tensor) -> Tensor:
-    """float64 [BINS]: pooled F1 if class 1 is predicted above probability i / BINS, for each i."""
+    """float64 [BINS]: pooled F1 if class 1 is predicted above probability i / BINS, for each i.
+
+    NaN where class 1 is neither in the truth nor predicted.
+    """
     true_pos = positives.flip(0).cumsum(0).flip(0).double()
     false_pos = negatives.flip(0).cumsum(0).flip(0).double()
-    return 2 * true_pos / (true_pos + false_pos + positives.sum()).clamp_min(1)
+    return 2 * true_pos / (true_pos + false_pos + positives.sum())
 
 
 def f1_at(threshold: float, negatives: Tensor, positives: Tensor) -> Tensor:

@@ -234,8 +234,11 @@ def evaluate(
     device = torch.device(device)
     counts = SegmentationCounts(num_classes, ignore_index, tolerance)
     for batch in data_loader:
+        is_padded = len(batch[0]) > 1  # to one size
         for sample in zip(*batch, strict=True):
-            image, target, *instances = remove_padding(*sample, ignore_index=ignore_index)
+            if is_padded:
+                sample = remove_padding(*sample, ignore_index=ignore_index)
+            image, target, *instances = sample
             target = target.to(device, non_blocking=device.type == "cuda")
             strips = predict_strips(model, image, device, amp_dtype, tiling)
             if callback:

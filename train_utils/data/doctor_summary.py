@@ -15,7 +15,7 @@ from train_utils.data.doctor_sample import Finding
 from train_utils.data.labels import conflicting_encodings
 from train_utils.data.problems import Problem
 from train_utils.data.samples import TRAINING_SPLITS
-from train_utils.data.statistics import add_sums, channel_sums, mean_and_std
+from train_utils.data.statistics import add_sums, channel_sums, mean_and_std, rounded
 from train_utils.plurals import counted
 
 MAX_LISTED = 8  # files or values that a line lists at most
@@ -128,7 +128,10 @@ class DatasetSummary:
         """The lines with mean, std and class weights of the training images, as flags."""
         if self.sums is None or not self.sums[0]:
             return []
-        mean, std = mean_and_std(*self.sums)
+        mean, std = (
+            " ".join(f"{value:.4f}" for value in values)
+            for values in rounded(mean_and_std(*self.sums))
+        )
         pixels = self.training_pixels()[: len(self.names)].tolist()
         weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels))
         source, automatic = "the training images", "the same as --class-weights auto"
@@ -137,7 +140,7 @@ class DatasetSummary:
             automatic = "--class-weights auto takes those of the training images"
         return [
             "",
-            f"suggested, from {source}: --mean {rounded(mean)} --std {rounded(std)}",
+            f"suggested, from {source}: --mean {mean} --std {std}",
             f"  --class-weights {weights} ({automatic})",
         ]
 
@@ -234,8 +237,3 @@ def most_common(counter: Counter) -> str:
 def list_paths(paths: Iterable[Path]) -> str:
     """The first of the paths, with commas."""
     return ", ".join(str(path) for path in list(paths)[:MAX_LISTED])
-
-
-def rounded(values: torch.Tensor) -> str:
-    """The values with three decimals, as a flag takes them."""
-    return " ".join(f"{value:.3f}" for value in values.tolist())

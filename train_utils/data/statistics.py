@@ -59,14 +59,22 @@ def channel_statistics(dataset: ReadableDataset) -> dict[str, tuple[Tensor, Tens
     return {"pooled": mean_and_std(*sums), "per image": (mean, std)}
 
 
+def rounded(mean_and_std: tuple[Tensor, Tensor]) -> tuple[list[float], list[float]]:
+    """Mean and std [C] as --mean and --std take them: 4 decimals, and std above 0.
+
+    A blank channel has a standard deviation of 0.
+    """
+    mean, std = ([round(value, 4) for value in values.tolist()] for values in mean_and_std)
+    return mean, [max(value, 0.001) for value in std]
+
+
 def choose_mean_and_std(
     mean: list[float] | None, std: list[float] | None, dataset: ReadableDataset
 ) -> tuple[list[float], list[float]]:
     """`mean` and `std` where they are given, else those of the dataset's valid pixels, in 0–1."""
     if not (mean and std):
         pooled = broadcast_from_rank_zero(lambda: channel_statistics(dataset)["pooled"])
-        computed = [[round(value, 4) for value in values.tolist()] for values in pooled]
-        mean = mean or computed[0]
-        std = std or [max(value, 0.001) for value in computed[1]]  # a blank channel has std 0
+        computed = rounded(pooled)
+        mean, std = mean or computed[0], std or computed[1]
         log(f"mean {mean}, std {std}, computed from the training images")
     return mean, std
