@@ -38,6 +38,7 @@ from train_utils import checkpoint as checkpoints
 from train_utils.budget import TRIAL_STEPS, Budget, set_sampler_epoch
 from train_utils.checkpoint import ModelDescription, TrainingState
 from train_utils.cli import defaults, demo, list_models, scoring, script, values
+from train_utils.cli.model_flags import model_without_weights
 from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe
 from train_utils.cli.run_length import is_trial, known_length, plan_by_speed, start_state
 from train_utils.cli.saving import describe_run, save_epoch, write_split
@@ -73,6 +74,7 @@ def main(args: argparse.Namespace) -> None:
     classes = values.find_classes(args, DATASETS[args.dataset]["classes"])
     num_classes = len(classes.names)
     evaluator = scoring.make_evaluator(args, device, amp_dtype)
+    evaluator.check_tiles(model_without_weights(args, num_classes))
     if args.test_only:
         return scoring.test_only(args, classes, evaluator, start, list_samples, open_samples)
 
@@ -85,7 +87,6 @@ def main(args: argparse.Namespace) -> None:
     # Model
     description = values.describe_model(args, classes, data.mean, data.std, data.spacing)
     model, resumed = make_model(args, description, device)
-    evaluator.check_tiles(model)
     parallel_model = parallelize(args, model, device)
 
     # Optimizer and schedule, new or resumed

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import predict
+import train
 from my_dataset import DATASETS, DriveDataset
 from src.errors import UserError
 from src.inference import predict_probs
@@ -579,8 +580,8 @@ def test_a_wrong_test_label_stops_the_run_before_training(tiny_copy, tmp_path, m
         run_train(tiny_copy, tmp_path, "--epochs", 1)
 
 
-def test_an_impossible_tile_stops_the_run_before_training(tiny_root, tmp_path, monkeypatch):
-    forbid_training(monkeypatch)
+def test_an_impossible_tile_stops_the_run_before_data_are_read(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "read_data", lambda *args: pytest.fail("the data were read"))
     with pytest.raises(UserError, match="--tile 48"):
         run_train(tiny_root, tmp_path, "--epochs", 1, "--tile", 48)
 
