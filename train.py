@@ -123,8 +123,6 @@ def main(args: argparse.Namespace) -> None:
         return profile.profile_training(train, train_loader, validate, device, args.output_dir)
 
     # Epochs
-    if resumed:
-        write_split(args, data.split, data.test_samples)
     logger = tensorboard.make_logger(args.output_dir, args.tensorboard)
     resume.restore_randomness(resumed.get("random_states", []), args.seed)
     measure = resume.measure_of(num_classes)
@@ -140,9 +138,9 @@ def main(args: argparse.Namespace) -> None:
             is_best = resume.add_epoch(state, row, measure)
             state.step, state.lr_schedule = lr_scheduler.last_epoch, lr_scheduler.schedule
             run = describe_run(args, recipe, data.train.label_kind, budget, resumed)
+            # Not earlier: from its first checkpoint on, a run replaces the one in this folder.
+            write_split(args, data.split, data.test_samples)
             save_epoch(args, model, optimizer, scaler, description, run, state, is_best)
-            if state.epoch == 0:  # not earlier: a new run replaces another one from here on
-                write_split(args, data.split, data.test_samples)
             state.epoch += 1
             log(text_files.epoch_line(row, budget.epochs, is_best))
             logger.scalars(row, row["epoch"])

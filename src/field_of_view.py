@@ -68,8 +68,9 @@ def small_grey(image: Tensor) -> Tensor:
     step = max(max(height, width) // (2 * SEARCH_SIDE), 1)
     scale = min(SEARCH_SIDE / max(height, width), 1)
     size = [max(round(side * scale), 1) for side in (height, width)]
-    first = step // 2  # the middle pixel of each step, so that the copy is not shifted
-    grey = resize_image(image[:, first::step, first::step], size).amax(dim=0).float()
+    # The middle pixel of each step, so that the copy is not shifted.
+    row, column = (min(step // 2, side - 1) for side in (height, width))
+    grey = resize_image(image[:, row::step, column::step], size).amax(dim=0).float()
     padded = F.pad(grey[None, None], [1] * 4, mode="replicate")
     return F.avg_pool2d(padded, 3, 1)[0, 0]
 

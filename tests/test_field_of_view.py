@@ -77,6 +77,11 @@ def test_a_bright_mark_in_the_frame_is_not_the_field(mark):
     assert overlap(find_field_of_view(image), mask) > 0.98
 
 
+@pytest.mark.parametrize("size", [(1, 6000), (9, 30_000), (2, 1)])
+def test_a_thin_image_has_no_field(size):
+    assert find_field_of_view(torch.zeros(3, *size, dtype=torch.uint8)) is None
+
+
 def test_a_grey_image_gives_the_field_of_the_colour_image():
     image = photograph(disc((300, 300), (150, 150), 120), (150, 150), 120)
     field = find_field_of_view(image)

@@ -282,3 +282,6 @@ def test_test_images_with_names_of_images_of_the_run_are_named(folds, tiny_root,
     assert "21_training, 23_training, 25_training; if" in validation
     log_used_in_training([checkpoint], DriveDataset(tiny_root, train=False).samples, [folds[0]])
     assert capsys.readouterr().out == ""
+    on_test = {"split": {"train": [], "val": ["21_training"]}, "training": {"val": "test"}}
+    log_used_in_training([on_test], dataset.samples, [folds[0]])  # test_scores.json says so
+    assert capsys.readouterr().out == ""

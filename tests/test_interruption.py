@@ -136,6 +136,22 @@ def test_scores_of_the_run_that_is_replaced_are_removed(tiny_root, tmp_path):
     assert "22_training" in (tmp_path / "split.json").read_text()
 
 
+def test_a_run_that_goes_on_in_another_folder_takes_its_split_along(tiny_root, tmp_path):
+    first = run_train(tiny_root, tmp_path / "first", "--epochs", 1, "--val", "none")
+    other = run_train(tiny_root, tmp_path / "other", "--epochs", 1, "--folds", 2, "--fold", 0)
+    (other / "test_scores.json").write_text("{}")
+    split = (first / "split.json").read_text()
+    moved = ("--resume", first / "last_model.pth", "--epochs", 2)
+    run_train(tiny_root, other, *moved, settings=())
+    assert (other / "split.json").read_text() == split
+    assert (other / "test_scores.json").read_text() != "{}"
+
+
+def test_a_new_run_that_starts_at_a_later_epoch_writes_its_split(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 2, "--start-epoch", 1)
+    assert "01_test" in (tmp_path / "split.json").read_text()
+
+
 def test_stopped_in_the_first_epoch_says_so(tiny_root, tmp_path):
     stopped = run_patched(IN_EPOCH.format(signal="SIGTERM", step=1), tiny_root, tmp_path)
     assert stopped.returncode == 143 and "there is nothing to resume" in stopped.stdout

@@ -91,6 +91,13 @@ def test_a_split_of_another_data_path_is_named(tmp_path, capsys):
     run_train(tmp_path / "copy", tmp_path / "scores", *scored, settings=EXACT)
     split_file = tmp_path / "out" / "split.json"
     assert f"give --split-file {split_file}" in capsys.readouterr().out
+    everything = (*scored, "--test-fraction", 1)
+    run_train(tmp_path / "copy", tmp_path / "scores", *everything, settings=EXACT)
+    said = capsys.readouterr().out
+    assert "all images are test images" in said and "split.json" not in said
+    split_file.write_text(json.dumps({"train": ["a"], "val": ["b"], "test": []}))  # of a fold
+    run_train(tmp_path / "copy", tmp_path / "scores", *scored, settings=EXACT)
+    assert "--held-out scores the fold's own" in capsys.readouterr().out
 
 
 def test_class_weights_of_the_run_do_not_matter(weights, tiny_root, tmp_path):

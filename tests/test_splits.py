@@ -100,6 +100,11 @@ def test_folds_use_all_samples_and_leave_no_test():
     assert len(training) + len(validation) == 118 and test == []
 
 
+def test_one_image_has_no_folds():
+    with pytest.raises(UserError, match="at least 2 training images"):
+        split_samples({"all": MANY[:1]}, False, folds=5, k=0)
+
+
 def test_too_few_samples_are_refused_with_the_flags_that_help():
     with pytest.raises(UserError, match="0.2 takes 1 of 1 image for test.*--test-fraction 0 "):
         split_samples({"all": MANY[:1]}, False)

@@ -138,15 +138,16 @@ def log_used_in_training(
     """
     names = {sample.name for sample in samples}
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        split = checkpoint.get("split", {})
-        for part, noun in (("train", "training"), ("val", "validation")):
+        split, parts = checkpoint.get("split", {}), {"train": "training", "val": "validation"}
+        if checkpoint.get("training", {}).get("val") == "test":  # as the file of the scores says
+            del parts["val"]
+        for part, noun in parts.items():
             found = sorted(names.intersection(split.get(part, [])))
             if found:
                 log(
                     f"warning: {counted(len(found), 'test images')} with names of {noun} images "
                     f"of {path}: {first_names(found)}; if they are the same images, the scores "
-                    "are optimistic (--split-file with the split.json of the run has its own test "
-                    "images)"
+                    "are optimistic"
                 )
 
 

@@ -203,7 +203,7 @@ def prepare_output(folder: str | Path, model: nn.Module, resumed_from: str | Pat
     """UserError now, not after the first epoch, if the folder is not writable or too full.
 
     resumed_from: the checkpoint of the run that continues, "" for a new one. Its best weights are
-    copied to a new folder: they stay the best until an epoch beats them.
+    copied to a new folder, with split.json: they stay the best until an epoch beats them.
     """
     folder = Path(folder)
     tensors = model.state_dict().values()
@@ -214,6 +214,10 @@ def prepare_output(folder: str | Path, model: nn.Module, resumed_from: str | Pat
     if resumed_from and Path(resumed_from).resolve().parent != folder.resolve():
         with replacing(folder / "best_model.pth") as temporary:
             shutil.copyfile(best_until(resumed_from), temporary)
+        split_file = Path(resumed_from).with_name("split.json")
+        if split_file.exists():
+            with replacing(folder / "split.json") as temporary:
+                shutil.copyfile(split_file, temporary)
     elif not resumed_from and (folder / "last_model.pth").exists():
         log(f"note: this new run replaces the one in {folder} (--resume auto continues it)")
 

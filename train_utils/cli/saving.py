@@ -22,15 +22,16 @@ from train_utils.reporting import text_files
 def write_split(args: argparse.Namespace, split: dict, test_samples: list[Sample]) -> None:
     """split.json: the images for training, for validation and for the test.
 
-    It belongs to the checkpoints beside it, and so do the scores of the test images: those of an
-    earlier run are removed. split: {"train": names, "val": names}.
+    It belongs to the checkpoints beside it, and so do the scores of the test images: those of
+    another run are removed. split: {"train": names, "val": names}.
     """
     if is_main_process():
-        if not args.resume:
-            (Path(args.output_dir) / "test_scores.json").unlink(missing_ok=True)
+        folder = Path(args.output_dir)
+        if not args.resume or Path(args.resume).resolve().parent != folder.resolve():
+            (folder / "test_scores.json").unlink(missing_ok=True)
         content = {"dataset": args.dataset, "split_seed": args.split_seed}
         content |= split | split_names(test=test_samples)
-        text_files.write_json(Path(args.output_dir) / "split.json", content)
+        text_files.write_json(folder / "split.json", content)
 
 
 def describe_run(

@@ -36,7 +36,7 @@ def find_classes(args: argparse.Namespace, default: ClassTable) -> ClassTable:
         )
     weights = args.class_weights
     if isinstance(weights, list) and len(weights) != count and not args.test_only:
-        whose = " of the resumed run" if args.resume else ""
+        whose = " (or the resumed run)" if args.resume else ""
         raise UserError(f"--class-weights{whose} has {len(weights)} weights for {count} classes")
     return classes
 
@@ -84,8 +84,11 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
     names = None
     if args.split_file:
         names = broadcast_from_rank_zero(lambda: splits.read_split(args.split_file, args.fold))
+    if "all" in layout and args.test_fraction == 1:
+        log("--test-fraction 1: all images are test images")
+    elif args.split_file:
         log(f"the test images are those of {args.split_file}")
-    elif "all" in layout:
+    elif "all" in layout and args.test_fraction:
         log_unused_split(args)
     return splits.test_samples(layout, names, args.val, args.test_fraction, args.split_seed)
 
@@ -93,11 +96,14 @@ def choose_test_samples(args: argparse.Namespace, layout: Splits) -> list[Sample
 def log_unused_split(args: argparse.Namespace) -> None:
     """Names the split.json beside the weights, which is not used for another --data-path."""
     split_file = Path((args.weights or [args.resume])[0]).parent / "split.json"
-    if split_file.is_file():
-        log(
-            f"note: {split_file} is of another --data-path, and test images are drawn anew; if "
-            f"these are the same images, give --split-file {split_file}"
-        )
+    if not split_file.is_file():
+        return
+    has_test = broadcast_from_rank_zero(lambda: bool(splits.read_split(split_file)["test"]))
+    remedy = f"give --split-file {split_file}" if has_test else "--held-out scores the fold's own"
+    log(
+        f"note: {split_file} is of another --data-path, and test images are drawn anew; if these "
+        f"are the same images, {remedy}"
+    )
 
 
 def reading_options(

@@ -61,6 +61,8 @@ def fold(samples: list[Sample], folds: int, k: int) -> tuple[list[Sample], list[
 
     Validation is every folds-th sample from the k-th on. UserError if there is no such fold.
     """
+    if len(samples) < 2:
+        raise UserError("--folds: a cross-validation needs at least 2 training images")
     if not (2 <= folds <= len(samples) and 0 <= k < folds):
         raise UserError(
             f"fold {k} of {folds} cannot be made from {counted(len(samples), 'training images')}; "
