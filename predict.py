@@ -70,12 +70,10 @@ def main(args: argparse.Namespace) -> None:
     table, scores, todo = file_predictor.table, file_predictor.scores, jobs
     if args.skip_existing:
         todo = [
-            job
-            for job in jobs
-            if not (record.covers(job.input, outputs) and file_predictor.is_done(job))
+            job for job in jobs if not (record.covers(job, outputs) and file_predictor.is_done(job))
         ]
         table.drop(job.input.name for job in todo)
-    record.begin([job.input for job in todo], outputs, kept=inputs)
+    record.begin(todo, outputs, kept=jobs)
 
     # Predictions
     try:
@@ -128,7 +126,6 @@ def settings_of(args: argparse.Namespace, model: nn.Module, threshold: float) ->
         "prune": args.prune,
         "tile": args.tile,
         "overlap": args.overlap,
-        "roi_mask": args.roi_mask,
         "auto_roi": args.auto_roi,
     }
 

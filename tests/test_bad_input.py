@@ -423,3 +423,13 @@ def test_bad_input_of_predict(capsys, weights, tiny_root, tmp_path, argv, named)
         named,
         refusal(capsys, "predict.py", "--weights", weights, "--output", tmp_path / "out", *argv),
     )
+
+
+def test_a_pattern_without_quotes_is_named(capsys):
+    """The shell makes several values of it."""
+    with pytest.raises(SystemExit):
+        predict.parse_args(["--weights", "a.pth", "--input", __file__, __file__])
+    assert "put a pattern in quotes" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict.parse_args(["--weights", "a.pth", "--input", __file__, "no such file"])
+    assert "unrecognized arguments: no such file" in capsys.readouterr().err

@@ -81,7 +81,9 @@ def test_a_file_of_the_working_directory_comes_first(tmp_path, monkeypatch):
 
 def test_paths_on_standard_input(tmp_path, monkeypatch):
     touch(tmp_path, "x/a.png", "y/a.png")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{tmp_path}/y/a.png\n{tmp_path}/x/a.png\n"))
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO(f"\ufeff{tmp_path}/y/a.png\n{tmp_path}/x/a.png\n")
+    )
     names = [item.name for item in find_inputs("-", False, tmp_path / "out")]
     assert names == ["x/a", "y/a"]
 

@@ -1,5 +1,6 @@
 """predictions.json: --skip-existing mixes no predictions of other settings or other images."""
 
+import dataclasses
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tests.small import error_of, make_model
-from train_utils.data.inputs import Input
+from train_utils.data.inputs import Input, Job
 from train_utils.reporting.prediction_settings import PredictionRecord, fingerprint
 
 SETTINGS = {"weights": "0a1b2c3d", "threshold": 0.4, "flips": False}
@@ -17,10 +18,10 @@ def record(folder, settings=None, weights=("a.pth",), keep=True):
     return PredictionRecord(folder, settings or SETTINGS, weights, keep)
 
 
-def make_input(path, content=b"1234"):
+def make_job(path, content=b"1234"):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    return Input(path, "x")
+    return Job(Input(path, "x"), None, None)
 
 
 def test_equal_settings_are_continued_whatever_the_files_are_called(tmp_path):
@@ -51,37 +52,53 @@ def test_other_settings_are_refused_and_the_file_stays(tmp_path, changes, words)
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"other": 1}', '{"images": [1]}'])
 def test_a_folder_whose_settings_are_unknown_is_taken(tmp_path, text):
     (tmp_path / "predictions.json").write_text(text)
-    assert record(tmp_path).covers(make_input(tmp_path / "x.png"), ["overlay"])
+    assert record(tmp_path).covers(make_job(tmp_path / "x.png"), ["overlay"])
 
 
 def test_predictions_are_of_one_file_as_it_was(tmp_path):
-    source = make_input(tmp_path / "in" / "x.png")
-    record(tmp_path).begin([source], [])
-    assert record(tmp_path).covers(source, [])
-    assert not record(tmp_path).covers(Input(source.path, "y"), [])
-    other = make_input(tmp_path / "other" / "x.png")
-    os.utime(other.path, ns=(0, source.path.stat().st_mtime_ns))
+    job = make_job(tmp_path / "in" / "x.png")
+    record(tmp_path).begin([job], [])
+    assert record(tmp_path).covers(job, [])
+    assert not record(tmp_path).covers(Job(Input(job.input.path, "y"), None, None), [])
+    other = make_job(tmp_path / "other" / "x.png")
+    os.utime(other.input.path, ns=(0, job.input.path.stat().st_mtime_ns))
     assert not record(tmp_path).covers(other, [])
-    os.utime(source.path, ns=(0, 0))
-    assert not record(tmp_path).covers(source, [])
-    assert not record(tmp_path).covers(make_input(source.path, b"12345"), [])
+    os.utime(job.input.path, ns=(0, 0))
+    assert not record(tmp_path).covers(job, [])
+    assert not record(tmp_path).covers(make_job(job.input.path, b"12345"), [])
+
+
+def test_predictions_are_of_one_roi_mask_as_it_was(tmp_path):
+    job = make_job(tmp_path / "in" / "x.png")
+    masked = dataclasses.replace(job, roi_path=make_job(tmp_path / "roi" / "x.png").input.path)
+    record(tmp_path).begin([masked], [])
+    assert record(tmp_path).covers(masked, [])
+    assert not record(tmp_path).covers(job, [])
+    os.utime(masked.roi_path, ns=(0, 0))
+    assert not record(tmp_path).covers(masked, [])
+
+
+def test_a_record_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "predictions.json").mkdir()
+    said = error_of(record(tmp_path, keep=False).begin, [], [])
+    assert "predictions.json: cannot be written" in said
 
 
 def test_only_outputs_of_the_last_prediction_count(tmp_path):
-    source = make_input(tmp_path / "x.png")
-    record(tmp_path).begin([source], ["overlay", "save_prob"])
-    assert record(tmp_path).covers(source, ["save_prob"])
-    record(tmp_path).begin([], [], kept=[source])
-    assert record(tmp_path).covers(source, ["save_prob"])
-    record(tmp_path).begin([source], ["overlay"])
-    assert not record(tmp_path).covers(source, ["save_prob"])
+    job = make_job(tmp_path / "x.png")
+    record(tmp_path).begin([job], ["overlay", "save_prob"])
+    assert record(tmp_path).covers(job, ["save_prob"])
+    record(tmp_path).begin([], [], kept=[job])
+    assert record(tmp_path).covers(job, ["save_prob"])
+    record(tmp_path).begin([job], ["overlay"])
+    assert not record(tmp_path).covers(job, ["save_prob"])
 
 
 def test_predictions_of_an_earlier_version_stay_valid(tmp_path):
-    source = make_input(tmp_path / "x.png")
+    job = make_job(tmp_path / "x.png")
     (tmp_path / "predictions.json").write_text(json.dumps(SETTINGS))
-    record(tmp_path).begin([], ["overlay"], kept=[source])
-    assert record(tmp_path).covers(source, ["overlay"])
+    record(tmp_path).begin([], ["overlay"], kept=[job])
+    assert record(tmp_path).covers(job, ["overlay"])
 
 
 def test_the_fingerprint_is_that_of_the_weights():

@@ -3,6 +3,7 @@
 import argparse
 from argparse import BooleanOptionalAction
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from src.instances import import_ndimage
 from src.tiles import Tiling
 from train_utils.cli.parser import Parser, number, shared_help
 from train_utils.model_loading import check_threshold
+from train_utils.plurals import first_names
 
 SWITCH = {"action": "store_true"}
 
@@ -32,7 +34,11 @@ def parse_args(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_input_flags(parser)
     add_output_flags(parser)
     add_prediction_flags(parser)
-    args = parser.parse_args(argv)
+    args, others = parser.parse_known_args(argv)
+    if others and all(Path(each).exists() for each in others):
+        parser.error("--input takes one value: put a pattern in quotes, such as 'photos/*.png'")
+    if others:
+        parser.error(f"unrecognized arguments: {first_names(others)}")
     check_alone(args, parser)
     try:
         pick_device(args.device)

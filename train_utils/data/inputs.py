@@ -151,7 +151,7 @@ def outside(paths: list[Path], output: Path) -> list[Path]:
 def lines_of_standard_input() -> list[str]:
     """The lines of standard input; UserError if it is not text."""
     try:
-        return sys.stdin.read().splitlines()
+        return sys.stdin.read().removeprefix("\ufeff").splitlines()  # a byte-order mark
     except UnicodeDecodeError:
         raise UserError(
             "standard input: is not text in UTF-8; give one path on each line"

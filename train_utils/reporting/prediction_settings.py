@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from src.errors import UserError
-from train_utils.data.inputs import Input
+from train_utils.data.inputs import Job
+from train_utils.reporting.png import naming
 from train_utils.reporting.text_files import write_json
 
 NAME = "predictions.json"
@@ -50,40 +51,44 @@ class PredictionRecord:
             if not isinstance(self.images, dict):
                 self.images = None
 
-    def covers(self, source: Input, outputs: Sequence[str]) -> bool:
-        """Whether the predictions of `source` are of this very file, with all these outputs."""
+    def covers(self, job: Job, outputs: Sequence[str]) -> bool:
+        """Whether its predictions are of these very files, with all these outputs."""
         if self.images is None:
             return True
-        entry = self.images.get(source.name, {})
+        entry = self.images.get(job.input.name, {})
         earlier = entry.get("outputs", [])
-        same_file = entry == file_entry(source.path, earlier)
-        return same_file and set(outputs) <= set(earlier)
+        return entry == entry_of(job, earlier) and set(outputs) <= set(earlier)
 
-    def begin(
-        self, sources: Iterable[Input], outputs: Sequence[str], kept: Iterable[Input] = ()
-    ) -> None:
-        """Writes the file: `sources` are predicted with these outputs, `kept` stay as they are.
+    def begin(self, jobs: Iterable[Job], outputs: Sequence[str], kept: Iterable[Job] = ()) -> None:
+        """Writes the file: `jobs` are predicted with these outputs, `kept` stay as they are.
 
-        Call it when the table has no rows of `sources` any more.
+        Call it when the table has no rows of `jobs` any more. UserError if it cannot be written.
         """
         images = dict(self.images or {})
-        for source in kept:  # of an earlier version
-            images.setdefault(source.name, file_entry(source.path, outputs))
-        for source in sources:
-            images[source.name] = file_entry(source.path, outputs)
-        write_json(self.path, {**self.content, "images": images})
+        for job in kept:  # of an earlier version
+            images.setdefault(job.input.name, entry_of(job, outputs))
+        for job in jobs:
+            images[job.input.name] = entry_of(job, outputs)
+        with naming(self.path):
+            write_json(self.path, {**self.content, "images": images})
 
 
-def file_entry(path: Path, outputs: Sequence[str]) -> dict:
-    """What is recorded of an image: its file, and the outputs beside its mask."""
-    entry = {"path": os.path.abspath(path), "bytes": None, "modified_ns": None}
+def entry_of(job: Job, outputs: Sequence[str]) -> dict:
+    """What is recorded of an image: its file, its ROI mask, and the outputs beside its mask."""
+    entry = file_state(job.input.path)
+    if job.roi_path:
+        entry["roi"] = file_state(job.roi_path)
+    return entry | {"outputs": list(outputs)}
+
+
+def file_state(path: Path) -> dict:
+    """A file by its path, size and time."""
+    state = {"path": os.path.abspath(path), "bytes": None, "modified_ns": None}
     try:
         stat = path.stat()
     except OSError:  # such as a link to nothing, which fails when it is read
-        pass
-    else:
-        entry |= {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-    return entry | {"outputs": list(outputs)}
+        return state
+    return state | {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 def read_earlier(path: Path) -> dict:
