@@ -28,6 +28,15 @@ def names_of(root, source="", recursive=False, output="out"):
 # --- which images --------------------------------------------------------------------------------
 
 
+def test_a_pattern_in_a_folder_with_brackets(tmp_path):
+    touch(tmp_path, "a [1]/x.png", "a [1]/y.png", "a 1/z.png")
+    found = find_inputs(str(tmp_path / "a [1]" / "*.png"), False, tmp_path / "out")
+    assert [item.name for item in found] == ["z"]  # the pattern as it is comes first
+    (tmp_path / "a 1" / "z.png").unlink()
+    found = find_inputs(str(tmp_path / "a [1]" / "*.png"), False, tmp_path / "out")
+    assert [item.name for item in found] == ["x", "y"]
+
+
 def test_an_image_a_folder_and_a_pattern(tmp_path):
     touch(tmp_path, "in/b.tif", "in/a.png", "in/notes.md", "in/.hidden.png", "in/sub/c.png")
     assert names_of(tmp_path, "in/a.png") == {"a": "in/a.png"}

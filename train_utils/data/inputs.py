@@ -130,8 +130,10 @@ def files_of_folder(folder: Path, recursive: bool, output: Path, kind: FileKind)
 
 def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
     """The files that match a pattern; ** stands for any sub-folders."""
-    paths = [Path(each) for each in glob.glob(pattern, recursive=True)]
-    paths = [each for each in paths if each.is_file()]
+    folder, name = os.path.split(pattern)
+    in_folder = os.path.join(glob.escape(folder), name)  # whose own name may hold brackets
+    found = glob.glob(pattern, recursive=True) or glob.glob(in_folder)
+    paths = [Path(each) for each in found if Path(each).is_file()]
     if "**" in pattern:
         paths = outside(paths, output)
     if not paths:
