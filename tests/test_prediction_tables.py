@@ -164,3 +164,14 @@ def test_a_volume_has_its_size_and_shares(tmp_path):
         "image,width,height,depth,share_background,share_left,seconds",
         "x,30,20,10,0.75,0.25,2.5",
     ]
+
+
+def test_rows_with_more_columns_than_wanted_are_kept(tmp_path):
+    """Such as those of an earlier call with --instances."""
+    path = tmp_path / "predictions.csv"
+    path.write_text(
+        'image,width,height,share_background,"share_road, wet",objects,mean_area,seconds\n'
+        "a,20,10,0.75,0.25,3,16.7,0.25\n"
+    )
+    assert new_table(tmp_path, keep=True).lines == {"a": "a,20,10,0.75,0.25,0.25\r\n"}
+    assert new_table(tmp_path, keep=True, names=("background", "other")).lines == {}

@@ -18,7 +18,7 @@ class CsvTable:
     Args:
         path: of the file.
         columns: their names; the first one is the image's.
-        keep: keep the rows that the file of an earlier call has, if it has the same columns.
+        keep: keep the rows that the file of an earlier call has, if it has all these columns.
 
     Attributes: `lines`, the rows of each image as text, by its name.
     """
@@ -80,12 +80,13 @@ class CsvTable:
         rows = list(csv.reader(StringIO(text, newline="")))
         if not text.endswith("\n"):
             rows = rows[:-1]
-        if rows[:1] != [self.columns]:
+        header = rows[0] if rows else []
+        if not set(self.columns) <= set(header):
             return {}
-        found = {}
+        wanted, found = [header.index(name) for name in self.columns], {}
         for row in rows[1:]:
-            if len(row) == len(self.columns):
-                found.setdefault(row[0], []).append(row)
+            if len(row) == len(header):
+                found.setdefault(row[0], []).append([row[index] for index in wanted])
         return {name: csv_text(rows) for name, rows in found.items()}
 
 
