@@ -101,9 +101,10 @@ class OutConv(nn.Sequential):
 
 
 def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Pads [N, C, h, w] or [N, C, d, h, w] with zeros on all sides to size ([D,] H, W).
+    """Pads [N, C, h, w] or [N, C, d, h, w] with zeros to size ([D,] H, W), or crops it.
 
-    Crops where it is smaller. If the padding is odd, the bottom and the right get the extra pixel.
+    The first pixel stays the first one, and the change is at the bottom and the right: a side that
+    was halved, whether rounded down or up, and doubled again stays aligned with what it was.
     """
     missing = [side - own for side, own in zip(size, features.shape[2:], strict=True)]
     # An exported graph has no such branch: it would be for the sizes of its example alone.
@@ -111,9 +112,7 @@ def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
         return features
     padding = []
     for pixels in reversed(missing):  # F.pad begins with the last axis
-        # (x + 2) // 2 − 1 is x // 2, without a negative quotient, which ONNX rounds towards 0.
-        before = (pixels + 2) // 2 - 1
-        padding += [before, pixels - before]
+        padding += [0, pixels]
     return F.pad(features, padding)
 
 

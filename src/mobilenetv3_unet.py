@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
 
-from .blocks import OutConv, Up
+from .blocks import OutConv, Up, pad_to
 from .encoder import Stages, adapt_first_conv, load_imagenet_weights
 
 # The last blocks at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size in mobilenet_v3_large().features.
@@ -15,7 +15,9 @@ class MobileV3Unet(nn.Module):
     """U-Net with torchvision's MobileNetV3-Large as encoder and a bilinear decoder.
 
     MobileNetV3: Howard et al. 2019, arXiv:1905.02244. The encoder's first convolution halves the
-    size, so the logits have half the size and are upsampled bilinearly. Stages and names of the
+    size, so the logits have half the size and are upsampled bilinearly. Where a side is odd, what
+    was rounded up is cropped at its end; the tutorials crop at the start, and resize the logits, so
+    that features of whole images are moved by up to 8 px. Stages and names of the
     weights are those of the tutorials' MobileV3Unet, compared with their published source:
     `backbone.0.0.weight`, …, `up1.conv.0.weight`, …, `conv.0.weight`.
 
@@ -68,5 +70,5 @@ class MobileV3Unet(nn.Module):
         x = self.up3(x, x2)
         x = self.up4(x, x1)
         logits = self.conv(x)
-        size = image.shape[-2:]
-        return {"out": F.interpolate(logits, size=size, mode="bilinear", align_corners=False)}
+        logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+        return {"out": pad_to(logits, image.shape[-2:])}

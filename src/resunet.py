@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import OutConv
+from .blocks import OutConv, pad_to
 
 
 class ResidualUnit(nn.Module):
@@ -92,7 +92,7 @@ class ResUNet(nn.Module):
 
 
 def upsample_and_concat(deep: Tensor, skip: Tensor) -> Tensor:
-    """Resamples deep [N, C, h, w] to the size of skip [N, S, H, W] and appends it to the skip's
-    channels: [N, S + C, H, W]."""
-    deep = F.interpolate(deep, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.cat([skip, deep], dim=1)
+    """Upsamples deep [N, C, ⌈H/2⌉, ⌈W/2⌉] to twice its size, crops it to that of skip [N, S, H, W],
+    and appends it to the skip's channels: [N, S + C, H, W]."""
+    deep = F.interpolate(deep, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.cat([skip, pad_to(deep, skip.shape[-2:])], dim=1)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torchvision.ops import SqueezeExcitation
 
 import predict
 from src import MODELS, build_model, default_options
@@ -90,6 +92,30 @@ def test_logits_have_the_size_of_a_single_image(name, size, in_channels, num_cla
     assert (model.in_channels, model.num_classes) == (in_channels, num_classes)
     assert list(outputs) == ["out"] and outputs["out"].shape == (1, num_classes, *size)
     assert outputs["out"].dtype == torch.float32 and outputs["out"].isfinite().all()
+
+
+ODD = {  # options, side that is halved at every level, odd side, and rows far from the cut
+    "unet": ({"base_c": 4, "bilinear": False}, 288, 277, 128),
+    "unet_plus_plus": ({"base_c": 4}, 288, 277, 128),
+    "resunet": ({"base_c": 4}, 288, 277, 128),
+    "mobilenetv3_unet": ({"align_corners": False}, 1024, 1013, 320),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_side_moves_nothing(name):
+    """A side is halved and rounded, down by pooling and up by a stride, and doubled again."""
+    options, even, odd, far = ODD[name]
+    torch.manual_seed(0)
+    model = build_model(name, in_channels=3, num_classes=2, **options).eval()
+    for module in model.modules():
+        if isinstance(module, SqueezeExcitation):
+            module.avgpool = nn.Identity()  # the average depends on all pixels
+    image = torch.rand(1, 3, even, even)
+    with torch.no_grad():
+        whole, part = model(image)["out"], model(image[..., :odd, :odd])["out"]
+    torch.testing.assert_close(part[..., :far, :far], whole[..., :far, :far], rtol=0, atol=1e-4)
+    assert (part[..., far:, far:] - whole[..., far:odd, far:odd]).abs().max() > 1e-4
 
 
 @EACH

@@ -173,18 +173,18 @@ def test_pixels_are_upsampled_alike_at_any_size_without_align_corners():
         assert torch.allclose(part[..., :11, :11], whole[..., :11, :11], atol=1e-6) == alike
 
 
-def test_odd_sizes_are_padded_with_zeros_more_at_the_lower_right():
-    padded = pad_to(torch.ones(1, 1, 2, 2), (5, 3))
-    expected = torch.zeros(5, 3)
-    expected[1:3, 0:2] = 1
+def test_odd_sizes_are_padded_with_zeros_at_the_lower_right():
+    padded = pad_to(torch.ones(1, 1, 2, 2), (3, 3))
+    expected = torch.zeros(3, 3)
+    expected[:2, :2] = 1
     assert torch.equal(padded[0, 0], expected)
 
 
-def test_what_is_too_large_is_cropped_more_at_the_upper_left():
+def test_what_is_too_large_is_cropped_at_the_lower_right():
     """Upsampled features exceed a skip of odd size, as in MobileNetV3."""
     features = torch.arange(12.0).view(1, 1, 3, 4)
-    assert torch.equal(pad_to(features, (2, 3)), features[..., 1:, 1:])
-    assert torch.equal(pad_to(features, (1, 2)), features[..., 1:2, 1:3])
+    assert torch.equal(pad_to(features, (2, 3)), features[..., :2, :3])
+    assert torch.equal(pad_to(features, (2, 5))[..., :4], features[..., :2, :])
     assert pad_to(features, (3, 4)) is features  # no copy
 
 
