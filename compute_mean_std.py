@@ -8,7 +8,7 @@ from train_utils.cli.script import run_script
 from train_utils.data.class_table import find_table
 from train_utils.data.samples import choose_label_kind
 from train_utils.data.splits import read_split, samples_by_name
-from train_utils.data.statistics import channel_statistics, rounded
+from train_utils.data.statistics import channel_statistics, flag_values
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
         label_kind=choose_label_kind(args.label_kind, samples),
     )
     statistics = channel_statistics(dataset)
-    pooled, per_image = (as_text(statistics[name]) for name in ("pooled", "per image"))
+    pooled, per_image = (flag_values(statistics[name]) for name in ("pooled", "per image"))
     channels = {1: "grey", 3: "channels R G B"}.get(
         args.in_channels, f"{args.in_channels} channels"
     )
@@ -88,11 +88,6 @@ def main(args: argparse.Namespace) -> None:
     print("pooled over all pixels:       mean {}   std {}".format(*pooled))
     print("mean over images of each's:   mean {}   std {}".format(*per_image))
     print("use them:  python train.py --mean {} --std {}".format(*pooled))
-
-
-def as_text(mean_and_std: tuple) -> list[str]:
-    """The values of --mean and --std."""
-    return [" ".join(f"{value:.4f}" for value in values) for values in rounded(mean_and_std)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from train_utils.data.doctor_sample import Finding
 from train_utils.data.labels import conflicting_encodings
 from train_utils.data.problems import Problem
 from train_utils.data.samples import TRAINING_SPLITS
-from train_utils.data.statistics import add_sums, channel_sums, mean_and_std, rounded
+from train_utils.data.statistics import add_sums, channel_sums, flag_values, mean_and_std
 from train_utils.plurals import counted
 
 MAX_LISTED = 8  # files or values that a line lists at most
@@ -128,10 +128,7 @@ class DatasetSummary:
         """The lines with mean, std and class weights of the training images, as flags."""
         if self.sums is None or not self.sums[0]:
             return []
-        mean, std = (
-            " ".join(f"{value:.4f}" for value in values)
-            for values in rounded(mean_and_std(*self.sums))
-        )
+        mean, std = flag_values(mean_and_std(*self.sums))
         pixels = self.training_pixels()[: len(self.names)].tolist()
         weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels))
         source, automatic = "the training images", "the same as --class-weights auto"

@@ -68,6 +68,11 @@ def rounded(mean_and_std: tuple[Tensor, Tensor]) -> tuple[list[float], list[floa
     return mean, [max(value, 0.001) for value in std]
 
 
+def flag_values(mean_and_std: tuple[Tensor, Tensor]) -> list[str]:
+    """The values of --mean and of --std as text."""
+    return [" ".join(f"{value:.4f}" for value in values) for values in rounded(mean_and_std)]
+
+
 def choose_mean_and_std(
     mean: list[float] | None, std: list[float] | None, dataset: ReadableDataset
 ) -> tuple[list[float], list[float]]:
