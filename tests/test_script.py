@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,29 +13,65 @@ import torch
 from train_utils.cli.script import run_script
 
 ROOT = Path(__file__).parent.parent
-WAITING = """
+PRELUDE = """
+import sys, time
 from datetime import timedelta
 import torch.distributed as dist
-from train_utils.cli.script import run_script
+from train_utils.cli import script
+script.STUCK_SECONDS = 1
+"""
+WAITING = f"""{PRELUDE}
 def main():
     print("waiting", flush=True)
     dist.HashStore().wait(["never"], timedelta(seconds=40))  # outside Python, like NCCL
-run_script(main, "script.py")
+script.run_script(main, "script.py")
+"""
+SAVING = f"""{PRELUDE}
+def main():
+    try:
+        print("waiting", flush=True)
+        time.sleep(40)
+    finally:
+        time.sleep(3)
+        print("saved", file=sys.stderr, flush=True)
+script.run_script(main, "script.py")
 """
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_rank_that_waits_for_another_ends_at_once(name):
+    code, message = stopped_by(name, WAITING, RANK="1", WORLD_SIZE="2")
+    assert code == -getattr(signal, name) and not message
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_rank_zero_that_waits_for_another_says_how_to_resume(name):
+    code, message = stopped_by(name, WAITING, RANK="0", WORLD_SIZE="2")
+    assert code == 128 + getattr(signal, name) and message.count("\n") == 1
+    assert message.startswith("script.py: stopped while it waited") and "--resume auto" in message
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_rank_zero_that_does_not_wait_for_another_ends_in_its_own_time(name):
+    code, message = stopped_by(name, SAVING, RANK="0", WORLD_SIZE="2")
+    assert (code, message) == (128 + getattr(signal, name), "saved\n")
+
+
+def stopped_by(name, program, **env):
+    """The exit code and stderr of a program that gets the signal when it says that it waits."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING],
+        [sys.executable, "-c", program],
         cwd=ROOT,
-        env={**os.environ, "RANK": "1"},
+        env={**os.environ, **env},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout.readline() == "waiting\n"
+    time.sleep(1)  # it prints before it waits
     process.send_signal(getattr(signal, name))
-    assert process.wait(timeout=20) == -getattr(signal, name)
+    _, message = process.communicate(timeout=30)
+    return process.returncode, message
 
 
 @pytest.fixture

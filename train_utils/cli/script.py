@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable
 from io import TextIOWrapper
 
@@ -13,6 +15,8 @@ LOWER_WHEN_TRAINING = (
     "lower --batch-size, --crop-size, --base-c or --cache-limit; --accumulate makes up for a "
     "smaller batch"
 )
+# A rank that has not reacted to a signal by then is waiting; torchrun kills it after 30 s.
+STUCK_SECONDS = 10
 # What PyTorch, cuDNN and cuBLAS say of a full GPU.
 GPU_FULL = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
 
@@ -26,14 +30,9 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that it cannot encode
-    own_rank = os.environ.get("RANK", "0")
-    if own_rank == "0":
-        signal.signal(signal.SIGTERM, interrupt)
-    else:
+    if (own_rank := os.environ.get("RANK", "0")) != "0":
         prog = f"{prog} (rank {own_rank})"
-        # This rank writes nothing. Python's handlers would not run while it waits for another rank.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    set_signal_handlers(prog)
     try:
         main()
     except (UserError, NonFiniteLossError, OSError) as error:
@@ -61,6 +60,48 @@ def sentence_of(error: Exception) -> str:
     return text
 
 
-def interrupt(signum: int, frame: object) -> None:
-    """A signal handler: the signal ends the script as Ctrl-C does."""
-    raise KeyboardInterrupt(128 + signum)
+def set_signal_handlers(prog: str) -> None:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does.
+
+    One of several ranks may be waiting for a rank that has ended, and no handler runs while it
+    waits. Rank 0 then ends after STUCK_SECONDS; the others, which write nothing, end at once.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return
+    handled = threading.Event()
+
+    def interrupt(signum: int, frame: object) -> None:
+        handled.set()
+        raise KeyboardInterrupt(128 + signum)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        signal.signal(signal.SIGINT, interrupt)
+        end_if_stuck(handled, prog)
+
+
+def end_if_stuck(handled: threading.Event, prog: str) -> None:
+    """Starts a thread that ends this process if a signal's handler, which sets `handled`, does not
+    run.
+
+    Python runs it when the main thread returns from C++, where NCCL waits; but it writes the
+    number of each signal to a socket at once.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := receiver.recv(1)[0]:
+            if number in (signal.SIGINT, signal.SIGTERM) and not handled.wait(STUCK_SECONDS):
+                print(
+                    f"{prog}: stopped while it waited for another rank; --resume auto continues "
+                    "after the last saved epoch",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(128 + number)
+
+    threading.Thread(target=watch, daemon=True).start()
