@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import check_image_size
+from .blocks import check_image_size, pad_to
 from .unet import UNet
 
 
@@ -32,15 +32,10 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv2d(mid_channels, 1, kernel_size=1)
 
     def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        reduced = self.w_x(x)
-        # At odd sizes the strided x has one row or column more than g; the negative padding
-        # removes it. torch.export cannot prove that a slice has the size of g.
-        below = g.shape[-2] - reduced.shape[-2]
-        right = g.shape[-1] - reduced.shape[-1]
-        reduced = F.pad(reduced, [0, right, 0, below])
+        reduced = pad_to(self.w_x(x), g.shape[2:])  # at odd sizes it has one row or column more
         q = self.psi(F.relu(reduced + self.w_g(g)))
-        alpha = F.interpolate(q.sigmoid(), x.shape[-2:], mode="bilinear", align_corners=False)
-        return x * alpha
+        alpha = F.interpolate(q.sigmoid(), scale_factor=2, mode="bilinear", align_corners=False)
+        return x * pad_to(alpha, x.shape[2:], mode="replicate")
 
 
 class AttentionUNet(UNet):

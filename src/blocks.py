@@ -100,8 +100,9 @@ class OutConv(nn.Sequential):
         super().__init__(convolution(in_channels, num_classes, kernel_size=1))
 
 
-def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Pads [N, C, h, w] or [N, C, d, h, w] with zeros to size ([D,] H, W), or crops it.
+def pad_to(features: Tensor, size: Sequence[int], mode: str = "constant") -> Tensor:
+    """Pads [N, C, h, w] or [N, C, d, h, w] to size ([D,] H, W), with zeros or by the mode of F.pad,
+    or crops it.
 
     The first pixel stays the first one, and the change is at the bottom and the right: a side that
     was halved, whether rounded down or up, and doubled again stays aligned with what it was.
@@ -113,7 +114,7 @@ def pad_to(features: Tensor, size: Sequence[int]) -> Tensor:
     padding = []
     for pixels in reversed(missing):  # F.pad begins with the last axis
         padding += [0, pixels]
-    return F.pad(features, padding)
+    return F.pad(features, padding, mode)
 
 
 def centre_crop(tensor: Tensor, size: Sequence[int]) -> Tensor:
