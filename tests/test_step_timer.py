@@ -54,6 +54,14 @@ def test_optimizer_steps_are_counted_and_the_steps_said_are_those_of_the_whole_r
     assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
 
 
+@pytest.mark.parametrize("first_step, hinted", [(0, True), (40, False)])
+def test_a_long_run_names_the_flag_that_makes_it_shorter(first_step, hinted, capsys):
+    timer = timer_of(1000, [0.0, 90.0], first_step=first_step)  # ten seconds a step
+    for _ in range(10):
+        timer.count_batch()
+    assert ("--minutes 60" in capsys.readouterr().out) == hinted
+
+
 def test_while_the_length_is_not_known_the_speed_is_measured_silently(capsys):
     timer = timer_of(100, [0.0, 18.0], silent=True)
     for _ in range(10):

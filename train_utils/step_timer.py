@@ -15,6 +15,7 @@ from train_utils.distributed_utils import log, world_size
 
 TIMED_IMAGES = 4  # whose evaluation is timed
 SAVING_SECONDS = 0.3  # of an epoch's checkpoint, on a common disk
+LONG_SECONDS = 2 * 3600  # of a run whose length the user may not have expected
 PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 
 
@@ -56,6 +57,7 @@ class StepTimer:
         self.val_images, self.test_images = val_images, test_images
         self.image_seconds, self.wait = lru_cache(image_seconds), wait
         self.left, self.accumulate, self.silent = steps - first_step, accumulate, silent
+        self.resumed = first_step > 0
         self.batches, self.start, self.step_seconds = 0, 0.0, 0.0
 
     def count_batch(self) -> None:
@@ -85,13 +87,16 @@ class StepTimer:
         return (images * self.image_seconds() if images else 0.0) + PICTURES_SECONDS
 
     def text(self, seconds: float, now: datetime) -> str:
-        """The line: steps of the run, time left, and the clock time of its end."""
+        """The line: steps of the run, time left, clock time of its end, how to make it shorter."""
         end = now + timedelta(seconds=seconds)
         day = "" if end.date() == now.date() else f"{end:%Y-%m-%d} "
         left = timedelta(seconds=round(seconds))
+        hint = ""
+        if seconds > LONG_SECONDS and not self.resumed:
+            hint = "; --minutes 60 makes a shorter run, of one hour"
         return (
             f"{self.steps:,} steps in all: about {left} left, until {day}{end:%H:%M} "
-            "(with evaluations)"
+            f"(with evaluations){hint}"
         )
 
 
