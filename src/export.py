@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -199,14 +200,26 @@ def load_onnx(path: Path) -> Run:
 
 
 def trace_pt2(network: ExportedNetwork) -> torch.export.ExportedProgram:
-    """The network as PyTorch's operators. RuntimeError if these depend on the size of images: in
-    PyTorch 2.11 pooling asks whether a side is odd."""
+    """The network as PyTorch's operators. RuntimeError if these depend on the size of images."""
     example, axes = example_and_axes(network)
     dims = {}
     for axis, name in axes.items():
         smallest = 1 if name == "batch" else MIN_SIDE
         dims[axis] = torch.export.Dim(name, min=smallest)
-    return torch.export.export(network, (example,), dynamic_shapes={"image": dims})
+    pools = [part for part in network.modules() if isinstance(part, nn.MaxPool2d)]
+    hooks = [pool.register_forward_pre_hook(crop_to_even) for pool in pools]
+    try:
+        return torch.export.export(network, (example,), dynamic_shapes={"image": dims})
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def crop_to_even(pool: nn.MaxPool2d, inputs: tuple[Tensor]) -> Tensor:
+    """The features without the last row or column that pooling would ignore: before PyTorch 2.15 a
+    traced pooling is for odd or for even sides alone."""
+    height, width = inputs[0].shape[-2:]
+    return F.pad(inputs[0], [0, width // 2 * 2 - width, 0, height // 2 * 2 - height])
 
 
 def save_pt2(program: torch.export.ExportedProgram, description: dict, path: Path) -> None:

@@ -1,7 +1,6 @@
 """UNet++: nested U-Nets of depth 1 to 4 that share one encoder."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import DoubleConv, OutConv, check_image_size, pad_to
@@ -56,6 +55,7 @@ class UNetPlusPlus(nn.Module):
         self.num_classes = num_classes
         self.base_c = base_c
         self.depth = DEPTH  # in eval mode; see prune()
+        self.pool = nn.MaxPool2d(2)
         self.nodes = nn.ModuleDict()
         self.ups = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -88,8 +88,7 @@ class UNetPlusPlus(nn.Module):
         depth = DEPTH if self.training else self.depth
         levels = [[self.nodes["0_0"](image)]]  # levels[i][j] is X(i, j)
         for i in range(1, depth + 1):
-            pooled = F.max_pool2d(levels[i - 1][0], 2)
-            levels.append([self.nodes[f"{i}_0"](pooled)])
+            levels.append([self.nodes[f"{i}_0"](self.pool(levels[i - 1][0]))])
         for j in range(1, depth + 1):
             for i in range(depth + 1 - j):
                 upsampled = self.ups[f"{i}_{j}"](levels[i + 1][j - 1])

@@ -28,12 +28,6 @@ CHECKPOINT = {
 }
 SIZES = [(1, 33, 64), (3, 40, 37), (2, 111, 48), (1, 95, 97)]  # not those that export checks itself
 
-# PyTorch 2.11 does not trace pooling for odd and even sides at once; versions between: not tried.
-needs_pt2 = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 15),
-    reason="this PyTorch exports .pt2 for odd or for even sides alone",
-)
-
 
 def make(name, **options):
     """A model in eval mode whose probabilities vary from pixel to pixel."""
@@ -105,7 +99,6 @@ def open_pt2(path):
 # Tracing takes seconds. These have all that depends on the size: both kinds of upsampling, padding
 # by a positive and, in mobilenetv3_unet, a negative number of pixels, and the gates' strides. Every
 # other model is compared with PyTorch whenever it is exported, as these are.
-@needs_pt2
 @pytest.mark.parametrize("name", ["attention_unet", "unet"])
 def test_a_pt2_file_has_the_probabilities_of_the_model(tmp_path, name):
     model = make(name)
@@ -128,7 +121,6 @@ def test_an_onnx_file_has_the_probabilities_of_the_model(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-@needs_pt2
 def test_ensembles_and_flips_are_exported_as_one_network(tmp_path):
     model = Flips(Ensemble([Custom(torch.sin), Custom(torch.cos)])).eval()
     export_model(model, CHECKPOINT, tmp_path / "model.pt2")

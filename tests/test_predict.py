@@ -14,7 +14,6 @@ from src.errors import UserError
 from src.image_io import read_image
 from src.inference import predict_probs
 from tests.small import error_of
-from tests.test_export import needs_pt2
 from tests.tiny import EXACT, run_train
 from train_utils.checkpoint import load
 from train_utils.model_loading import load_model
@@ -468,7 +467,6 @@ def test_strip_does_not_overwrite_what_it_strips(run, tmp_path, link):
     assert "optimizer" in load(weights)
 
 
-@needs_pt2
 def test_an_export_has_the_threshold_of_the_flag(run, tmp_path):
     path = tmp_path / "model.pt2"
     make_file("--weights", run / "best_model.pth", "--export", path, "--threshold", 0.3)
@@ -484,7 +482,6 @@ def test_a_refused_export_makes_no_folder(run, tmp_path):
     assert not path.parent.exists()
 
 
-@needs_pt2
 def test_an_exported_network_gives_the_probabilities_of_the_files(run, images, tmp_path):
     make_file("--weights", run / "best_model.pth", "--export", tmp_path / "model.pt2")
     assert (tmp_path / "model.pt2").is_file()
