@@ -156,3 +156,13 @@ def test_stopped_in_the_first_epoch_says_so(tiny_root, tmp_path):
     stopped = run_patched(IN_EPOCH.format(signal="SIGTERM", step=1), tiny_root, tmp_path)
     assert stopped.returncode == 143 and "there is nothing to resume" in stopped.stdout
     assert not (tmp_path / "last_model.pth").exists()
+
+
+def test_a_resumed_run_stopped_in_its_first_epoch_says_where_it_starts_again(tiny_root, tmp_path):
+    run_train(tiny_root, tmp_path, "--epochs", 2, "--val", "none")
+    before = (tmp_path / "last_model.pth").read_bytes()
+    patch = PRELUDE + IN_EPOCH.format(signal="SIGTERM", step=2) + MAIN
+    stopped = python("-c", patch, "--resume", tmp_path / "last_model.pth", "--epochs", 4)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "stopped in epoch 2: nothing new" in stopped.stdout
+    assert (tmp_path / "last_model.pth").read_bytes() == before

@@ -253,10 +253,8 @@ def history_kept(folder: str | Path, state: TrainingState, measure: str) -> Iter
 def how_to_resume(folder: Path, epoch: int, any_epoch: bool) -> str:
     """The command that continues after `epoch`. any_epoch: whether this process finished one."""
     if not any_epoch:
-        return (
-            "\nstopped before the end of the first epoch: there is nothing to resume yet; "
-            "the same command starts again"
-        )
+        saved = "there is nothing to resume yet" if epoch < 0 else "nothing new is saved"
+        return f"\nstopped in epoch {epoch + 1}: {saved}; the same command starts it again"
     saved = folder / "last_model.pth"
     start = "torchrun, with its flags," if world_size() > 1 else "python"
     return (
