@@ -112,6 +112,9 @@ def test_test_scores_say_where_they_come_from(finished):
     assert scores["scores"]["f1"] == pytest.approx(
         2 * cells[0] / (2 * cells[0] + cells[1] + cells[2])
     )
+    history = load(finished / "best_model.pth")["history"]
+    seconds = sum(row["seconds"] for row in history)
+    assert scores["training_seconds"] == pytest.approx(seconds, abs=0.1) and seconds > 0
     # no threshold is chosen on the test images
     assert not any(name.startswith("best_") for name in scores["scores"])
 

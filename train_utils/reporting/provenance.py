@@ -41,7 +41,8 @@ def describe_origin(
 ) -> dict:
     """What the score files say of the evaluated weights, read from `paths`.
 
-    Files, flips, what chose the epoch, and for each file its model, epoch, split, recipe and flags.
+    Files, flips, what chose the epoch, and for each file its model, epoch, split, recipe, flags and
+    the seconds of training up to its epoch, those before it was resumed included.
     """
     choices = []
     for checkpoint in checkpoints:
@@ -57,7 +58,16 @@ def describe_origin(
     for name in ("model_name", "model_kwargs", "epoch", "split", "recipe", "args"):
         values = [checkpoint.get(name) for checkpoint in checkpoints]
         origin[name] = values[0] if len(values) == 1 else values
+    times = [training_seconds(checkpoint) for checkpoint in checkpoints]
+    origin["training_seconds"] = times[0] if len(times) == 1 else times
     return origin
+
+
+def training_seconds(checkpoint: dict) -> float | None:
+    """The time of all its epochs, without evaluations; None for weights without a history."""
+    if "history" not in checkpoint:
+        return None
+    return round(sum(row["seconds"] for row in checkpoint["history"]), 1)
 
 
 def source_commit() -> str | None:

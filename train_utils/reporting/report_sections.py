@@ -214,7 +214,11 @@ def images(rows: list[dict], report_data: ReportData) -> str:
 
 def provenance(content: dict) -> str:
     """All of test_scores.json but the scores themselves."""
-    with_units = {"seconds": "wall time, s", "peak_memory_mb": "peak memory, MB"}
+    with_units = {
+        "seconds": "wall time, s",
+        "training_seconds": "training of all epochs, s",
+        "peak_memory_mb": "peak memory, MB",
+    }
     facts = []
     for name, value in content.items():
         if name not in ("scores", "images"):
