@@ -69,9 +69,9 @@ def predict_strips(
 
     Tiles against the whole image, in float32: networks of convolutions and transposed convolutions
     give the same result further from a cut than they can see, 96 px for four poolings; so do those
-    of bilinear upsampling with align_corners=False. With align_corners=True it depends on the size
-    of its input, and MobileNetV3 averages over all of it: their results change with the tiles (F1
-    on DRIVE by less than .001 for MobileNetV3 with align_corners=False).
+    of bilinear upsampling with align_corners=False, 112 px. With align_corners=True it depends on
+    the size of its input, and MobileNetV3 averages over all of it: their results change with the
+    tiles (F1 on DRIVE by less than .001 for MobileNetV3 with align_corners=False).
 
     Args:
         model: network in eval mode, see predict_probs().

@@ -12,7 +12,7 @@ from src.blocks import centre_crop
 from src.device import to_device
 from src.inference import decide, predict_probs
 from train_utils import criterion
-from train_utils.metrics import count_values, pair_counts
+from train_utils.metrics import SegmentationCounts, count_values, pair_counts
 from train_utils.tolerant_metrics import near_counts
 from train_utils.volume_crops import RandomVolumeCrops
 from transforms import RandomAffineCrops, cut_boxes
@@ -100,5 +100,11 @@ def test_counts_stay_on_the_device(num_classes):
         counts, wrong = pair_counts(target, pred, num_classes, 255)
         near = near_counts(target, pred, 1, 2)
         bins = count_values(torch.empty(64, 72, dtype=torch.int64, device=CUDA), 131_073)
+        images = [SegmentationCounts(num_classes, tolerance=2) for _ in range(2)]
+        for image in images:
+            image._add_histograms(target, torch.empty(num_classes, 64, 72, device=CUDA))
+            image._add_near(target, pred)
+        total = SegmentationCounts(num_classes, tolerance=2) + images[0] + images[1]
+    assert {total._histograms.device.type, total._near.device.type} == {"cuda"}
     assert counts.shape == (num_classes**2,) and bins.shape == (131_073,)
     assert {each.device.type for each in (counts, wrong, near, bins)} == {"cuda"}

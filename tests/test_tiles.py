@@ -132,26 +132,33 @@ def test_volumes_are_cut_in_three_dimensions():
 
 
 @pytest.mark.parametrize(
-    "name, options",
+    "name, options, pixels",
     [
-        ("unet", {"bilinear": False}),
-        ("unet", {"bilinear": True, "align_corners": False}),
-        ("attention_unet", {}),
-        ("unet_plus_plus", {}),
+        ("unet", {"bilinear": False}, 96),
+        ("unet", {"bilinear": True, "align_corners": False}, 112),
+        ("attention_unet", {}, 96),
+        ("unet_plus_plus", {}, 96),
+        ("resunet", {}, 96),
     ],
     ids=str,
 )
-def test_tiles_agree_with_the_whole_image_far_from_cuts(name, options):
-    """Four poolings see 92 px, and bilinear upsampling 16 px more at the lowest level, so that 112
-    px from a cut nothing differs, at odd sizes too."""
+def test_tiles_agree_with_the_whole_image_far_from_cuts(name, options, pixels):
+    """Four poolings see 92 px, and bilinear upsampling 16 px more at the lowest level; at odd sizes
+    too."""
     torch.manual_seed(0)
-    model = build_model(name, in_channels=1, num_classes=2, base_c=2, **options).eval()
+    model = build_model(name, in_channels=1, num_classes=2, base_c=2, **options)
     image, tiling = torch.randn(1, 517, 389), Tiling(320, 64)
-    far = far_from_cuts(tiling.grid(model, image.shape), 96)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of one image, or deep levels count for nothing
+    with torch.no_grad():
+        model.train()(image[None, :, :512, :384])
+    model.eval()
+    far = far_from_cuts(tiling.grid(model, image.shape), pixels)
     assert 0.2 < far.float().mean() < 0.8
     difference = predict_in_tiles(model, image, tiling) - predict_probs(model, image[None])[0]
-    assert difference[:, far].abs().max() < 1e-6
-    assert difference.abs().max() < 0.05
+    assert difference[:, far].abs().max() < 1e-4
+    assert 0 < difference.abs().mean() < 0.01
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))

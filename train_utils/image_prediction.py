@@ -21,6 +21,7 @@ from train_utils.prediction_scores import ImageScores
 from train_utils.reporting.image_files import ImageFiles, Strip
 from train_utils.reporting.prediction_summary import shares_text
 from train_utils.reporting.prediction_tables import ImageTable
+from train_utils.reporting.progress import tile_bar
 
 WORKERS = 4  # threads that read and write files
 MAX_WRITING = 16  # images whose files are being written while others are computed
@@ -126,12 +127,7 @@ class ImagePredictor:
         """segment() of one image in tiles. This thread writes each strip when it is computed."""
         start, saved = time.perf_counter(), Future()
         name, image = picture.job.input.name, picture.image
-        with tqdm(desc=name, unit="tile", leave=False, disable=None) as bar:
-
-            def show(done: int, tiles: int) -> None:
-                bar.total = tiles
-                bar.update(done - bar.n)
-
+        with tile_bar(name) as show:
             strips = self.predictor.predict_strips(image, show)
             saved.set_result(self.files.write(name, image, self.finished_strips(strips, picture)))
         seconds = time.perf_counter() - start

@@ -268,8 +268,8 @@ class SegmentationCounts(ConfusionMatrix):
         """The counts of these images and then the other's, of the same classes."""
         total = SegmentationCounts(self.num_classes, self.ignore_index, self.tolerance)
         total.image_mats = torch.cat([self.image_mats, other.image_mats])
-        total.histograms = self.histograms + other.histograms
-        total.near = self.near + other.near
+        total._histograms = sum_of(self._histograms, other._histograms)
+        total._near = sum_of(self._near, other._near)
         total.objects = torch.cat([self.objects, other.objects])
         return total
 
@@ -283,6 +283,14 @@ class SegmentationCounts(ConfusionMatrix):
     def mean_dice(self) -> float:
         """Mean of dice_per_image(), without the images that have no foreground."""
         return self.dice_per_image().nanmean().item()
+
+
+def sum_of(counts: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """The sum, a new tensor on the device of `more`. None stands for zeros."""
+    if counts is None or more is None:
+        only = more if counts is None else counts
+        return None if only is None else only.clone()
+    return counts.to(more.device) + more
 
 
 def dice_from_confusion(confusion: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from train_utils.distributed_utils import (
     world_size,
 )
 from train_utils.metrics import SegmentationCounts
-from train_utils.reporting.progress import Progress
+from train_utils.reporting.progress import Progress, tile_bar
 
 
 class NonFiniteLossError(RuntimeError):
@@ -240,16 +240,17 @@ def evaluate(
                 sample = remove_padding(*sample, ignore_index=ignore_index)
             image, target, *instances = sample
             target = target.to(device, non_blocking=device.type == "cuda")
-            strips = predict_strips(model, image, device, amp_dtype, tiling)
-            if callback:
-                strips = list(strips)
-                callback(torch.cat([probs for _, probs in strips], dim=1))
             predictions = []
-            for rows, probs in strips:
-                pred = decide(probs[None])[0]
-                counts.add_strip(target[rows], pred, probs)
-                if instances:
-                    predictions.append((pred == 1) & (target[rows] != ignore_index))
+            with tile_bar("evaluation", is_main_process()) as show:
+                strips = predict_strips(model, image, device, amp_dtype, tiling, after_tiles=show)
+                if callback:
+                    strips = list(strips)
+                    callback(torch.cat([probs for _, probs in strips], dim=1))
+                for rows, probs in strips:
+                    pred = decide(probs[None])[0]
+                    counts.add_strip(target[rows], pred, probs)
+                    if instances:
+                        predictions.append((pred == 1) & (target[rows] != ignore_index))
             counts.end_image()
             if instances:
                 foreground = torch.cat(predictions).cpu().numpy()

@@ -44,7 +44,8 @@ SHARED_HELP = {
     ),
     "device": ("auto, cpu, mps, cuda or cuda:N", "auto"),
     "amp": (
-        "mixed precision: bf16 where the device supports it, fp16 on older GPUs; --no-amp: fp32",
+        "mixed precision: bf16 where the device supports it, fp16 on older GPUs; --no-amp: float32 "
+        "(convolutions in TF32 on GPUs that have it)",
         "on",
     ),
 }

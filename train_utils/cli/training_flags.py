@@ -180,8 +180,9 @@ def device_flags() -> list[Flag]:
             "--deterministic",
             RUN,
             False,
-            "on CUDA: slower, but every run and every resumed run ends with the same bits; on the "
-            "CPU they do without it",
+            "on CUDA: slower, but every run and every resumed run ends with the same bits; without "
+            "it weights differ by rounding, from the same images, crops and rates. On the CPU the "
+            "bits are the same without it",
             **SWITCH,
         ),
         flag("--compile", RUN, False, "compile the model with torch.compile", **SWITCH),

@@ -1,7 +1,9 @@
-"""The progress of an epoch: a bar on a terminal, plain lines where the output is piped."""
+"""The progress of an epoch and of an image in tiles: a bar on a terminal, or plain lines."""
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
@@ -61,3 +63,20 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self.bar.close()
+
+
+@contextmanager
+def tile_bar(name: str, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A function of the numbers of finished and of all tiles, which shows a bar on a terminal.
+
+    It is shown from the first second on, so images that are not cut have none. name: of the image.
+    enabled: False shows nothing.
+    """
+    hidden = None if enabled else True  # None: shown on a terminal alone
+    with tqdm(desc=name, unit="tile", leave=False, disable=hidden, delay=1) as bar:
+
+        def show(done: int, tiles: int) -> None:
+            bar.total = tiles
+            bar.update(done - bar.n)
+
+        yield show
