@@ -1,5 +1,7 @@
 """The files of predict.py: strips give what the whole image gives; an error leaves none."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from tests.pictures import save_mask
 from train_utils.reporting.image_files import ImageFiles
 from train_utils.reporting.pictures import default_colours, overlay
+from train_utils.reporting.png import PngWriter
 
 
 def random_strips(classes, height=23, width=17, cuts=(0, 5, 6, 20, 23)):
@@ -43,6 +46,39 @@ def test_strips_give_the_files_of_the_whole_image(tmp_path, classes, ids):
         assert (np.asarray(Image.open(path)) == (probs[1] * 65535).round()).all()
     else:
         assert (np.load(path) == probs.astype(np.float16)).all()
+
+
+def test_a_strip_is_written_while_the_next_one_is_computed(tmp_path, monkeypatch):
+    image, _, _, strips = random_strips(2)
+    computing, write = threading.Event(), PngWriter.write
+    waited = []
+
+    def write_later(self, rows):
+        waited.append(computing.wait(timeout=20))
+        write(self, rows)
+
+    def computed():
+        yield strips[0]
+        computing.set()
+        yield from strips[1:]
+
+    monkeypatch.setattr(PngWriter, "write", write_later)
+    files = make_files(tmp_path, 2)
+    files.write("x", image, computed())
+    assert waited == [True] * len(strips) and files.are_complete("x")
+
+
+def test_an_error_while_writing_ends_the_computing(tmp_path, monkeypatch):
+    image, _, _, strips = random_strips(2)
+    computed = []
+
+    def full(self, rows):
+        raise OSError("no room")
+
+    monkeypatch.setattr(PngWriter, "write", full)
+    with pytest.raises(OSError, match="no room"):
+        make_files(tmp_path, 2).write("x", image, (computed.append(0) or each for each in strips))
+    assert len(computed) == 2 and list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_no_file(tmp_path):

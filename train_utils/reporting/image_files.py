@@ -1,6 +1,7 @@
 """The files that predict.py writes for each image: masks, objects, probabilities, overlays."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,8 @@ class ImageFiles:
     def write(self, name: str, image: Tensor, strips: Iterable[Strip]) -> Saved:
         """Writes the files of one image. They appear when the last strip is written.
 
+        A strip is compressed by another thread while the caller's computes the next one.
+
         image: uint8 [C, H, W]. strips: from top to bottom (rows, class ids uint8 [h, W],
         probabilities float32 [K, h, W]). UserError if a file cannot be written.
         """
@@ -108,8 +111,9 @@ class ImageFiles:
             if self.save_overlay and not self.save_instances:
                 overlays = PngWriter(self.overlay_path(name), width, height, "rgb")
                 stack.enter_context(overlays)
-            for rows, mask, probs in strips:
-                pixels += np.bincount(mask.ravel(), minlength=len(pixels))
+
+            def add(rows: slice, mask: np.ndarray, probs: np.ndarray | None) -> None:
+                pixels[:] += np.bincount(mask.ravel(), minlength=len(pixels))
                 masks.write(values[mask])
                 if self.save_prob:
                     probabilities.write(self._stored(probs))
@@ -117,6 +121,8 @@ class ImageFiles:
                     foreground[rows] = mask == 1
                 elif self.save_overlay:
                     overlays.write(overlay(as_rgb(image[:, rows]), mask, self.colours))
+
+            for_each_behind(add, strips)
         if self.save_instances:
             return self._write_objects(name, image, foreground, pixels)
         return Saved(pixels)
@@ -156,6 +162,18 @@ class ImageFiles:
         if len(probs) == 2:
             return (probs[1] * 65535).round().astype(np.uint16)
         return probs
+
+
+def for_each_behind(function: Callable[..., object], items: Iterable[tuple]) -> None:
+    """Calls function(*item) for each item, in another thread while this one makes the next item."""
+    with ThreadPoolExecutor(1) as pool:
+        last = None
+        for item in items:
+            if last:
+                last.result()
+            last = pool.submit(function, *item)
+        if last:
+            last.result()
 
 
 def strips_of_rows(height: int, width: int) -> Iterator[slice]:
