@@ -17,6 +17,7 @@ from src.tiles import (
     cut,
     default_tile,
 )
+from tests.small import fill_statistics
 from tests.test_models import SMALL
 
 CPU = torch.device("cpu")
@@ -148,12 +149,7 @@ def test_tiles_agree_with_the_whole_image_far_from_cuts(name, options, pixels):
     torch.manual_seed(0)
     model = build_model(name, in_channels=1, num_classes=2, base_c=2, **options)
     image, tiling = torch.randn(1, 517, 389), Tiling(320, 64)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of one image, or deep levels count for nothing
-    with torch.no_grad():
-        model.train()(image[None, :, :512, :384])
-    model.eval()
+    fill_statistics(model, image[None, :, :512, :384])
     far = far_from_cuts(tiling.grid(model, image.shape), pixels)
     assert 0.2 < far.float().mean() < 0.8
     difference = predict_in_tiles(model, image, tiling) - predict_probs(model, image[None])[0]

@@ -124,7 +124,7 @@ class ImagePredictor:
         return written
 
     def segment_in_tiles(self, picture: Picture) -> Written:
-        """segment() of one image in tiles. This thread writes each strip when it is computed."""
+        """segment() of one image in tiles. Its files are written strip by strip meanwhile."""
         start, saved = time.perf_counter(), Future()
         name, image = picture.job.input.name, picture.image
         with tile_bar(name) as show:

@@ -86,8 +86,8 @@ def end_if_stuck(handled: threading.Event, prog: str) -> None:
     """Starts a thread that ends this process if a signal's handler, which sets `handled`, does not
     run.
 
-    Python runs it when the main thread returns from C++, where NCCL waits; but it writes the
-    number of each signal to a socket at once.
+    Python runs a handler when the main thread returns from C++, where NCCL waits; but it writes
+    the number of each signal to a socket at once.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
