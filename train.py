@@ -189,7 +189,9 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
                 "test", test_samples, classes, label_kind, args.max_pixels, is_volumes
             )
         )
-    split = splits.split_names(train_samples, val_samples)
+    # What --held-out evaluates: without validation images, a file's test images.
+    is_listed = args.split_file and args.val == "none"
+    split = splits.split_names(train_samples, val_samples, test_samples if is_listed else None)
     return Data(train_set, val_set, test_samples, split, pixels, mean, std, spacing)
 
 

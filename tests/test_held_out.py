@@ -1,5 +1,4 @@
-"""`--test-only --held-out`: the runs of a cross-validation, each evaluated on the images that it
-held out."""
+"""--test-only --held-out: each run of a cross-validation is evaluated on what it held out."""
 
 import json
 
@@ -7,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from my_dataset import DriveDataset
 from src.errors import UserError
 from src.inference import predict_probs
@@ -153,6 +153,65 @@ def test_files_are_normalized_each_by_its_own_mean_and_std(folds, tiny_root, tmp
     same = evaluated(tiny_root, tmp_path / "same", "--weights", folds[1])
     both = evaluated(tiny_root, tmp_path / "both", "--weights", folds[0], tmp_path / "other.pth")
     assert both["images"][3:] == alone["images"] != same["images"]
+
+
+@pytest.fixture(scope="module")
+def listed(tiny_root, tmp_path_factory):
+    """last_model.pth of two runs with --split-file and --val none: 22, 21 and then 23 are tests."""
+    files = []
+    for names in ({"train": [21, 23], "test": [22]}, {"train": [22], "test": [21, 23]}):
+        folder = tmp_path_factory.mktemp("listed")
+        split = {part: [f"{n}_training" for n in numbers] for part, numbers in names.items()}
+        (folder / "mine.json").write_text(json.dumps({"val": [], **split}))
+        options = ("--epochs", 2, "--val", "none", "--split-file", folder / "mine.json")
+        files.append(run_train(tiny_root, folder, *options) / "last_model.pth")
+    return files
+
+
+def test_test_images_of_split_files_are_pooled_and_choose_nothing(listed, tiny_root, tmp_path):
+    found = evaluated(tiny_root, tmp_path, "--weights", *listed, "--threshold", 0.3)
+    own = [json.loads(path.with_name("test_scores.json").read_text()) for path in listed]
+    assert [part["scores"]["f1"] for part in found["parts"]] == [
+        pytest.approx(scores["scores"]["f1"]) for scores in own
+    ]
+    assert [row["name"][:2] for row in found["images"]] == ["22", "21", "23"]
+    hits, wrong = (
+        sum(row[count] for row in found["images"] for count in counts)
+        for counts in (["tp"], ["fp", "fn"])
+    )
+    assert found["scores"]["f1"] == pytest.approx(2 * hits / (2 * hits + wrong))
+    assert found["selection"] == "nothing" and "f1_at_threshold" in found["scores"]
+    for scores in (found["scores"], *(part["scores"] for part in found["parts"])):
+        assert "best_threshold" not in scores
+
+
+def test_a_threshold_is_chosen_only_if_no_run_has_test_images(listed, folds, tiny_root, tmp_path):
+    """Those of the folds are 21, 23, 25 and then 22, 24."""
+    mixed = evaluated(tiny_root, tmp_path, "--weights", listed[0], folds[0])
+    assert mixed["selection"] == "nothing" and "best_threshold" not in mixed["scores"]
+
+
+def test_images_of_two_split_files_are_refused(listed, folds, tiny_root, tmp_path):
+    with pytest.raises(UserError, match="an earlier file held out 22_training, too"):
+        evaluated(tiny_root, tmp_path, "--weights", listed[0], folds[1])
+
+
+def test_a_run_continues_with_the_same_test_images(listed, tiny_root, tmp_path):
+    options = ("--resume", listed[0], "--epochs", 3, "--output-dir", tmp_path)
+    train.main(parse("--data-path", tiny_root, *options, *EXACT))
+    assert load(tmp_path / "last_model.pth")["split"] == load(listed[0])["split"]
+    (tmp_path / "other.json").write_text(
+        json.dumps({"train": ["21_training", "23_training"], "val": [], "test": ["24_training"]})
+    )
+    with pytest.raises(UserError, match="these flags split the images differently"):
+        other = ("--split-file", tmp_path / "other.json")
+        train.main(parse("--data-path", tiny_root, *options, *EXACT, *other))
+
+
+def test_the_test_images_of_a_dataset_are_not_held_out(tiny_root, tmp_path):
+    run = run_train(tiny_root, tmp_path / "run", "--epochs", 1, "--val", "none")
+    with pytest.raises(UserError, match="held out no images; .*or --split-file"):
+        evaluated(tiny_root, tmp_path, "--weights", run / "last_model.pth")
 
 
 def test_tolerance_and_threshold_are_those_of_all_images(folds, tiny_root, tmp_path):

@@ -130,7 +130,8 @@ class TrainingState:
     best_score: highest validation score so far.
     history: a dict of scores for each finished epoch.
     results_name: name of the run's results<timestamp>.txt.
-    split: {"train": names, "val": names} of the images.
+    split: {"train": names, "val": names} of the images; with --split-file and --val none also those
+        of "test".
     """
 
     epoch: int

@@ -29,25 +29,29 @@ def score_held_out(
     origin: dict,
     start: float,
     output_dir: str | Path,
+    choose_threshold: bool = True,
 ) -> None:
     """Evaluates each model on the images that its own run held out: scores of a cross-validation.
 
     parts: (path, model, dataset) of each run. start: time.perf_counter() at the start of the
-    script. Writes held_out_scores.json with the threshold that all these images together choose.
+    script. choose_threshold: whether all these images together choose one. Writes
+    held_out_scores.json.
     """
     counts, names, rows = [], [], []
     for path, model, dataset in parts:
         counts.append(evaluator(model, dataset))
         names += [sample.name for sample in dataset.samples]
-        rows.append({"weights": str(path), "scores": summarize(counts[-1])})
+        part = summarize(counts[-1], choose_threshold=choose_threshold)
+        rows.append({"weights": str(path), "scores": part})
         log(f"{path}: F1 {rows[-1]['scores']['f1']:.4f}")
     total = sum(counts[1:], counts[0])
-    scores = summarize(total, threshold)
+    scores = summarize(total, threshold, choose_threshold)
+    selection = "the held-out images choose best_threshold" if choose_threshold else "nothing"
     if is_main_process():
         content = {
             **provenance(evaluator.device, time.perf_counter() - start),
             **origin,
-            "selection": "the held-out images choose best_threshold",
+            "selection": selection,
             "threshold": threshold,
             "scores": scores,
             "parts": rows,
@@ -65,17 +69,18 @@ def score_held_out(
 def held_out_samples(
     splits: dict[str, list[Sample]], checkpoint: dict, path: str | Path
 ) -> list[Sample]:
-    """The validation samples of the run that wrote the checkpoint, read from `path`.
+    """The samples that the run held out which wrote the checkpoint, read from `path`.
 
-    splits: {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out
-    none, or the checkpoint is stripped.
+    These are its validation samples, or with --split-file and --val none its test samples. splits:
+    {"train", "val", "test" or "all": samples} of the dataset. UserError if the run held out none,
+    or the checkpoint is stripped.
     """
     check_not_stripped(checkpoint, "--held-out", path)
-    names = checkpoint.get("split", {}).get("val")
+    part, names = held_out_names(checkpoint)
     if not names:
         raise UserError(
-            f"{path}: its run held out no images; --held-out is for runs with --folds or "
-            "--val holdout"
+            f"{path}: its run held out no images; --held-out is for runs with --folds, "
+            "--val holdout or --split-file"
         )
     if checkpoint["training"]["val"] == "test":
         raise UserError(
@@ -83,9 +88,21 @@ def held_out_samples(
             "runs that did not"
         )
     # Folds are cut from the training images. Validation images may have the same names.
-    split = "train" if checkpoint["training"]["folds"] else "val"
+    split = "train" if checkpoint["training"]["folds"] else part
     chosen = samples_by_name(splits, {split: names})
     return [sample for samples in chosen for sample in samples]
+
+
+def held_out_names(checkpoint: dict) -> tuple[str, list[str]]:
+    """("val" or "test", names of the images of that split that the run held out)."""
+    split = checkpoint.get("split", {})
+    part = "val" if split.get("val") else "test"
+    return part, split.get(part, [])
+
+
+def may_choose_threshold(checkpoints: Sequence[dict]) -> bool:
+    """Whether the held-out images are validation images of all runs: test images choose nothing."""
+    return all(held_out_names(checkpoint)[0] == "val" for checkpoint in checkpoints)
 
 
 def check_held_out(
@@ -104,7 +121,7 @@ def check_held_out(
                 "give one file for each fold"
             )
         seen |= names
-        known |= {*checkpoint["split"]["train"], *checkpoint["split"]["val"]}
+        known |= {*checkpoint["split"]["train"], *held_out_names(checkpoint)[1]}
         check_read_alike(checkpoint, first, path, paths[0])
         log_optimistic(checkpoint, path)
     missing = sorted(known - seen)

@@ -67,7 +67,7 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
 def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
     """UserError if the checkpoint, read from `path`, is stripped or was trained on other images."""
     check_not_stripped(checkpoint, "--resume", path)
-    if checkpoint["split"] != split:
+    if any(split.get(part, []) != names for part, names in checkpoint["split"].items()):
         raise UserError(
             f"{path}: was trained on {', '.join(checkpoint['split']['train'])} with "
             f"{checkpoint['training']['val']!r} as --val; these flags split the images "

@@ -84,7 +84,8 @@ def evaluation_flags() -> list[Flag]:
             False,
             "with --test-only: evaluate each file of --weights on the images that its own run held "
             "out, such as its fold of a cross-validation, and choose one threshold on all of them; "
-            "the test split is not used",
+            "of runs with --split-file and --val none these are the test images, and they choose "
+            "nothing; otherwise the test split is not used",
             **ON,
         ),
         flag(

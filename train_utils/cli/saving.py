@@ -23,7 +23,7 @@ def write_split(args: argparse.Namespace, split: dict, test_samples: list[Sample
     """split.json: the images for training, for validation and for the test.
 
     It belongs to the checkpoints beside it, and so do the scores of the test images: those of
-    another run are removed. split: {"train": names, "val": names}.
+    another run are removed. split: that of TrainingState.
     """
     if is_main_process():
         folder = Path(args.output_dir)

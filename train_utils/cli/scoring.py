@@ -91,11 +91,12 @@ def score_held_out(
 
     open_samples: function of (samples, title, mean, std, spacing) that gives their dataset.
     """
+    checkpoints = [each.checkpoint for each in loaded]
     samples = [
-        held_out.held_out_samples(layout, each.checkpoint, path)
-        for each, path in zip(loaded, paths, strict=True)
+        held_out.held_out_samples(layout, checkpoint, path)
+        for checkpoint, path in zip(checkpoints, paths, strict=True)
     ]
-    held_out.check_held_out([each.checkpoint for each in loaded], samples, paths)
+    held_out.check_held_out(checkpoints, samples, paths)
     prepare_folder(args.output_dir)
 
     def parts() -> Iterator[tuple]:
@@ -104,4 +105,6 @@ def score_held_out(
             dataset = open_samples(chosen, f"held out by {path}", *read_as)
             yield path, evaluator.prepare(model, args.flips), dataset
 
-    held_out.score_held_out(evaluator, parts(), args.threshold, origin, start, args.output_dir)
+    options = args.threshold, origin, start, args.output_dir
+    choose = held_out.may_choose_threshold(checkpoints)
+    held_out.score_held_out(evaluator, parts(), *options, choose_threshold=choose)
