@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from src import MODELS, build_model
 from src.blocks import centre_crop
 from src.device import to_device
-from src.inference import decide, predict_probs
+from src.inference import decide, predict_probs, predict_strips
+from src.tiles import Tiling
 from train_utils import criterion
 from train_utils.metrics import SegmentationCounts, count_values, pair_counts
 from train_utils.tolerant_metrics import near_counts
@@ -72,6 +73,21 @@ def test_prediction_stays_on_the_device(name):
         probs = predict_probs(model, torch.empty(1, 3, 584, 565, device=CUDA), torch.bfloat16)
         assert probs.shape == (1, 2, 584, 565) and probs.dtype is torch.float32
         assert decide(probs).device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    "name, sides", [*((name, (300, 280)) for name in IMAGE_MODELS), ("unet_3d", (40, 24, 24))]
+)
+def test_tiles_stay_on_the_device(name, sides):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with CUDA:
+            model = build_model(name, in_channels=3, num_classes=2).eval()
+        tiling, image = Tiling(32 if len(sides) == 3 else 224), torch.empty(3, *sides)
+        strips = list(predict_strips(model, image, CUDA, torch.bfloat16, tiling))
+        assert len(strips) > 1
+        for _, probs in strips:
+            assert decide(probs[None]).device.type == "cuda" and probs.dtype is torch.float32
+    assert sum(rows.stop - rows.start for rows, _ in strips) == sides[0]
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)], ids=str)
