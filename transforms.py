@@ -211,7 +211,8 @@ class Normalize:
         self.std = std
 
     def __call__(self, image: Tensor, target: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-        return F.normalize(image, mean=self.mean, std=self.std), target, *maps
+        mean, std = (to_device(torch.tensor(each), image.device) for each in (self.mean, self.std))
+        return F.normalize(image, mean=mean, std=std), target, *maps
 
 
 class RandomAffineCrops:

@@ -93,10 +93,11 @@ def predict_strips(
             predict_probs(model, prepared(images, prepare), amp_dtype)[0],
         )
         return
+    weights = [[to_device(each, device) for each in axis] for axis in grid.weights]
     strip, done, rows = None, 0, grid.windows[0]
     for index, (start, stop) in enumerate(rows):
         sums = None
-        for batch in tile_batches(grid, index):
+        for batch in tile_batches(grid, weights, index):
             tiles = torch.stack([image[(slice(None), *slices(window))] for window, _ in batch])
             tiles = prepared(to_device(tiles, device), prepare)
             probs = predict_probs(model, tiles, amp_dtype)
@@ -122,14 +123,19 @@ def prepared(images: Tensor, prepare: Callable[[Tensor], Tensor] | None) -> Tens
     return prepare(images)
 
 
-def tile_batches(grid: TileGrid, row: int) -> Iterator[list[tuple[Window, list[Tensor]]]]:
-    """The tiles of one row of the grid in batches of equal size: (window, weights) of each."""
+def tile_batches(
+    grid: TileGrid, weights: list[list[Tensor]], row: int
+) -> Iterator[list[tuple[Window, list[Tensor]]]]:
+    """The tiles of one row of the grid in batches of equal size: (window, weights) of each.
+
+    weights: grid.weights on the device.
+    """
     options = [range(row, row + 1)] + [range(len(windows)) for windows in grid.windows[1:]]
     tiles = []
     for indices in product(*options):
         window = tuple(windows[index] for windows, index in zip(grid.windows, indices, strict=True))
-        weights = [each[index] for each, index in zip(grid.weights, indices, strict=True)]
-        tiles.append((window, weights))
+        own = [each[index] for each, index in zip(weights, indices, strict=True)]
+        tiles.append((window, own))
     for sides, group in groupby(tiles, lambda tile: [stop - start for start, stop in tile[0]]):
         group = list(group)
         size = max(BATCH_PIXELS // math.prod(sides), 1)
@@ -144,7 +150,6 @@ def add_weighted(sums: Tensor, tiles: list[tuple[Window, list[Tensor]]], probs: 
     """
     for (window, weights), part in zip(tiles, probs, strict=True):
         for dim, weight in enumerate(weights):
-            weight = to_device(weight, sums.device)
             part *= weight.view(-1, *[1] * (len(weights) - 1 - dim))
         sums[(slice(None), slice(None), *slices(window[1:]))] += part
 

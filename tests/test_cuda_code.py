@@ -16,7 +16,7 @@ from train_utils import criterion
 from train_utils.metrics import SegmentationCounts, count_values, pair_counts
 from train_utils.tolerant_metrics import near_counts
 from train_utils.volume_crops import RandomVolumeCrops
-from transforms import RandomAffineCrops, cut_boxes
+from transforms import Normalize, RandomAffineCrops, cut_boxes
 
 CUDA = torch.device("cuda")
 IMAGE_MODELS = sorted(name for name, model in MODELS.items() if model.dims == 2)
@@ -88,6 +88,16 @@ def test_tiles_stay_on_the_device(name, sides):
         for _, probs in strips:
             assert decide(probs[None]).device.type == "cuda" and probs.dtype is torch.float32
     assert sum(rows.stop - rows.start for rows, _ in strips) == sides[0]
+
+
+def test_mean_and_std_are_copied_from_pinned_memory(monkeypatch):
+    """From other memory the copy would wait for the GPU."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    with FakeTensorMode():
+        image = torch.empty(2, 3, 64, 72, device=CUDA)
+        image, _ = Normalize([0.5] * 3, [0.1] * 3)(image, torch.zeros(0))
+    assert image.device.type == "cuda" and len(pinned) == 2
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)], ids=str)
