@@ -15,7 +15,7 @@ from train_utils.class_weights import PRESET_CLASS_WEIGHTS
 from train_utils.cli import presets, values
 from train_utils.cli.recipe import lower_batch, make_recipe, recipe_of_flags
 from train_utils.data.public_datasets import CAMVID
-from train_utils.plan import make_plan, summarize_data
+from train_utils.plan import make_plan, reason_lines, summarize_data
 from train_utils.training_memory import step_bytes
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def test_by_default_all_is_planned():
     assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.85, 1.2], 180.0, "both")
     assert (recipe.class_weights, recipe.accumulate) == ([1.0, 1.25], 1)
     assert (recipe.steps, recipe.planned_steps, recipe.crops) == (6000, True, None)
-    assert recipe.reasons == list(plan.reasons.values())
+    assert recipe.reasons == reason_lines(plan.reasons)
 
 
 def test_the_preset_gives_the_orientation_of_the_images():
@@ -46,6 +46,31 @@ def test_the_preset_gives_the_orientation_of_the_images():
     assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.5, 1.5], 10.0, "horizontal")
     assert recipe.class_weights == list(make_plan(STREETS, orientation="upright").class_weights)
     assert recipe_of("--dataset", "camvid", summary=STREETS) == recipe
+
+
+@pytest.mark.parametrize(
+    "argv, gone, kept",
+    [
+        (
+            ("--rotate", 0),
+            "rotation up to",
+            ["scale 0.5 to 1.5, mirror horizontal: upright images"],
+        ),
+        (("--scale", 1, 1), "scale 0.5", ["rotation up to 10°, mirror horizontal: upright images"]),
+        (
+            ("--mirror", "none"),
+            "mirror h",
+            ["scale 0.5 to 1.5, rotation up to 10°: upright images"],
+        ),
+        (("--class-weights", "none"), "class weights", ["base_c 32", "steps 8,280"]),
+        (("--scale", 1, 1, "--rotate", 0, "--mirror", "none"), "upright", ["base_c 32"]),
+    ],
+)
+def test_the_plan_tells_no_value_that_a_flag_replaced(argv, gone, kept):
+    reasons = recipe_of("--preset", "scenes", *argv, summary=STREETS).reasons
+    assert not any(gone in line for line in reasons[:-1])
+    for words in kept:
+        assert any(line.startswith(words) for line in reasons)
 
 
 @pytest.mark.parametrize(

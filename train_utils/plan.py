@@ -8,7 +8,7 @@ classes); between them the rules are simple and monotone. volume_plan.py has tho
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from train_utils.class_weights import plan_class_weights
@@ -85,8 +85,8 @@ class DataSummary:
 class Plan:
     """The planned values, named like their flags.
 
-    crop_size: side of a square in px, of volumes the sides (D, H, W). reasons: lines for the log,
-    {name of the first value that the line explains: line}.
+    crop_size: side of a square in px, of volumes the sides (D, H, W). reasons: words for the log
+    about each value, and the augmentation's own reason, see reason_lines().
     """
 
     crop_size: int | tuple[int, ...]
@@ -152,9 +152,10 @@ def make_plan(
         "crop_size": crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
         "batch_size": f"batch {batch}: {batch * crop**2:,} px a step; "
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
-        "base_c": f"{width}, {weights_reason(weights)}",
+        "base_c": width,
+        "class_weights": weights_reason(weights),
         "steps": f"steps {steps:,}: {counted(summary.images, 'images')}, {classes} classes",
-        "scale": f"{augmentation_reason(augmentation)}: {augmentation.reason}",
+        **augmentation_reasons(augmentation),
     }
     return Plan(
         crop_size=crop,
@@ -216,6 +217,26 @@ def plan_steps(images: int, classes: int) -> int:
 # --- reasons --------------------------------------------------------------------------------------
 
 
+# The lines of the log: the names of the values in one, and of the reason that they share.
+LINES = {
+    ("crop_size",): None,
+    ("batch_size",): None,
+    ("base_c", "class_weights"): None,
+    ("steps",): None,
+    ("scale", "rotate", "mirror"): "augmentation",
+}
+
+
+def reason_lines(reasons: dict[str, str], left_out: Collection[str] = ()) -> list[str]:
+    """The lines of the log. reasons: those of a Plan. left_out: names of values not to be told."""
+    lines = []
+    for names, reason in LINES.items():
+        words = ", ".join(reasons[name] for name in names if name not in left_out)
+        if words:
+            lines.append(f"{words}: {reasons[reason]}" if reason else words)
+    return lines
+
+
 def weights_reason(weights: Sequence[float]) -> str:
     """Why these class weights."""
     text = f"class weights {', '.join(f'{weight:g}' for weight in weights)}"
@@ -246,10 +267,12 @@ def memory_reason(needed: int, memory: str) -> str:
     return text
 
 
-def augmentation_reason(augmentation: Augmentation) -> str:
-    """The random changes of the crops."""
+def augmentation_reasons(augmentation: Augmentation) -> dict[str, str]:
+    """The random changes of the crops, and why."""
     least, most = augmentation.scale
-    return (
-        f"scale {least:g} to {most:g}, rotation up to {augmentation.rotate:g}°, mirror "
-        f"{augmentation.mirror}"
-    )
+    return {
+        "scale": f"scale {least:g} to {most:g}",
+        "rotate": f"rotation up to {augmentation.rotate:g}°",
+        "mirror": f"mirror {augmentation.mirror}",
+        "augmentation": augmentation.reason,
+    }

@@ -10,7 +10,7 @@ from train_utils.plan import (
     Augmentation,
     DataSummary,
     Plan,
-    augmentation_reason,
+    augmentation_reasons,
     memory_reason,
     plan_steps,
 )
@@ -66,11 +66,11 @@ def make_volume_plan(
         "crop_size": crop_reason(summary, model, crop, wanted, memory, crop_size),
         "batch_size": f"batch {batch}: {batch * math.prod(crop):,} voxels a step; "
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
-        "base_c": f"base_c {model.base_c}, class weights "
-        f"{', '.join(f'{weight:g}' for weight in weights)}: {classes} classes, and a third of the "
-        "crops is centred on foreground",
+        "base_c": f"base_c {model.base_c}",
+        "class_weights": f"class weights {', '.join(f'{weight:g}' for weight in weights)}: "
+        f"{classes} classes, and a third of the crops is centred on foreground",
         "steps": f"steps {steps:,}: {counted(summary.images, 'volumes')}, {classes} classes",
-        "scale": f"{augmentation_reason(AUGMENTATION)}: {AUGMENTATION.reason}",
+        **augmentation_reasons(AUGMENTATION),
     }
     return Plan(
         crop_size=crop,

@@ -20,7 +20,7 @@ from train_utils.cli.presets import (
 )
 from train_utils.data.volumes import choose_crop
 from train_utils.distributed_utils import broadcast_from_rank_zero, log
-from train_utils.plan import EPOCHS, DataSummary, Plan, make_plan
+from train_utils.plan import EPOCHS, DataSummary, Plan, make_plan, reason_lines
 from train_utils.training_memory import ModelNeeds, pixel_bytes, step_bytes
 from train_utils.volume_plan import make_volume_plan
 
@@ -183,7 +183,7 @@ def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[st
         left_out.add("steps")
     elif args.epochs != EPOCHS:
         given["epochs"] = f"{args.epochs} of {EPOCHS}"
-    reasons = [line for name, line in plan.reasons.items() if name not in left_out]
+    reasons = reason_lines(plan.reasons, left_out)
     if given:
         text = ", ".join(f"{name} {value}" for name, value in given.items())
         reasons.append(f"set by flags, not planned: {text}")
