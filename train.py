@@ -58,7 +58,7 @@ from train_utils.distributed_utils import (
 from train_utils.lr_scheduler import WarmupPolyLR
 from train_utils.plan import DataSummary, summarize_data
 from train_utils.reporting import profile, provenance, tensorboard, text_files
-from train_utils.step_timer import StepTimer, image_seconds
+from train_utils.step_timer import StepTimer, image_seconds, saving_seconds
 from train_utils.volume_crops import RandomVolumeCrops
 from transforms import Compose, RandomAffineCrops, eval_preset, train_preset
 
@@ -129,10 +129,12 @@ def main(args: argparse.Namespace) -> None:
     with resume.history_kept(args.output_dir, state, measure):
         while state.epoch < budget.epochs:
             set_sampler_epoch(batches, budget, state, recipe.accumulate, recipe.crops)
-            row = train_epoch(train, state.epoch, batches, data, device)
+            with step_timer.epoch():
+                row = train_epoch(train, state.epoch, batches, data, device)
             broadcast_buffers(model)
             if validate:
-                row |= validate()
+                with step_timer.validation():
+                    row |= validate()
             if is_trial(args, state):
                 budget = plan_by_speed(args, recipe, step_timer, lr_scheduler, start)
             is_best = resume.add_epoch(state, row, measure)
@@ -369,6 +371,7 @@ def make_step_timer(
         len(data.val) if data.val else 0,
         len(data.test_samples),
         partial(image_seconds, evaluator, model, images),
+        partial(saving_seconds, args.output_dir, model),
         partial(synchronize, evaluator.device),
         first_step=state.step,
         accumulate=recipe.accumulate,

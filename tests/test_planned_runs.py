@@ -204,15 +204,14 @@ def test_without_any_flag_the_length_is_the_plans(tiny_root, tmp_path, monkeypat
 def test_minutes_are_planned_once_and_resumed_exactly(
     fake_clock, tiny_root, tmp_path, monkeypatch, capsys
 ):
-    """By the fake clock ten steps take 1 s and evaluations nothing. Of four epochs there are three:
-    saving is taken to need 0.3 s each time, and a fifth of the 4 s that are left is for two."""
+    """By the fake clock ten steps take 1 s, evaluations and saving nothing: 4 s are left for 40."""
     options = ("--minutes", 0.15, "--epochs", 4)  # 9 s
     whole = run_train(tiny_root, tmp_path / "whole", *options, settings=SMALL)
     checkpoint = last(whole)
     recipe = checkpoint["recipe"]
     assert "--minutes 0.15:" in capsys.readouterr().out
     assert checkpoint["step"] == recipe["steps"] == checkpoint["plan"]["total_steps"]
-    assert 30 < recipe["steps"] < 60 and recipe["epochs"] == len(checkpoint["history"]) == 3
+    assert 40 < recipe["steps"] < 60 and recipe["epochs"] == len(checkpoint["history"]) == 4
     rates = [row["lr"] for row in checkpoint["history"]]
     assert rates[0] == pytest.approx(1e-6) and max(rates) > 1e-4
     for stop in (1, 2):

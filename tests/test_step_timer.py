@@ -1,18 +1,14 @@
 """How long a run takes: measured on ten steps and some evaluated images, by a clock of its own."""
 
 import re
+import time
 
 import pytest
 import torch
 
 from my_dataset import DriveDataset
 from tests.small import make_model
-from train_utils.step_timer import (
-    PICTURES_SECONDS,
-    SAVING_SECONDS,
-    StepTimer,
-    image_seconds,
-)
+from train_utils.step_timer import PICTURES_SECONDS, StepTimer, image_seconds, saving_seconds
 from transforms import eval_preset
 
 
@@ -20,7 +16,8 @@ def timer_of(steps, times, **options):
     """A StepTimer whose clock shows these times."""
     settings = {"epochs": 10, "val_images": 4, "test_images": 3, **options}
     shown = iter(times)
-    return StepTimer(steps, image_seconds=lambda: 0.5, now=lambda: next(shown), **settings)
+    settings |= {"image_seconds": lambda: 0.5, "saving_seconds": lambda: 0.25}
+    return StepTimer(steps, now=lambda: next(shown), **settings)
 
 
 def test_the_time_left_is_that_of_the_steps_and_the_evaluations(capsys):
@@ -30,7 +27,7 @@ def test_the_time_left_is_that_of_the_steps_and_the_evaluations(capsys):
     assert capsys.readouterr().out == "" and timer.step_seconds == 0
     timer.count_batch()
     assert timer.step_seconds == 2.0
-    assert timer.evaluation_seconds() == 4 * 0.5 + SAVING_SECONDS
+    assert timer.evaluation_seconds() == 4 * 0.5 + 0.25
     assert timer.end_seconds() == 3 * 0.5 + PICTURES_SECONDS
     left = 90 * 2 + 10 * timer.evaluation_seconds() + timer.end_seconds()
     line = capsys.readouterr().out
@@ -78,8 +75,41 @@ def test_a_short_run_measures_its_speed_and_says_nothing(capsys):
 
 def test_images_are_timed_once():
     calls = []
-    timer = StepTimer(5, 2, 3, 4, lambda: calls.append(1) or 1.0)
-    assert timer.evaluation_seconds() + timer.end_seconds() > 7 and calls == [1]
+    timer = StepTimer(5, 2, 3, 4, lambda: calls.append(1) or 1.0, lambda: calls.append(2) or 1.0)
+    assert timer.evaluation_seconds() + timer.end_seconds() > 8
+    assert timer.evaluation_seconds() == 4 and sorted(calls) == [1, 2]
+
+
+def test_what_is_done_between_epochs_is_no_part_of_a_step(capsys):
+    """Epochs of four steps of two seconds, the first step of the run apart; 30 s between them."""
+    times = [5.0, 11.0, 41.0, 49.0, 79.0, 83.0]  # steps 1 to 4, 5 to 8, 9 and 10
+    timer = timer_of(20, times, epochs=5, val_images=0)
+    for count in (4, 4, 4):
+        with timer.epoch():
+            for _ in range(count):
+                timer.count_batch()
+    assert timer.step_seconds == 2.0 and timer.epochs == 2
+    left = 10 * 2 + 3 * 0.25 + timer.end_seconds()  # at step 10 three epochs are left
+    found = re.match(r"20 steps in all: about 0:(\d\d):(\d\d) left", capsys.readouterr().out)
+    assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
+
+
+def test_a_validation_says_what_an_image_takes():
+    timer = timer_of(100, [10.0, 18.0])  # four images: two seconds each
+    with timer.validation():
+        pass
+    assert timer.evaluation_seconds() == 8.25
+    assert timer.end_seconds() == 3 * 2 + PICTURES_SECONDS
+
+
+def test_the_time_of_a_checkpoint_is_measured_without_leaving_a_file(tmp_path, monkeypatch):
+    shown, written = iter([1.0, 1.5]), []
+    save = torch.save
+    monkeypatch.setattr(time, "perf_counter", lambda: next(shown))
+    monkeypatch.setattr(torch, "save", lambda *args: written.append(args[0]) or save(*args))
+    model = make_model()
+    assert saving_seconds(tmp_path, model) == 1.5 and list(tmp_path.iterdir()) == []
+    assert written[0].keys() == model.state_dict().keys()
 
 
 def test_the_timed_images_are_a_few_of_the_dataset_and_training_continues(tiny_root):
@@ -94,3 +124,12 @@ def test_the_timed_images_are_a_few_of_the_dataset_and_training_continues(tiny_r
     assert image_seconds(evaluate, model, dataset) > 0
     assert seen == [["21_training", "23_training", "25_training"]] * 2
     assert model.training
+
+
+def test_small_and_large_images_are_timed(tiny_root):
+    dataset = DriveDataset(tiny_root, True, eval_preset([0.5] * 3, [0.2] * 3))
+    dataset.samples = dataset.samples[:4] * 2  # of eight, every second one by size
+    dataset.sizes = {index: (8 - index, 10) for index in range(8)}
+    seen = []
+    image_seconds(lambda model, timed: seen.append(timed.samples), make_model(), dataset)
+    assert seen[0] == [dataset.samples[index] for index in (7, 5, 3, 1)]

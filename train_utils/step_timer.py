@@ -1,20 +1,24 @@
 """The speed of a run's first steps: when the run will end, and how long --minutes can make it."""
 
 import math
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from src.device import benchmark_convolutions
 from train_utils.budget import TRIAL_STEPS
-from train_utils.distributed_utils import log, world_size
+from train_utils.distributed_utils import is_main_process, log, world_size
 
 TIMED_IMAGES = 4  # whose evaluation is timed
-SAVING_SECONDS = 0.3  # of an epoch's checkpoint, on a common disk
 LONG_SECONDS = 2 * 3600  # of a run whose length the user may not have expected
 PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 
@@ -22,15 +26,16 @@ PICTURES_SECONDS = 4.0  # of the curves and predictions of a run
 class StepTimer:
     """Measures the speed of the first TRIAL_STEPS optimizer steps and logs when the run will end.
 
-    The first step is left out, since it is slower.
+    The first step is left out, since it is slower, and so is what is done between epochs.
 
     Args:
         steps: number of optimizer steps in the whole run.
         epochs: number of epochs that are left.
         val_images, test_images: numbers of images that are evaluated after each epoch and at the
             end of the run.
-        image_seconds: measures the time of an evaluation for each image. It is called once, after
-            the first steps, on all ranks.
+        image_seconds: measures the time of an evaluation for each image. It is called at most once,
+            after the first steps, on all ranks, unless validation() came before.
+        saving_seconds: measures the time of writing a checkpoint. It is called at most once.
         wait: waits until the device has done its work.
         now: the clock, in seconds; None: time.perf_counter.
         first_step: number of steps that the resumed run has done before.
@@ -47,6 +52,7 @@ class StepTimer:
         val_images: int,
         test_images: int,
         image_seconds: Callable[[], float],
+        saving_seconds: Callable[[], float],
         wait: Callable[[], object] = bool,
         now: Callable[[], float] | None = None,
         first_step: int = 0,
@@ -56,9 +62,38 @@ class StepTimer:
         self.steps, self.epochs, self.now = steps, epochs, now or time.perf_counter
         self.val_images, self.test_images = val_images, test_images
         self.image_seconds, self.wait = lru_cache(image_seconds), wait
+        self.saving_seconds = lru_cache(saving_seconds)
         self.left, self.accumulate, self.silent = steps - first_step, accumulate, silent
         self.resumed = first_step > 0
-        self.batches, self.start, self.step_seconds = 0, 0.0, 0.0
+        self.batches, self.seconds, self.step_seconds = 0, 0.0, 0.0
+        self.start = None  # of the clock, while it runs
+
+    @contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Around the batches of an epoch."""
+        if self.batches and not self.step_seconds:
+            self._start()
+        yield
+        self._stop()
+        self.epochs -= 1
+
+    @contextmanager
+    def validation(self) -> Iterator[None]:
+        """Around an evaluation of all validation images: from now on its time counts."""
+        start = self.now()
+        yield
+        seconds = (self.now() - start) * world_size() / self.val_images
+        self.image_seconds = lambda: seconds
+
+    def _start(self) -> None:
+        self.wait()
+        self.start = self.now()
+
+    def _stop(self) -> None:
+        if self.start is not None:
+            self.wait()
+            self.seconds += self.now() - self.start
+            self.start = None
 
     def count_batch(self) -> None:
         """To be called after every batch."""
@@ -66,11 +101,11 @@ class StepTimer:
         done, rest = divmod(self.batches, self.accumulate)
         if rest or done not in (1, TRIAL_STEPS):
             return
-        self.wait()
         if done == 1:
-            self.start = self.now()
+            self._start()
             return
-        self.step_seconds = (self.now() - self.start) / (TRIAL_STEPS - 1)
+        self._stop()
+        self.step_seconds = self.seconds / (TRIAL_STEPS - 1)
         if self.left > TRIAL_STEPS and not self.silent:
             seconds = self.step_seconds * (self.left - TRIAL_STEPS) + self.end_seconds()
             seconds += self.epochs * self.evaluation_seconds()
@@ -79,7 +114,7 @@ class StepTimer:
     def evaluation_seconds(self) -> float:
         """The time of the evaluation after an epoch, and of saving."""
         images = math.ceil(self.val_images / world_size())
-        return (images * self.image_seconds() if images else 0.0) + SAVING_SECONDS
+        return (images * self.image_seconds() if images else 0.0) + self.saving_seconds()
 
     def end_seconds(self) -> float:
         """The time of the evaluation at the end of the run, and of its pictures."""
@@ -105,11 +140,13 @@ def image_seconds(
 ) -> float:
     """The time in which this process evaluates an image, measured on a few of the dataset.
 
-    evaluate: evaluates a model on a dataset, on all ranks together. The model is in training mode
-    again afterwards.
+    These are small and large ones. evaluate: evaluates a model on a dataset, on all ranks together.
+    The model is in training mode again afterwards.
     """
     stride = math.ceil(len(dataset) / TIMED_IMAGES)
-    timed = dataset.with_samples(dataset.samples[::stride], dataset.transforms)
+    by_size = sorted(range(len(dataset)), key=lambda index: math.prod(dataset.sizes.get(index, ())))
+    chosen = [dataset.samples[index] for index in by_size[(stride - 1) // 2 :: stride]]
+    timed = dataset.with_samples(chosen, dataset.transforms)
     timed.cache_limit = math.inf
     start = time.perf_counter()
     timed.count_pixels()  # now they are in memory
@@ -121,3 +158,18 @@ def image_seconds(
         seconds = (time.perf_counter() - start) / math.ceil(len(timed) / world_size())
     model.train()
     return seconds if dataset.fits_in_memory() else max(seconds, reading)
+
+
+def saving_seconds(folder: str | Path, model: nn.Module) -> float:
+    """The time of writing a checkpoint of the model to the folder; 0 on ranks that write none.
+
+    The weights are written once, to a file that is deleted; a checkpoint has the optimizer's two
+    moments, too.
+    """
+    if not is_main_process():
+        return 0.0
+    start = time.perf_counter()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        torch.save(model.state_dict(), file)
+        os.fsync(file.fileno())
+    return 3 * (time.perf_counter() - start)
