@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.device import free_memory
+from src.free_memory import free_memory
 from train_utils.distributed_utils import local_world_size, log, rank, world_size
 from train_utils.random_state import SeededSamples
 

@@ -6,7 +6,8 @@ import math
 import torch
 
 from src import MODELS
-from src.device import free_memory, pick_device
+from src.device import pick_device
+from src.free_memory import free_memory
 from train_utils import checkpoint as checkpoints
 from train_utils.checkpoint_flags import changed_flags
 from train_utils.cli.parser import Parser

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from src import MODELS
-from src.device import free_memory
+from src.free_memory import free_memory
 from src.unet_3d import min_sides, strides
 from src.unet_original import valid_input_side
 from train_utils.budget import Budget
