@@ -10,7 +10,6 @@ src/volume_io.py; how labels are read, and which files belong together, is in tr
 
 import copy
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,6 @@ __all__ = [
 MAPS = ("weight", "instances")
 VESSEL = two_classes("vessel")
 Item = tuple[Tensor, ...]
-# Of all datasets, since one that holds a lock could not be sent to workers.
-CACHE_LOCK = threading.Lock()
 
 
 class SegmentationDataset(Dataset):
@@ -136,10 +133,9 @@ class SegmentationDataset(Dataset):
             return self._cache[index]
         item = self._decode(index)
         size = sum(tensor.nbytes for tensor in item)
-        with CACHE_LOCK:
-            if self.cached_bytes + size <= self.cache_limit:
-                self._cache[index] = item
-                self.cached_bytes += size
+        if self.cached_bytes + size <= self.cache_limit:
+            self._cache[index] = item
+            self.cached_bytes += size
         return item
 
     def _decode(self, index: int) -> Item:
@@ -185,7 +181,7 @@ class SegmentationDataset(Dataset):
         """Reads every sample, which finds bad files before training, and counts its pixels.
 
         Returns int64 [256]: pixels of each class id; entry IGNORE counts the ignored ones.
-        UserError if labels contradict each other. threads: reads several at a time.
+        UserError if labels contradict each other. threads: read several at a time.
         """
 
         def count(index: int) -> Tensor:
@@ -259,7 +255,7 @@ class Data:
 
     train, val: the datasets; val may be None.
     test_samples: the samples that are scored at the end; they are not read before.
-    split: {"train": names, "val": names}.
+    split: names of the images, see TrainingState.
     pixels: int64 [256], training pixels of each class id.
     mean, std: of each channel, of pixels in 0–1; None for volumes.
     spacing: size (D, H, W) of a voxel; None for images.
@@ -379,8 +375,7 @@ def open_dataset(
     dataset = examined = dataset_class(samples, transforms=transforms, **options)
     if is_large:
         examined = dataset.examined = dataset.with_samples(part)
-    # Volumes are resampled, which needs much memory for each.
-    pixels = examined.count_pixels(threads=dataset_class is SegmentationDataset)
+    pixels = examined.count_pixels(threads=is_large)
     problem = missing_pixels(title, pixels, examined.classes, examined.encodings, for_training)
     if problem and not is_large:
         raise UserError(problem)

@@ -133,8 +133,7 @@ def main(args: argparse.Namespace) -> None:
                 row = train_epoch(train, state.epoch, batches, data, device)
             broadcast_buffers(model)
             if validate:
-                with step_timer.validation():
-                    row |= validate()
+                row |= validate()
             if is_trial(args, state):
                 budget = plan_by_speed(args, recipe, step_timer, lr_scheduler, start)
             is_best = resume.add_epoch(state, row, measure)

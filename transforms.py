@@ -204,9 +204,14 @@ class ToTensor:
 
 
 class Normalize:
-    """(image − mean) / std for each channel of a float image [C, H, W]."""
+    """(image − mean) / std for each channel of a float image [C, H, W].
+
+    ValueError for a std of 0.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if not all(std):
+            raise ValueError(f"std {std}: a channel cannot be divided by 0")
         self.mean = mean
         self.std = std
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 
 # Of cgroups, which limit containers and the jobs of a cluster: {controllers of a line of
-# /proc/self/cgroup: (folder, file of the limit, file of what is used, line of memory.stat with what
-# the kernel can drop)}. "" is version 2.
+# /proc/self/cgroup: (folder, file of the limit, file of what is used, beginning of the lines of
+# memory.stat with files that the kernel can drop)}. "" is version 2.
 CGROUPS = {
-    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", ""),
     "memory": (
         "sys/fs/cgroup/memory",
         "memory.limit_in_bytes",
         "memory.usage_in_bytes",
-        "total_inactive_file",
+        "total_",
     ),
 }
 
@@ -60,11 +60,12 @@ def free_in_cgroups(root: Path) -> list[int]:
     return free
 
 
-def free_in_cgroup(folder: Path, limit_file: str, used_file: str, droppable: str) -> list[int]:
+def free_in_cgroup(folder: Path, limit_file: str, used_file: str, prefix: str) -> list[int]:
     """The one number of bytes that a limited cgroup may still take; [] without a limit."""
     limit = (folder / limit_file).read_text(encoding="ascii").strip()
     if limit == "max":
         return []
     used = int((folder / used_file).read_text(encoding="ascii"))
     stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return [max(int(limit) - used + int(stat.get(droppable, 0)), 0)]
+    droppable = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return [max(int(limit) - used + droppable, 0)]

@@ -7,8 +7,8 @@ from src.free_memory import free_memory
 
 CPU = torch.device("cpu")
 GB = 10**9
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+V2 = ("memory.max", "memory.current", "")
 
 
 def write_machine(root, available, cgroup=None):
@@ -24,7 +24,11 @@ def write_cgroup(folder, limit, used, droppable, names=V2):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / names[0]).write_text(f"{limit}\n")
     (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {droppable}\n")
+    lines = (
+        "anon 5",
+        *(f"{names[2]}{kind}_file {droppable // 2}" for kind in ("inactive", "active")),
+    )
+    (folder / "memory.stat").write_text("\n".join(lines))
 
 
 @pytest.mark.parametrize("cgroup", [None, "", "0::/\n", "3:cpuset:/a\n0::/user.slice\n"])
@@ -52,6 +56,8 @@ def test_version_one_has_other_names_and_a_number_for_no_limit(tmp_path):
     top = tmp_path / "sys/fs/cgroup/memory"
     write_cgroup(top, 9223372036854771712, 3 * GB, 0, V1)
     assert free_memory(CPU, tmp_path) == 8 * GB // 1024 * 1024
+    write_cgroup(top / "docker/abc", 3 * GB, 3 * GB, GB, V1)
+    assert free_memory(CPU, tmp_path) == GB
     write_cgroup(top / "docker/abc", 3 * GB, 4 * GB, 0, V1)  # more than it may
     assert free_memory(CPU, tmp_path) == 0
 

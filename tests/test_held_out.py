@@ -10,11 +10,13 @@ import train
 from my_dataset import DriveDataset
 from src.errors import UserError
 from src.inference import predict_probs
+from tests.small import error_of
 from tests.tiny import EXACT, parse, run_train
 from tests.watch import opened_files
 from train_utils.checkpoint import load
 from train_utils.cli.script import run_script
-from train_utils.held_out import log_used_in_training
+from train_utils.data.samples import Sample
+from train_utils.held_out import held_out_samples, log_used_in_training
 from train_utils.model_loading import load_model
 from transforms import eval_preset
 
@@ -180,7 +182,10 @@ def test_test_images_of_split_files_are_pooled_and_choose_nothing(listed, tiny_r
         for counts in (["tp"], ["fp", "fn"])
     )
     assert found["scores"]["f1"] == pytest.approx(2 * hits / (2 * hits + wrong))
-    assert found["selection"] == "nothing" and "f1_at_threshold" in found["scores"]
+    assert (
+        found["selection"] == "the held-out images choose nothing"
+        and "f1_at_threshold" in found["scores"]
+    )
     for scores in (found["scores"], *(part["scores"] for part in found["parts"])):
         assert "best_threshold" not in scores
 
@@ -188,7 +193,16 @@ def test_test_images_of_split_files_are_pooled_and_choose_nothing(listed, tiny_r
 def test_a_threshold_is_chosen_only_if_no_run_has_test_images(listed, folds, tiny_root, tmp_path):
     """Those of the folds are 21, 23, 25 and then 22, 24."""
     mixed = evaluated(tiny_root, tmp_path, "--weights", listed[0], folds[0])
-    assert mixed["selection"] == "nothing" and "best_threshold" not in mixed["scores"]
+    assert (
+        mixed["selection"] == "the held-out images choose nothing"
+        and "best_threshold" not in mixed["scores"]
+    )
+
+
+def test_a_name_in_two_splits_is_refused_since_it_may_be_the_other_image():
+    run = {"split": {"train": [], "val": [], "test": ["001"]}, "training": {"val": "none"}}
+    layout = {"val": [Sample("001", "val/001.png")], "test": [Sample("001", "test/001.png")]}
+    assert "several splits have this name" in error_of(held_out_samples, layout, run, "a.pth")
 
 
 def test_images_of_two_split_files_are_refused(listed, folds, tiny_root, tmp_path):
@@ -210,7 +224,7 @@ def test_a_run_continues_with_the_same_test_images(listed, tiny_root, tmp_path):
 
 def test_the_test_images_of_a_dataset_are_not_held_out(tiny_root, tmp_path):
     run = run_train(tiny_root, tmp_path / "run", "--epochs", 1, "--val", "none")
-    with pytest.raises(UserError, match="held out no images; .*or --split-file"):
+    with pytest.raises(UserError, match="held out no images, .*or --split-file"):
         evaluated(tiny_root, tmp_path, "--weights", run / "last_model.pth")
 
 
@@ -257,7 +271,7 @@ def test_folds_are_of_the_training_images_even_if_validation_images_have_their_n
     [
         (
             {"split": {"train": ["21_training"], "val": []}},
-            "changed.pth: its run held out no images; .*--folds",
+            "changed.pth: its run held out no images, .*--folds",
         ),
         (
             {"split": {"train": [], "val": ["23_training"]}},
@@ -306,7 +320,7 @@ def test_weights_without_metadata_do_not_know_what_they_held_out(folds, tiny_roo
     "flags, named",
     [
         ((), "belong to --test-only"),
-        (("--test-only", "--report", "x"), "which --held-out does not use"),
+        (("--test-only", "--report", "x"), "--report and --held-out cannot be combined"),
         (
             ("--test-only", "--split-file", "split.json"),
             "--split-file: --held-out uses the splits in the checkpoints",

@@ -1,7 +1,6 @@
 """Large datasets: a sample is read before training, the rest when it is used."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import train
 from my_dataset import SegmentationDataset, list_samples, open_dataset
 from src.errors import UserError
 from tests.made import write_folder
-from tests.small import error_of
 from tests.tiny import EXACT, parse
 from tests.watch import opened_files
 from train_utils.cli.script import run_script
@@ -74,23 +72,11 @@ def test_of_very_large_images_fewer_are_read(tmp_path):
 
 def test_threads_count_what_a_single_one_counts(tmp_path):
     samples = list_samples("folder", write_folder(tmp_path, count=12))["all"]
-    one, several = SegmentationDataset(samples), SegmentationDataset(samples)
+    one, several = SegmentationDataset(samples), SegmentationDataset(samples, cache=False)
     assert torch.equal(one.count_pixels(), several.count_pixels(threads=True))
-    assert one.sizes == several.sizes and one.cached_bytes == several.cached_bytes > 0
+    assert one.sizes == several.sizes
     assert one.encodings == several.encodings == {"0/255": (12, samples[0].label)}
     assert in_threads(lambda index: index**2, 5) == [0, 1, 4, 9, 16]
-
-
-def test_the_first_error_ends_the_reading():
-    begun = []
-
-    def read(index):
-        begun.append(index)
-        time.sleep(0.01)
-        raise UserError(f"file {index}")
-
-    assert error_of(in_threads, read, 500) == "file 0"
-    assert len(begun) < 100
 
 
 def test_a_broken_file_of_the_rest_is_one_sentence_when_it_is_met(tmp_path, capsys):

@@ -94,6 +94,9 @@ class Timer:
     def end_seconds(self):
         return 4.0
 
+    def saving_seconds(self):
+        return 1.0
+
 
 def test_minutes_are_planned_after_the_first_epoch(monkeypatch, capsys):
     state, budget = start("--minutes", 2, "--epochs", 3)
@@ -102,14 +105,15 @@ def test_minutes_are_planned_after_the_first_epoch(monkeypatch, capsys):
     args = parse("--minutes", 2, "--epochs", 3)
     assert is_trial(args, state) and not is_trial(parse(), state)
     monkeypatch.setattr(time, "perf_counter", lambda: 110.0)
-    # 120 s less the 10 s that have passed, 4 s at the end and 2 evaluations of 2 s: 204 steps.
+    # 120 s less the 10 s that have passed, 1 s to save this epoch, 4 s at the end and 2 evaluations
+    # of 2 s: 202 steps.
     scheduler = create_lr_scheduler(make_optimizer(), TRIAL_STEPS, 1, hold_steps=TRIAL_STEPS)
     assert known_length(args, state, budget, scheduler.schedule) == {}
     planned = plan_by_speed(args, recipe_of(args), Timer(), scheduler, 100.0)
-    assert planned == Budget(TRIAL_STEPS + 204, 3, 102)
-    assert "214 steps in 3 epochs, at 0.500 s a step" in capsys.readouterr().out
-    assert scheduler.schedule["total_steps"] == 214
-    assert scheduler.schedule["warmup_steps"] == TRIAL_STEPS + 102  # recipe_of(): one epoch
+    assert planned == Budget(TRIAL_STEPS + 202, 3, 101)
+    assert "212 steps in 3 epochs, at 0.500 s a step" in capsys.readouterr().out
+    assert scheduler.schedule["total_steps"] == 212
+    assert scheduler.schedule["warmup_steps"] == TRIAL_STEPS + 101  # recipe_of(): one epoch
     state.epoch = 1
     assert not is_trial(args, state)
 

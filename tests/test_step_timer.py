@@ -94,12 +94,14 @@ def test_what_is_done_between_epochs_is_no_part_of_a_step(capsys):
     assert 60 * int(found[1]) + int(found[2]) == pytest.approx(left, abs=1)
 
 
-def test_a_validation_says_what_an_image_takes():
-    timer = timer_of(100, [10.0, 18.0])  # four images: two seconds each
-    with timer.validation():
-        pass
-    assert timer.evaluation_seconds() == 8.25
-    assert timer.end_seconds() == 3 * 2 + PICTURES_SECONDS
+def test_epochs_may_be_shorter_than_a_step():
+    """Of eight batches, in epochs of three: the first step ends in the third epoch."""
+    timer = timer_of(9, [float(second) for second in range(100)], accumulate=8)
+    for _ in range(2):
+        with timer.epoch():
+            for _ in range(3):
+                timer.count_batch()
+    assert timer.start is None and timer.seconds == 0
 
 
 def test_the_time_of_a_checkpoint_is_measured_without_leaving_a_file(tmp_path, monkeypatch):

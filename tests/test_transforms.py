@@ -350,3 +350,8 @@ def test_evaluation_preset_keeps_the_native_size_and_every_id(kind):
     torch.testing.assert_close(
         image[0], (torch.from_numpy(original).float() * BRIGHT / 255 - 0.5) / 0.25
     )
+
+
+def test_a_std_of_zero_is_refused():
+    with pytest.raises(ValueError, match="cannot be divided by 0"):
+        Normalize([0.5] * 3, [0.1, 0.1, 0.0])

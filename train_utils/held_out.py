@@ -4,6 +4,7 @@ The functions are handed values and datasets; they know no flags.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def score_held_out(
         log(f"{path}: F1 {rows[-1]['scores']['f1']:.4f}")
     total = sum(counts[1:], counts[0])
     scores = summarize(total, threshold, choose_threshold)
-    selection = "the held-out images choose best_threshold" if choose_threshold else "nothing"
+    selection = f"the held-out images choose {'best_threshold' if choose_threshold else 'nothing'}"
     if is_main_process():
         content = {
             **provenance(evaluator.device, time.perf_counter() - start),
@@ -79,18 +80,31 @@ def held_out_samples(
     part, names = held_out_names(checkpoint)
     if not names:
         raise UserError(
-            f"{path}: its run held out no images; --held-out is for runs with --folds, "
-            "--val holdout or --split-file"
+            f"{path}: its run held out no images, or is of an earlier version; --held-out is for "
+            "runs with --folds, --val holdout or --split-file"
         )
     if checkpoint["training"]["val"] == "test":
         raise UserError(
             f"{path}: its run (--val test) used the test images for validation; --held-out is for "
             "runs that did not"
         )
+    if part == "test":
+        check_unambiguous(splits, names, path)
     # Folds are cut from the training images. Validation images may have the same names.
     split = "train" if checkpoint["training"]["folds"] else part
     chosen = samples_by_name(splits, {split: names})
     return [sample for samples in chosen for sample in samples]
+
+
+def check_unambiguous(splits: dict[str, list[Sample]], names: list[str], path: str | Path) -> None:
+    """UserError if images of two splits have one of the names."""
+    number = Counter(sample.name for samples in splits.values() for sample in samples)
+    twice = [name for name in names if number[name] > 1]
+    if twice:
+        raise UserError(
+            f"{path}: its run held out {first_names(twice)}, but images of several splits have "
+            "this name; score it with --test-only --split-file alone"
+        )
 
 
 def held_out_names(checkpoint: dict) -> tuple[str, list[str]]:
@@ -172,10 +186,15 @@ def log_optimistic(checkpoint: dict, path: str | Path) -> None:
     """Logs why the scores of a file on its held-out images may be too good."""
     training = checkpoint["training"]
     if checkpoint["epoch"] + 1 < training["epochs"]:
+        reason = "its run has not finished"
+        if held_out_names(checkpoint)[0] == "val":
+            reason = (
+                "either its held-out images chose the epoch, and its scores are optimistic, or "
+                f"{reason}"
+            )
         log(
             f"note: {path} is of epoch {checkpoint['epoch']} of 0 to {training['epochs'] - 1}: "
-            "either its held-out images chose the epoch, and its scores are optimistic, or its run "
-            "has not finished"
+            f"{reason}"
         )
     if training["weights"]:
         log(

@@ -34,7 +34,7 @@ class StepTimer:
         val_images, test_images: numbers of images that are evaluated after each epoch and at the
             end of the run.
         image_seconds: measures the time of an evaluation for each image. It is called at most once,
-            after the first steps, on all ranks, unless validation() came before.
+            after the first steps, on all ranks.
         saving_seconds: measures the time of writing a checkpoint. It is called at most once.
         wait: waits until the device has done its work.
         now: the clock, in seconds; None: time.perf_counter.
@@ -71,19 +71,11 @@ class StepTimer:
     @contextmanager
     def epoch(self) -> Iterator[None]:
         """Around the batches of an epoch."""
-        if self.batches and not self.step_seconds:
+        if self.batches >= self.accumulate and not self.step_seconds:
             self._start()
         yield
         self._stop()
         self.epochs -= 1
-
-    @contextmanager
-    def validation(self) -> Iterator[None]:
-        """Around an evaluation of all validation images: from now on its time counts."""
-        start = self.now()
-        yield
-        seconds = (self.now() - start) * world_size() / self.val_images
-        self.image_seconds = lambda: seconds
 
     def _start(self) -> None:
         self.wait()
@@ -140,8 +132,8 @@ def image_seconds(
 ) -> float:
     """The time in which this process evaluates an image, measured on a few of the dataset.
 
-    These are small and large ones. evaluate: evaluates a model on a dataset, on all ranks together.
-    The model is in training mode again afterwards.
+    Where their sizes are known, these are small and large ones. evaluate: evaluates a model on a
+    dataset, on all ranks together. The model is in training mode again afterwards.
     """
     stride = math.ceil(len(dataset) / TIMED_IMAGES)
     by_size = sorted(range(len(dataset)), key=lambda index: math.prod(dataset.sizes.get(index, ())))
@@ -163,8 +155,8 @@ def image_seconds(
 def saving_seconds(folder: str | Path, model: nn.Module) -> float:
     """The time of writing a checkpoint of the model to the folder; 0 on ranks that write none.
 
-    The weights are written once, to a file that is deleted; a checkpoint has the optimizer's two
-    moments, too.
+    The weights are written once, to a file that is deleted. With AdamW's two moments a checkpoint
+    is three times as large, which is also taken for SGD.
     """
     if not is_main_process():
         return 0.0

@@ -146,7 +146,7 @@ def check_evaluation_flags(parser: Parser, args: argparse.Namespace, given: dict
         if not (args.weights or args.resume):
             parser.error("--test-only needs --weights FILE")
         if args.held_out and args.report:
-            parser.error("--report is about the test images, which --held-out does not use")
+            parser.error("--report and --held-out cannot be combined")
         if args.held_out and given.get("split_file"):
             parser.error("--split-file: --held-out uses the splits in the checkpoints")
         if args.report and world_size() > 1:

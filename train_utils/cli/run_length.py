@@ -110,8 +110,8 @@ def plan_by_speed(
 
     From now on the scheduler follows it. start: time.perf_counter() at the start of the script.
     """
-    elapsed = time.perf_counter() - start
     speed = step_timer.step_seconds, step_timer.evaluation_seconds(), step_timer.end_seconds()
+    elapsed = time.perf_counter() - start + step_timer.saving_seconds()  # of this epoch
     budget = broadcast_from_rank_zero(
         lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
     )

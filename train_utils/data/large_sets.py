@@ -10,10 +10,9 @@ from torch import Tensor
 from src.image_decoding import count_pixels
 from train_utils.data.samples import Sample
 
-# A dataset is large above one of these. Reading it all would take minutes; so many colour pixels
-# with labels take 4 GB, which is what --cache-limit keeps in memory by default.
+# A dataset is large above one of these. Reading it all would take minutes.
 LARGE_IMAGES = 1_000
-LARGE_PIXELS = 1e9
+LARGE_PIXELS = 2e9
 # The sample: so many images, fewer of very large ones.
 SAMPLE_IMAGES = 200
 SAMPLE_PIXELS = 1e8
@@ -50,12 +49,6 @@ def describe_part(part: int, total: int, description: str) -> str:
 
 
 def in_threads(function: Callable[[int], Tensor], count: int) -> list[Tensor]:
-    """[function(0), function(1), …], several at a time. Pillow decodes without Python's lock.
-
-    The first error, in this order, is raised; what has not begun by then is left out.
-    """
-    pool = ThreadPoolExecutor(THREADS)
-    try:
+    """[function(0), function(1), …], several at a time. Pillow decodes without Python's lock."""
+    with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, range(count)))
-    finally:
-        pool.shutdown(cancel_futures=True)
