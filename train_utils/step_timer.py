@@ -163,5 +163,6 @@ def saving_seconds(folder: str | Path, model: nn.Module) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryFile(dir=folder) as file:
         torch.save(model.state_dict(), file)
+        file.flush()
         os.fsync(file.fileno())
     return 3 * (time.perf_counter() - start)
