@@ -135,7 +135,7 @@ def check_held_out(
                 "give one file for each fold"
             )
         seen |= names
-        known |= {*checkpoint["split"]["train"], *held_out_names(checkpoint)[1]}
+        known |= {*checkpoint["split"]["train"], *names}
         check_read_alike(checkpoint, first, path, paths[0])
         log_optimistic(checkpoint, path)
     missing = sorted(known - seen)
