@@ -66,6 +66,17 @@ def test_outputs_of_an_earlier_call_are_no_inputs(tmp_path, source):
     )
 
 
+@pytest.mark.parametrize("source", ["in", "in/**/*.png"])
+def test_outputs_of_an_earlier_call_with_another_folder_are_no_inputs(tmp_path, source, capsys):
+    touch(tmp_path, "in/x/a.png", "in/first/x/a_mask.png", "in/first/predictions.json")
+    found = names_of(tmp_path, source, True, "in/second")
+    assert list(found.values()) == ["in/x/a.png"]
+    assert f"{tmp_path / 'in/first'}: is left out" in capsys.readouterr().out
+    found = names_of(tmp_path, "in/first", True, "out")  # asked for by name
+    assert list(found.values()) == ["in/first/x/a_mask.png"]
+    assert capsys.readouterr().out == ""
+
+
 def test_inputs_below_the_output_folder_are_found(tmp_path):
     touch(tmp_path, "in/sub/a.png", "in/sub/deep/b.png")
     assert len(names_of(tmp_path, "in", True, ".")) == 2

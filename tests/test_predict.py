@@ -467,6 +467,13 @@ def test_strip_does_not_overwrite_what_it_strips(run, tmp_path, link):
     assert "optimizer" in load(weights)
 
 
+def test_strip_needs_room_for_the_weights(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match="0 MB are free, but about . MB are needed"):
+        make_file("--weights", run / "best_model.pth", "--strip", tmp_path / "small.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_has_the_threshold_of_the_flag(run, tmp_path):
     path = tmp_path / "model.pt2"
     make_file("--weights", run / "best_model.pth", "--export", path, "--threshold", 0.3)

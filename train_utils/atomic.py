@@ -43,6 +43,6 @@ def prepare_folder(folder: str | Path, num_bytes: float = 0) -> None:
         ) from error
     if free < num_bytes:
         raise UserError(
-            f"{folder}: {free / 1e6:.0f} MB are free, but the run needs about "
-            f"{num_bytes / 1e6:.0f} MB; free some space or choose another folder"
+            f"{folder}: {free / 1e6:.0f} MB are free, but about {num_bytes / 1e6:.0f} MB are "
+            "needed; free some space or choose another folder"
         )

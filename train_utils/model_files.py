@@ -12,13 +12,14 @@ from train_utils.atomic import prepare_folder
 
 def write_stripped(checkpoint: dict, source: str, path: str) -> None:
     """--strip: writes the checkpoint, read from `source`, without what only --resume needs."""
-    prepare_folder(Path(path).parent)
+    stripped = checkpoints.strip_checkpoint(checkpoint)
+    prepare_folder(Path(path).parent, sum(each.nbytes for each in stripped["model"].values()))
     if Path(path).exists() and Path(path).samefile(source):
         raise UserError(
             f"--strip {path}: is the file of --weights, which --resume could not use any more; "
             "name another file"
         )
-    checkpoints.save(path, checkpoints.strip_checkpoint(checkpoint))
+    checkpoints.save(path, stripped)
     before, after = (Path(each).stat().st_size / 1e6 for each in (source, path))
     print(f"{source} ({before:.1f} MB) -> {path} ({after:.1f} MB), for prediction and evaluation")
 

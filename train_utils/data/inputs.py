@@ -13,6 +13,9 @@ from src.image_io import stem_of
 from train_utils.data.file_kinds import IMAGES, INSTANCES, FileKind
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
 from train_utils.data.text_lines import read_lines
+from train_utils.distributed_utils import log
+
+RECORD = "predictions.json"  # in the folder of the outputs: what they were made with and of
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def find_inputs(
         working directory, or else to the text file.
     recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
     kind: images or volumes.
-    output: folder of the outputs. Images inside it are left out where sub-folders are searched,
-        because they are the outputs of an earlier call.
+    output: folder of the outputs. Where sub-folders are searched, images inside it are left out,
+        and those in the folder of an earlier call: they are outputs.
 
     Sub-folders below the folder that all images have in common become part of the names. Images of
     the same name, such as x.png and x.jpg, keep their suffix in it.
@@ -117,7 +120,7 @@ def find_paths(source: str, recursive: bool, output: Path, kind: FileKind) -> li
 def files_of_folder(folder: Path, recursive: bool, output: Path, kind: FileKind) -> list[Path]:
     """The files of a folder, and with `recursive` those below it."""
     if recursive:
-        paths = outside(kind.below(folder), output)
+        paths = without_outputs(kind.below(folder), output)
     else:
         paths = kind.files_of(folder)
     if paths:
@@ -135,7 +138,7 @@ def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
     found = glob.glob(pattern, recursive=True) or glob.glob(in_folder)
     paths = [Path(each) for each in found if Path(each).is_file()]
     if "**" in pattern:
-        paths = outside(paths, output)
+        paths = without_outputs(paths, output)
     if not paths:
         raise UserError(
             f"--input {pattern}: no {kind.noun} there; name a file, a folder of {kind.noun}, a "
@@ -144,10 +147,21 @@ def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
     return paths
 
 
-def outside(paths: list[Path], output: Path) -> list[Path]:
-    """The paths that are not in the folder `output`; all of them if it holds all."""
+def without_outputs(paths: list[Path], output: Path) -> list[Path]:
+    """The paths that are not in `output` or in the folder of an earlier call, which holds RECORD.
+
+    All of them if none is left. Logs the folders of earlier calls.
+    """
     output = output.resolve()
-    return [path for path in paths if output not in path.resolve().parents] or paths
+    places = {path: path.resolve().parents for path in paths}
+    folders = {folder for parents in places.values() for folder in parents}
+    earlier = {folder for folder in folders if (folder / RECORD).is_file()} - {output}
+    inputs = [path for path in paths if {output, *earlier}.isdisjoint(places[path])]
+    if not inputs:
+        return paths
+    for folder in sorted(earlier):
+        log(f"{folder}: is left out, it holds the outputs of an earlier call ({RECORD})")
+    return inputs
 
 
 def lines_of_standard_input() -> list[str]:

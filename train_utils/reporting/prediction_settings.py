@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from src.errors import UserError
-from train_utils.data.inputs import Job
+from train_utils.data.inputs import RECORD, Job
 from train_utils.reporting.png import naming
 from train_utils.reporting.text_files import write_json
-
-NAME = "predictions.json"
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -41,7 +39,7 @@ class PredictionRecord:
     def __init__(
         self, folder: str | Path, settings: dict, weights: Sequence[str], keep: bool
     ) -> None:
-        self.path = Path(folder) / NAME
+        self.path = Path(folder) / RECORD
         self.content = {**settings, "files": list(weights)}
         self.images = {}  # {name: entry}; None: not known
         if keep:
