@@ -72,6 +72,10 @@ def test_outputs_of_an_earlier_call_with_another_folder_are_no_inputs(tmp_path, 
     found = names_of(tmp_path, source, True, "in/second")
     assert list(found.values()) == ["in/x/a.png"]
     assert f"{tmp_path / 'in/first'}: is left out" in capsys.readouterr().out
+    touch(tmp_path, "predictions.json", "in/second/x/a_mask.png")  # the first is above the inputs
+    found = names_of(tmp_path, source, True, "in/second")
+    assert list(found.values()) == ["in/x/a.png"]
+    capsys.readouterr()
     found = names_of(tmp_path, "in/first", True, "out")  # asked for by name
     assert list(found.values()) == ["in/first/x/a_mask.png"]
     assert capsys.readouterr().out == ""

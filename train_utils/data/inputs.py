@@ -150,13 +150,15 @@ def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
 def without_outputs(paths: list[Path], output: Path) -> list[Path]:
     """The paths that are not in `output` or in the folder of an earlier call, which holds RECORD.
 
-    All of them if none is left. Logs the folders of earlier calls.
+    A folder that holds all paths leaves none out, and if none is left, all are inputs. Logs the
+    folders of earlier calls.
     """
-    output = output.resolve()
-    places = {path: path.resolve().parents for path in paths}
-    folders = {folder for parents in places.values() for folder in parents}
-    earlier = {folder for folder in folders if (folder / RECORD).is_file()} - {output}
-    inputs = [path for path in paths if {output, *earlier}.isdisjoint(places[path])]
+    places = [set(path.resolve().parents) for path in paths]
+    folders = set().union(*places) - set.intersection(*places) if places else set()
+    own = folders & {output.resolve()}
+    earlier = {folder for folder in folders - own if (folder / RECORD).is_file()}
+    left_out = own | earlier
+    inputs = [path for path, parents in zip(paths, places, strict=True) if not parents & left_out]
     if not inputs:
         return paths
     for folder in sorted(earlier):
