@@ -95,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
     print(summary.summary_line(rows, rule, seconds, args.output, kind.noun))
     if scores and scores.names:
         origin = describe_origin([each.checkpoint for each in loaded], args.weights, args.flips)
-        scores.save(args.output, origin | provenance(device, seconds))
+        scores.save(args.output, origin | provenance(device, predictor.amp_dtype, seconds))
     if failed:
         summary.end_with_failures(failed, len(todo), kind.noun)
 

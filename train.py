@@ -157,7 +157,7 @@ def prepare_device(args: argparse.Namespace) -> tuple[torch.device, torch.dtype 
     reuse_freed_memory(device)
     if args.deterministic:
         use_deterministic_algorithms(device)
-    precision = str(amp_dtype or torch.float32).removeprefix("torch.")
+    precision = provenance.precision_name(amp_dtype)
     log(f"{provenance.machine_name(device)}, {precision}, seed {args.seed}")
     return device, amp_dtype
 

@@ -100,6 +100,7 @@ def test_test_scores_say_where_they_come_from(finished):
         "commit",
         "versions",
         "machine",
+        "precision",
         "seconds",
         "peak_memory_mb",
         "selection",

@@ -125,7 +125,7 @@ def score_test(
     if is_main_process():
         names = [sample.name for sample in dataset.samples]
         content = {
-            **provenance(evaluator.device, time.perf_counter() - start),
+            **provenance(evaluator.device, evaluator.amp_dtype, time.perf_counter() - start),
             **origin,
             "threshold": threshold,
             "scores": scores,

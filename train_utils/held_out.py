@@ -50,7 +50,7 @@ def score_held_out(
     selection = f"the held-out images choose {'best_threshold' if choose_threshold else 'nothing'}"
     if is_main_process():
         content = {
-            **provenance(evaluator.device, time.perf_counter() - start),
+            **provenance(evaluator.device, evaluator.amp_dtype, time.perf_counter() - start),
             **origin,
             "selection": selection,
             "threshold": threshold,

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from src.device import pick_device, synchronize
+from src.device import pick_amp_dtype, pick_device, synchronize
 from train_utils.reporting.provenance import machine_name, peak_memory_mb, provenance
 
 
@@ -207,7 +207,7 @@ def describe_machine(device: torch.device) -> str:
 
 def content(device: torch.device, options: dict, benchmarks: list[dict], seconds: float) -> dict:
     """What the JSON file holds: how the figures were obtained, and all of them."""
-    origin = provenance(device, seconds)
+    origin = provenance(device, pick_amp_dtype(device), seconds)
     origin["command"] = shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]])
     del origin["peak_memory_mb"]  # of this process, which computes nothing
     return {

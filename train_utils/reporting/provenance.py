@@ -1,6 +1,7 @@
 """How a number was obtained: command, commit, versions, machine, time and memory."""
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 import torchvision
 
+from train_utils.plurals import counted
+
 # What --val means for the choice of the epoch and of the threshold. It is in every run's output.
 SELECTION = {
     "holdout": "validation images, which are not trained on",
@@ -19,8 +22,11 @@ SELECTION = {
 }
 
 
-def provenance(device: torch.device, seconds: float) -> dict:
-    """Command, commit, versions, machine, wall time in seconds and peak memory in MB, for JSON."""
+def provenance(device: torch.device, amp_dtype: torch.dtype | None, seconds: float) -> dict:
+    """Command, commit, versions, machine, precision, wall time in seconds, peak memory in MB.
+
+    For JSON. amp_dtype: dtype of autocast, None for full precision.
+    """
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "commit": source_commit(),
@@ -31,6 +37,7 @@ def provenance(device: torch.device, seconds: float) -> dict:
             "numpy": np.__version__,
         },
         "machine": machine_name(device),
+        "precision": precision_name(amp_dtype),
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(device)),
     }
@@ -95,7 +102,24 @@ def machine_name(device: torch.device) -> str:
     """The name of the GPU, or the processor and the number of threads that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {counted(torch.get_num_threads(), 'threads')}"
+
+
+def processor_name(cpu_info: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model where the system tells it, else its architecture.
+
+    cpu_info: Linux's description of the processors.
+    """
+    try:
+        model = re.search(r"^model name[ \t]*:[ \t]*(\S.*)$", cpu_info.read_text(), re.MULTILINE)
+    except OSError:
+        model = None
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def precision_name(amp_dtype: torch.dtype | None) -> str:
+    """ "bfloat16", "float16", or "float32" for full precision."""
+    return str(amp_dtype or torch.float32).removeprefix("torch.")
 
 
 def peak_memory_mb(device: torch.device) -> float:
