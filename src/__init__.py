@@ -25,7 +25,8 @@ from .vgg16_unet import VGG16UNet
 #     base_c             channels of the first level; a model that has no such argument has only one
 #     training_bytes     memory of a training step in float32: bytes for each pixel and channel of
 #                        the first level, about a tenth more than src.memory.LiveBytes counts on
-#                        crops of 256 px; the weights are not included
+#                        crops of 256 px; the weights and the loss are not included
+# A model with several outputs in training mode has their number as `outputs`.
 MODELS = {
     "attention_unet": AttentionUNet,
     "mobilenetv3_unet": MobileV3Unet,

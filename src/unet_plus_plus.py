@@ -70,6 +70,7 @@ class UNetPlusPlus(nn.Module):
         depths = range(1, DEPTH + 1) if deep_supervision else [DEPTH]
         for depth in depths:
             self.heads[str(depth)] = OutConv(base_c, num_classes)
+        self.outputs = len(self.heads)
 
     def prune(self, level: int) -> None:
         """Makes eval mode compute only the UNet++ of depth `level`, 1 to 4; training is unchanged.

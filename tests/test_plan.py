@@ -37,7 +37,8 @@ def summary(size, images=20, classes=2, channels=3, pixels=None):
 
 def bytes_of(plan, model=PLAIN_UNET, channels=3):
     """The estimated memory of a step of this plan."""
-    bytes_each = pixel_bytes(model.training_bytes, plan.base_c, channels)
+    classes = len(plan.class_weights)
+    bytes_each = pixel_bytes(model, plan.base_c, channels, classes)
     return step_bytes(plan.crop_size, plan.batch_size, bytes_each)
 
 

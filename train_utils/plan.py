@@ -140,7 +140,7 @@ def make_plan(
     """
     augmentation, classes = AUGMENTATIONS[orientation], len(summary.pixels)
     base_c = model.base_c or plan_width(classes)
-    bytes_each = pixel_bytes(model.training_bytes, base_c, summary.channels)
+    bytes_each = pixel_bytes(model, base_c, summary.channels, classes)
     wanted = wanted_crop(min(summary.median), augmentation.share)
     crop = min(wanted, largest_crop(bytes_each, memory))
     crop = crop_size or max(crop, math.ceil(max(model.least) / GRID) * GRID)

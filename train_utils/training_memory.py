@@ -11,6 +11,8 @@ MEMORY = {"small": (4e9, 512), "medium": (12e9, 768), "large": (40e9, 1024)}
 # The part of the memory class that is for activations and gradients. The rest is for weights, the
 # optimizer, the images and the workspace of convolutions.
 SHARE = 0.5
+# Of each pixel and class: logits, log-softmax, probabilities and target as float32, and gradients.
+CLASS_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ModelNeeds:
     strides: number of voxels, on each axis, that all poolings together make one of.
     margins: number of voxels, on each axis, that valid convolutions remove at each border.
     Strides and margins are of volumes; both are empty for images.
+    outputs: number of outputs in training mode, each with a loss.
     """
 
     training_bytes: int = UNet.training_bytes
@@ -30,17 +33,16 @@ class ModelNeeds:
     least: tuple[int, ...] = (UNet.min_training_side, UNet.min_training_side)
     strides: tuple[int, ...] = ()
     margins: tuple[int, ...] = ()
+    outputs: int = 1
 
 
 PLAIN_UNET = ModelNeeds()
 
 
-def pixel_bytes(training_bytes: int, base_c: int, channels: int) -> int:
-    """The memory of a training step for each pixel: activations, float32 image, int64 target.
-
-    training_bytes: see ModelNeeds.
-    """
-    return training_bytes * base_c + 4 * channels + 8
+def pixel_bytes(model: ModelNeeds, base_c: int, channels: int, classes: int) -> int:
+    """The memory of a training step for each pixel: activations, image, target and the loss."""
+    loss = CLASS_BYTES * classes * model.outputs
+    return model.training_bytes * base_c + 4 * channels + 8 + loss
 
 
 def step_bytes(crop: int | Sequence[int], batch: int, bytes_each: int) -> int:

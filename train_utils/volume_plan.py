@@ -51,7 +51,7 @@ def make_volume_plan(
     or a single number that is cut to the volumes, see choose_crop(); None: to be planned.
     """
     classes = len(summary.pixels)
-    bytes_each = pixel_bytes(model.training_bytes, model.base_c, summary.channels)
+    bytes_each = pixel_bytes(model, model.base_c, summary.channels, classes)
     wanted = wanted_sides(summary.median, model)
     batch = 1 if any(model.margins) else BATCH
     if crop_size is None:

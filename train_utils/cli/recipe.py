@@ -76,7 +76,8 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
     log("\n  ".join([f"plan of --preset {args.preset}, --memory {args.memory}:", *recipe.reasons]))
     if {"batch_size", "accumulate"} <= left_open:
         free = broadcast_from_rank_zero(lambda: free_memory(device))
-        bytes_each = pixel_bytes(model.training_bytes, plan.base_c, summary.channels)
+        classes = len(summary.pixels)
+        bytes_each = pixel_bytes(model, plan.base_c, summary.channels, classes)
         recipe = lower_batch(recipe, bytes_each, free)
     return recipe
 
@@ -95,7 +96,8 @@ def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: b
     base_c = None if planned_width else model.base_c
     if model.dims == 2:
         least = model.min_training_side, model.min_training_side
-        return ModelNeeds(model.training_bytes, base_c, least)
+        outputs = getattr(model, "outputs", 1)
+        return ModelNeeds(model.training_bytes, base_c, least, outputs=outputs)
     return ModelNeeds(
         model.training_bytes,
         base_c,
