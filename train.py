@@ -35,7 +35,7 @@ from train_utils import (
     train_one_epoch,
 )
 from train_utils import checkpoint as checkpoints
-from train_utils.budget import TRIAL_STEPS, Budget, set_sampler_epoch
+from train_utils.budget import Budget, set_sampler_epoch, trial_steps
 from train_utils.checkpoint import ModelDescription, TrainingState
 from train_utils.cli import defaults, demo, list_models, scoring, script, values
 from train_utils.cli.model_flags import model_without_weights
@@ -46,7 +46,13 @@ from train_utils.data import splits, statistics, volumes
 from train_utils.data.check_labels import check_labels
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import Sample, choose_label_kind
-from train_utils.data_loader import CropLoader, EpochBatches, StackedImages, make_training_loader
+from train_utils.data_loader import (
+    CropLoader,
+    EpochBatches,
+    StackedImages,
+    batches_ahead,
+    make_training_loader,
+)
 from train_utils.distributed_utils import (
     broadcast_buffers,
     broadcast_from_rank_zero,
@@ -95,13 +101,15 @@ def main(args: argparse.Namespace) -> None:
     if resumed:
         resume.check_split(resumed, data.split, args.resume)
         resume.restore_optimizer(resumed, optimizer, scaler)
-    state, budget = start_state(args, recipe, resumed, data.split, batches, optimizer)
+    ahead = broadcast_from_rank_zero(lambda: batches_ahead(train_loader))
+    trial = trial_steps(ahead, recipe.accumulate)
+    state, budget = start_state(args, recipe, resumed, data.split, batches, optimizer, trial)
     lr_scheduler = make_lr_scheduler(args, optimizer, recipe, state, budget)
     length = known_length(args, state, budget, lr_scheduler.schedule)
     log(describe_recipe(args, description.model_kwargs, recipe, length))
 
     # An epoch's training and validation
-    step_timer = make_step_timer(args, evaluator, model, recipe, data, state, budget)
+    step_timer = make_step_timer(args, evaluator, model, recipe, data, state, budget, trial)
     train = partial(
         train_one_epoch,
         parallel_model,
@@ -319,7 +327,7 @@ def make_lr_scheduler(
         budget.epochs,
         warmup_epochs=budget.warmup_epochs(recipe.warmup_epochs),
         total_steps=budget.steps,
-        hold_steps=TRIAL_STEPS if is_trial(args, state) else 0,
+        hold_steps=budget.steps if is_trial(args, state) else 0,
         saved_schedule=state.lr_schedule,
         step=state.step,
     )
@@ -361,8 +369,9 @@ def make_step_timer(
     data: Data,
     state: TrainingState,
     budget: Budget,
+    trial: int,
 ) -> StepTimer:
-    """Says after some steps how long the run will take, with its evaluations."""
+    """Says after `trial` steps how long the run will take, with its evaluations."""
     images = data.val or whole_training_images(data, eval_preset(data.mean, data.std))
     return StepTimer(
         budget.steps,
@@ -375,12 +384,15 @@ def make_step_timer(
         first_step=state.step,
         accumulate=recipe.accumulate,
         silent=is_trial(args, state),
+        trial=trial,
+        val_in_memory=data.val is None or data.val.fits_in_memory(),
     )
 
 
 def whole_training_images(data: Data, normalize: Compose) -> SegmentationDataset:
     """The training images, or volumes, as they are evaluated: without weights of their pixels."""
     images = data.train.with_samples(data.train.samples, normalize)
+    images.sizes = data.train.sizes
     if not data.spacing:
         images.border, images.maps = None, []
     return images

@@ -73,14 +73,15 @@ def test_a_run_has_exactly_its_steps(steps, epochs, expected):
 
 def test_more_epochs_of_a_planned_run_make_it_longer():
     batches = EpochBatches(20, 2, 0)
-    assert new_budget(batches, 1, 40, None, 6000, True) == Budget(6000, 40, 150)
-    assert new_budget(batches, 1, 4, None, 6000, True) == Budget(600, 4, 150)
-    assert new_budget(batches, 1, 4, None, 6000, False) == Budget(6000, 4, 1500)
+    assert new_budget(batches, 1, 40, None, 6000, True, 10) == Budget(6000, 40, 150)
+    assert new_budget(batches, 1, 4, None, 6000, True, 10) == Budget(600, 4, 150)
+    assert new_budget(batches, 1, 4, None, 6000, False, 10) == Budget(6000, 4, 1500)
 
 
 def test_crops_of_each_image_are_counted_in_whole_epochs():
-    assert new_budget(EpochBatches(20, 2, 0, repeats=15), 1, 40, 15, None, False).steps == 6000
-    assert new_budget(EpochBatches(5, 2, 0, repeats=3), 3, 4, 3, None, False) == Budget(12, 4, 3)
+    fifteen, three = EpochBatches(20, 2, 0, repeats=15), EpochBatches(5, 2, 0, repeats=3)
+    assert new_budget(fifteen, 1, 40, 15, None, False, 10).steps == 6000
+    assert new_budget(three, 3, 4, 3, None, False, 10) == Budget(12, 4, 3)
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -177,20 +178,20 @@ def test_going_back_in_a_run_of_minutes_the_first_epoch_is_shorter(epoch, step):
 
 
 def test_minutes_are_divided_into_steps_and_evaluations():
-    budget = plan_minutes(10, 30.0, 0.1, 2.0, 20.0, 40)
+    budget = plan_minutes(10, 30.0, 0.1, 2.0, 20.0, 40, TRIAL_STEPS)
     assert budget.epochs == 40 and budget.steps == TRIAL_STEPS + (600 - 30 - 20 - 39 * 2) * 10
     assert budget.epoch_steps == -(-(budget.steps - TRIAL_STEPS) // 39)
 
 
 def test_slow_evaluations_make_fewer_epochs():
-    budget = plan_minutes(10, 0.0, 0.1, 30.0, 0.0, 40)
+    budget = plan_minutes(10, 0.0, 0.1, 30.0, 0.0, 40, TRIAL_STEPS)
     assert budget.epochs == 1 + 4  # a fifth of ten minutes
     assert budget.steps == TRIAL_STEPS + (600 - 120) * 10
 
 
 @pytest.mark.parametrize("minutes, epochs", [(0.01, 40), (1e-9, 1), (0.1, 1)])
 def test_a_run_whose_time_is_over_still_trains(minutes, epochs):
-    budget = plan_minutes(minutes, 60.0, 0.5, 1.0, 5.0, epochs)
+    budget = plan_minutes(minutes, 60.0, 0.5, 1.0, 5.0, epochs, TRIAL_STEPS)
     assert budget.steps == 2 * TRIAL_STEPS and budget.epochs == 2
 
 
@@ -198,7 +199,7 @@ def test_a_run_whose_time_is_over_still_trains(minutes, epochs):
 @pytest.mark.parametrize("step_seconds, epoch_seconds", [(0.01, 0.3), (0.3, 2.0), (1.0, 60.0)])
 def test_the_planned_run_takes_the_minutes(minutes, step_seconds, epoch_seconds):
     elapsed, end = 5 + TRIAL_STEPS * step_seconds, 1.0
-    budget = plan_minutes(minutes, elapsed, step_seconds, epoch_seconds, end, 40)
+    budget = plan_minutes(minutes, elapsed, step_seconds, epoch_seconds, end, 40, TRIAL_STEPS)
     steps, epochs = budget.steps - TRIAL_STEPS, budget.epochs - 1
     seconds = elapsed + steps * step_seconds + epochs * epoch_seconds + end
     if steps > TRIAL_STEPS:
@@ -225,7 +226,7 @@ def test_the_warm_up_is_a_tenth_of_the_run():
 
 
 def test_the_rate_waits_at_its_lowest_until_the_length_is_known():
-    budget = plan_minutes(1, 5.0, 0.1, 0.5, 1.0, 10)
+    budget = plan_minutes(1, 5.0, 0.1, 0.5, 1.0, 10, TRIAL_STEPS)
     before, after = (
         factors(Budget(TRIAL_STEPS, 1, TRIAL_STEPS), hold_steps=TRIAL_STEPS),
         factors(budget, hold_steps=TRIAL_STEPS),

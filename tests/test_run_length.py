@@ -36,7 +36,7 @@ def start(*argv, resumed=None):
     args = parse(*argv)
     recipe, optimizer = recipe_of(args), make_optimizer()
     batches = EpochBatches(3, 1, seed=0, repeats=recipe.crops or 1)
-    return start_state(args, recipe, resumed or {}, SPLIT, batches, optimizer)
+    return start_state(args, recipe, resumed or {}, SPLIT, batches, optimizer, TRIAL_STEPS)
 
 
 def checkpoint_of(state, budget, **changes):
@@ -86,7 +86,7 @@ def test_a_run_that_is_finished_says_so(capsys):
 class Timer:
     """The speed that a StepTimer has measured."""
 
-    step_seconds = 0.5
+    step_seconds, trial, val_images = 0.5, TRIAL_STEPS, 4
 
     def evaluation_seconds(self):
         return 2.0

@@ -12,8 +12,7 @@ from train_utils.data_loader import EpochBatches
 from train_utils.plan import EPOCHS
 from train_utils.plurals import counted
 
-# The speed is measured over the first steps of a run. They are the first epoch of --minutes.
-TRIAL_STEPS = 10
+TRIAL_STEPS = 10  # whose speed is measured, at the start of a run; see trial_steps()
 EVALUATION_SHARE = 0.2  # the largest share of a run of --minutes that evaluations may take
 WARMUP_SHARE = 0.1  # the warm-up's share of a run whose length is in steps
 
@@ -25,7 +24,7 @@ class Budget:
     steps: number of optimizer steps in the whole run. A step takes batches of all processes.
     epochs: number of epochs in the whole run.
     epoch_steps: number of steps in an epoch. The last epoch takes what is left; the first one of
-    --minutes takes TRIAL_STEPS.
+    --minutes takes trial_steps().
     """
 
     steps: int
@@ -38,6 +37,16 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{counted(self.steps, 'steps')} in {counted(self.epochs, 'epochs')}"
+
+
+def trial_steps(ahead: int, accumulate: int) -> int:
+    """Number of first steps after which the speed is known. They are --minutes' first epoch.
+
+    ahead: number of batches that the workers of the loader keep ready. Those of the first steps
+    were loaded while the slow first step was computed: the speed is measured after them.
+    accumulate: number of batches in a step.
+    """
+    return TRIAL_STEPS + math.ceil(ahead / accumulate)
 
 
 def divide(steps: int, epochs: int) -> Budget:
@@ -65,6 +74,7 @@ def new_budget(
     crops: int | None,
     steps: int | None,
     planned: bool,
+    trial: int,
 ) -> Budget:
     """The length of a new run.
 
@@ -74,9 +84,10 @@ def new_budget(
         steps: number of steps in the run, or None.
         planned: whether `steps` is the plan's, for EPOCHS epochs. With more or fewer epochs the run
             is longer or shorter, and an epoch stays as long as it is.
+        trial: result of trial_steps().
 
-    With neither crops nor steps the run is one of --minutes: it has one epoch of TRIAL_STEPS, after
-    which plan_minutes() gives the length.
+    With neither crops nor steps the run is one of --minutes: it has one epoch of `trial` steps,
+    after which plan_minutes() gives the length.
     """
     if crops:
         return repeat(math.ceil(len(batches) / accumulate), epochs)
@@ -84,7 +95,7 @@ def new_budget(
         return repeat(math.ceil(steps / EPOCHS), epochs)
     if steps:
         return divide(steps, epochs)
-    return Budget(TRIAL_STEPS, 1, TRIAL_STEPS)
+    return Budget(trial, 1, trial)
 
 
 def resumed_budget(
@@ -136,17 +147,18 @@ def plan_minutes(
     epoch_seconds: float,
     end_seconds: float,
     epochs: int,
+    trial: int,
 ) -> Budget:
-    """The length of a run that takes `minutes` in all, from the speed of its first TRIAL_STEPS.
+    """The length of a run that takes `minutes` in all, from the speed of its first steps.
 
     Args:
         elapsed: seconds since the start of the script.
         step_seconds: seconds of an optimizer step.
         epoch_seconds: seconds of the evaluation and the saving after an epoch.
         end_seconds: seconds of the evaluation at the end of the run.
-        epochs: largest number of epochs, the first one of TRIAL_STEPS included; at least two are
-            planned. There are fewer where the evaluations would take more than EVALUATION_SHARE of
-            the time.
+        epochs: largest number of epochs, the first one included; at least two are planned. There
+            are fewer where the evaluations would take more than EVALUATION_SHARE of the time.
+        trial: number of steps in the first epoch, see trial_steps().
 
     At least TRIAL_STEPS more steps are planned, even if the time is over.
     """
@@ -156,4 +168,4 @@ def plan_minutes(
         others = min(others, max(1, int(EVALUATION_SHARE * left / epoch_seconds)))
     steps = max(int((left - others * epoch_seconds) / step_seconds), TRIAL_STEPS)
     rest = divide(steps, others)
-    return Budget(TRIAL_STEPS + steps, 1 + rest.epochs, rest.epoch_steps)
+    return Budget(trial + steps, 1 + rest.epochs, rest.epoch_steps)

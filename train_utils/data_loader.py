@@ -232,6 +232,14 @@ def make_loader(
     )
 
 
+def batches_ahead(loader: CropLoader | DataLoader) -> int:
+    """Number of batches that the loader's workers keep ready; 0 without workers."""
+    source = loader.source if isinstance(loader, CropLoader) else loader
+    if not isinstance(source, DataLoader):
+        return 0
+    return source.num_workers * (source.prefetch_factor or 0)
+
+
 def make_training_loader(
     dataset: Dataset,
     device: torch.device,

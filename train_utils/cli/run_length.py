@@ -26,16 +26,18 @@ def start_state(
     split: dict,
     batches: EpochBatches,
     optimizer: Optimizer,
+    trial: int,
 ) -> tuple[TrainingState, Budget]:
     """Where the run starts, and its length. UserError if --start-epoch is past its end.
 
     resumed: the checkpoint of --resume, {} for a new run, whose state has no schedule yet.
+    trial: result of trial_steps().
     """
     if resumed:
         state, budget = resumed_state(args, recipe, resumed, batches, optimizer)
     else:
         lengths = recipe.crops, recipe.steps, recipe.planned_steps
-        budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths)
+        budget = new_budget(batches, recipe.accumulate, args.epochs, *lengths, trial)
         state = resume.new_state(budget.epoch_steps, split, args.start_epoch)
     if state.epoch >= budget.epochs:
         if args.start_epoch is not None:
@@ -112,16 +114,17 @@ def plan_by_speed(
     """
     speed = step_timer.step_seconds, step_timer.evaluation_seconds(), step_timer.end_seconds()
     elapsed = time.perf_counter() - start + step_timer.saving_seconds()  # of this epoch
+    trial = step_timer.trial
     budget = broadcast_from_rank_zero(
-        lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs)
+        lambda: plan_minutes(args.minutes, elapsed, *speed, args.epochs, trial)
     )
     warmup_epochs = budget.warmup_epochs(recipe.warmup_epochs)
     lr_scheduler.set_length(budget.epoch_steps, warmup_epochs, budget.steps)
     text = (
         f"--minutes {args.minutes:g}: {budget}, at {speed[0]:.3f} s a step and "
-        f"{speed[1]:.1f} s an evaluation"
+        f"{speed[1]:.1f} s to {'evaluate and save' if step_timer.val_images else 'save'}"
     )
-    if budget.steps == 2 * TRIAL_STEPS:
+    if budget.steps == trial + TRIAL_STEPS:
         text += "; that is the least, and may take longer"
     log(text)
     return budget

@@ -53,7 +53,7 @@ def recipe_flags() -> list[Flag]:
             "--minutes",
             LOCAL,
             None,
-            "choose the steps so that the run takes this long, by the speed of its first ten "
+            "choose the steps so that the run takes this long, by the speed of its first "
             "steps; at least 20 steps",
             "no limit",
             type=number(float, above=0),
