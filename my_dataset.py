@@ -377,7 +377,7 @@ def open_dataset(
         examined = dataset.examined = dataset.with_samples(part)
     pixels = examined.count_pixels(threads=is_large)
     problem = missing_pixels(title, pixels, examined.classes, examined.encodings, for_training)
-    if problem and not is_large:
+    if problem and not (is_large and pixels[:IGNORE].any()):
         raise UserError(problem)
     text = examined.describe(pixels)
     if is_large:

@@ -42,7 +42,7 @@ from train_utils.cli.model_flags import model_without_weights
 from train_utils.cli.recipe import Recipe, describe_recipe, make_recipe
 from train_utils.cli.run_length import is_trial, known_length, plan_by_speed, start_state
 from train_utils.cli.saving import describe_run, save_epoch, write_split
-from train_utils.data import splits, statistics, volumes
+from train_utils.data import large_sets, splits, statistics, volumes
 from train_utils.data.check_labels import check_labels
 from train_utils.data.class_table import ClassTable
 from train_utils.data.samples import Sample, choose_label_kind
@@ -191,7 +191,8 @@ def read_data(args: argparse.Namespace, classes: ClassTable) -> Data:
         mean, std = statistics.choose_mean_and_std(args.mean, args.std, read)
     val_set = None
     if val_samples:
-        val_set, _ = open_dataset(val_samples, "validation", eval_preset(mean, std), **options)
+        evaluated = large_sets.choose_validation(val_samples, args.val_images)
+        val_set, _ = open_dataset(evaluated, "validation", eval_preset(mean, std), **options)
     if test_samples and args.val != "test":  # a label that cannot be scored should be found now
         broadcast_from_rank_zero(
             lambda: check_labels(

@@ -25,6 +25,7 @@ RUN = {  # a resumed run, or an evaluated one, takes them from the checkpoint
     "max_pixels": 123456,
     "val": "none",
     "val_fraction": 0.3,
+    "val_images": 77,
     "test_fraction": 0.1,
     "split_seed": 5,
     "folds": None,

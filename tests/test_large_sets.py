@@ -1,5 +1,6 @@
 """Large datasets: a sample is read before training, the rest when it is used."""
 
+import json
 import re
 
 import numpy as np
@@ -10,16 +11,20 @@ from PIL import Image
 import train
 from my_dataset import SegmentationDataset, list_samples, open_dataset
 from src.errors import UserError
+from src.image_io import IGNORE
 from tests.made import write_folder
 from tests.tiny import EXACT, parse
 from tests.watch import opened_files
 from train_utils.cli.script import run_script
+from train_utils.data.class_table import ClassTable
 from train_utils.data.large_sets import (
     LARGE_IMAGES,
     SAMPLE_IMAGES,
     SAMPLE_PIXELS,
     choose_sample,
+    choose_validation,
     in_threads,
+    random_order,
 )
 from train_utils.data.samples import Sample
 
@@ -61,6 +66,49 @@ def test_of_large_sets_a_sample_is_read_which_is_always_the_same(many, monkeypat
     assert pixels[:2].sum() == 200 * 16 * 16
     assert not dataset.fits_in_memory() and dataset.cached_bytes == 0
     assert dataset[1099][0].shape == (3, 16, 16) and dataset.cached_bytes == 0
+
+
+def test_names_and_order_do_not_change_the_sample(tmp_path):
+    """Files of different sizes, some of them equal, under their names and under others."""
+    for number in range(300):
+        (tmp_path / f"{number:03d}.png").write_bytes(bytes(100 + number * 2 // 3))
+    samples = [Sample(path.name, path) for path in sorted(tmp_path.iterdir())]
+    sizes = [
+        sorted(each[index].image.stat().st_size for index in random_order(each)[:60])
+        for each in (samples, samples[::-1], sorted(samples, key=lambda each: each.name[::-1]))
+    ]
+    assert sizes[0] == sizes[1] == sizes[2]
+    order = random_order(samples)
+    assert sorted(order) == list(range(300)) and order != sorted(order)
+    assert 20 < sum(index < 150 for index in order[:60]) < 40  # small ones and large ones
+
+
+def test_files_of_one_size_are_chosen_at_random(tmp_path):
+    for number in range(100):
+        (tmp_path / f"{number:02d}.bmp").write_bytes(bytes(54))
+    order = random_order([Sample(path.name, path) for path in sorted(tmp_path.iterdir())])
+    assert sorted(order) == list(range(100)) and 3 < sum(index < 50 for index in order[:20]) < 17
+
+
+def test_at_most_so_many_validation_images_are_evaluated(many, capsys):
+    samples = list_samples("folder", many)["all"]
+    chosen = choose_validation(samples, 30)
+    assert len(chosen) == 30 and chosen == sorted(chosen, key=samples.index)
+    assert chosen == choose_validation(samples, 30)
+    assert "validation: 30 of 1,100 are evaluated after each epoch" in capsys.readouterr().out
+    assert choose_validation(samples, 0) == choose_validation(samples, 1100) == samples
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_evaluates_the_chosen_validation_images_and_trains_on_none(tmp_path, capsys):
+    data = write_folder(tmp_path / "data", count=12)
+    argv = ("--data-path", data, "--dataset", "folder", "--output-dir", tmp_path / "out")
+    options = ("--val-fraction", 0.5, "--test-fraction", 0, "--val-images", 2, "--steps", 2)
+    train.main(parse(*argv, *options, "--epochs", 1, "--base-c", 4, *EXACT))
+    printed = capsys.readouterr().out
+    assert "validation: 2 of 6 are evaluated" in printed and "validation: 2 images" in printed
+    split = json.loads((tmp_path / "out/split.json").read_text())
+    assert len(split["val"]) == 6 and not set(split["val"]) & set(split["train"])
 
 
 def test_of_very_large_images_fewer_are_read(tmp_path):
@@ -108,6 +156,16 @@ def test_a_broken_file_of_the_sample_is_found_before_training(many, monkeypatch)
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UserError, match=broken.name):
         open_dataset(samples, "training", for_training=True)
+
+
+def test_a_sample_whose_labels_are_all_ignored_is_refused(tmp_path):
+    root = write_many(tmp_path, LARGE_IMAGES + 1)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.full((16, 16), 7, np.uint8)).save(path)
+    classes = ClassTable(("a", "b"), (None, None), {0: 0, 1: 1, 7: IGNORE})
+    samples = list_samples("folder", root)["all"]
+    with pytest.raises(UserError, match="every pixel of the training images is ignored"):
+        open_dataset(samples, "training", for_training=True, classes=classes)
 
 
 def test_labels_without_foreground_in_the_sample_are_a_warning(tmp_path, capsys):

@@ -142,6 +142,14 @@ def split_flags() -> list[Flag]:
             type=number(float, above=0, below=1),
         ),
         flag(
+            "--val-images",
+            RUN,
+            200,
+            "largest number of validation images that are evaluated after each epoch, random ones, "
+            "but always the same; 0: all",
+            type=number(int, minimum=0),
+        ),
+        flag(
             "--test-fraction",
             RUN,
             0.2,
