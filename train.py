@@ -144,8 +144,8 @@ def main(args: argparse.Namespace) -> None:
                 row |= validate()
             if is_trial(args, state):
                 budget = plan_by_speed(args, recipe, step_timer, lr_scheduler, start)
-            is_best = resume.add_epoch(state, row, measure)
             state.step, state.lr_schedule = lr_scheduler.last_epoch, lr_scheduler.schedule
+            is_best = resume.add_epoch(state, row, measure)
             run = describe_run(args, recipe, data.train.label_kind, budget, resumed)
             # Not earlier: from its first checkpoint on, a run replaces the one in this folder.
             write_split(args, data.split, data.test_samples)

@@ -162,16 +162,31 @@ def test_steps_extend_a_run_of_an_earlier_version():
     assert resumed_budget(None, 150, 20, 3000, 40, 7000) == Budget(7000, 47, 150)
 
 
+def checkpoint_with(steps):
+    """A checkpoint whose epochs ended at these steps; None: of an earlier version."""
+    rows = [{"epoch": epoch} | ({"step": step} if step else {}) for epoch, step in enumerate(steps)]
+    state = {"epoch": len(steps) - 1, "step": steps[-1], "history": rows, "best_score": 0.5}
+    return state | {"results_name": "", "plan": {}, "split": {}}
+
+
 @pytest.mark.parametrize("epoch, step", [(0, 0), (1, TRIAL_STEPS), (3, TRIAL_STEPS + 2 * 25)])
 def test_going_back_in_a_run_of_minutes_the_first_epoch_is_shorter(epoch, step):
     run = Budget(TRIAL_STEPS + 100, 5, 25)
-    checkpoint = {"epoch": 3, "step": 85, "history": [], "best_score": 0.5, "results_name": ""}
-    checkpoint |= {"plan": schedule_of(run, hold_steps=TRIAL_STEPS), "split": {}}
-    state = resume.saved_state(checkpoint, run.epoch_steps, epoch)
-    assert (state.epoch, state.step) == (epoch, step)
+    state = resume.saved_state(checkpoint_with([10, 35, 60, 85]), run.epoch_steps, epoch)
+    assert (state.epoch, state.step, len(state.history)) == (epoch, step, epoch)
     assert resumed_budget(run, 25, epoch, step, 5, None) == run
-    checkpoint["plan"] = schedule_of(run)
-    assert resume.saved_state(checkpoint, 25, epoch).step == 25 * epoch
+
+
+@pytest.mark.parametrize("epoch, step", [(3, 9), (4, 11), (5, 14), (6, 17)])
+def test_going_back_in_an_extended_run_the_steps_are_those_of_its_epochs(epoch, step):
+    """Eleven steps in epochs of three, then more: the fourth epoch had two."""
+    checkpoint = checkpoint_with([3, 6, 9, 11, 14])
+    assert resume.saved_state(checkpoint, 3, epoch).step == step
+
+
+def test_epochs_of_an_earlier_version_are_counted_as_equal():
+    checkpoint = checkpoint_with([None, None, None])
+    assert [resume.saved_state(checkpoint, 25, epoch).step for epoch in (0, 2, 4)] == [0, 50, 100]
 
 
 # --- minutes --------------------------------------------------------------------------------------

@@ -47,11 +47,8 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
     epoch, step = checkpoint["epoch"] + 1, checkpoint["step"]
     history, best_score = checkpoint["history"], checkpoint["best_score"]
     if start_epoch is not None:
-        epoch, step = start_epoch, start_epoch * steps
-        trial = checkpoint["plan"].get("hold_steps", 0)  # the first epoch of a run of --minutes
-        if trial and epoch > 0:
-            step = trial + (epoch - 1) * steps
         history = [row for row in history if row["epoch"] < start_epoch]
+        epoch, step = start_epoch, steps_before(start_epoch, history, steps)
         best_score = -math.inf
     return TrainingState(
         epoch=epoch,
@@ -62,6 +59,17 @@ def saved_state(checkpoint: dict, steps: int, start_epoch: int | None = None) ->
         results_name=checkpoint["results_name"],
         split=checkpoint["split"],
     )
+
+
+def steps_before(epoch: int, history: list[dict], steps: int) -> int:
+    """Number of steps of the epochs before `epoch`.
+
+    history: rows of epochs before it. In those after the last row, and in all of a run of an
+    earlier version, whose rows do not have their step, an epoch has `steps` steps.
+    """
+    if not history or "step" not in history[-1]:
+        return epoch * steps
+    return history[-1]["step"] + (epoch - 1 - history[-1]["epoch"]) * steps
 
 
 def check_split(checkpoint: dict, split: dict, path: str | Path) -> None:
@@ -172,13 +180,13 @@ def restore_randomness(random_states: list[dict], seed: int) -> None:
 
 
 def add_epoch(state: TrainingState, row: dict, measure: str = "val_dice") -> bool:
-    """Adds an epoch's scores to the history; True if the epoch is the best so far.
+    """Adds an epoch's scores and the steps so far to the history; True if it is the best so far.
 
     measure: name of the validation score to maximize. If `row` does not have it (no validation),
     every epoch is the best. NaN (no foreground anywhere) ranks below every other score, but the
     first epoch is kept whatever its score.
     """
-    state.history.append(row)
+    state.history.append({**row, "step": state.step})
     if measure not in row:
         state.best_score = math.inf
         return True
