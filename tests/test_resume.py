@@ -76,6 +76,26 @@ def test_a_new_rate_restarts_the_schedule_of_an_unfinished_run(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("new_rate, warned", [(False, True), (True, False)])
+def test_a_run_that_has_ended_is_extended_at_a_rate_of_almost_0(new_rate, warned, capsys):
+    state = resume.new_state(10, {})
+    state.epoch, state.step, state.lr_schedule = 10, 100, make_lr_schedule(10, 10)
+    schedule = resume.resumed_schedule(state, Budget(200, 20, 10), 0.2, new_rate)
+    assert (poly_factor(100, **schedule) < 0.02) == warned
+    text = "warning: the run had ended, at a learning rate of almost 0"
+    printed = capsys.readouterr().out
+    assert (
+        (text in printed) == ("Another --lr, such as 0.1, starts from there" in printed) == warned
+    )
+
+
+def test_a_run_that_is_extended_before_its_end_has_no_warning(capsys):
+    state = resume.new_state(10, {})
+    state.epoch, state.step, state.lr_schedule = 9, 90, make_lr_schedule(10, 10)
+    resume.resumed_schedule(state, Budget(200, 20, 10), 0.2, False)
+    assert "is extended" in (printed := capsys.readouterr().out) and "warning" not in printed
+
+
 def test_a_new_rate_during_the_warm_up_is_where_it_rises_to(capsys):
     assert resumed(0, 0.2, True) == make_lr_schedule(10, 10)
     assert "rises to 0.200000, then falls to 0" in capsys.readouterr().out

@@ -24,6 +24,8 @@ from train_utils.plurals import counted
 from train_utils.random_state import restore_random_state
 from train_utils.reporting import curves, text_files
 
+ENDED_FACTOR = 0.02  # of the base learning rate; below it a run has nearly ended
+
 
 def new_state(steps: int, split: dict, start_epoch: int | None = None) -> TrainingState:
     """The state of a new run of `steps` optimizer steps an epoch. It has no schedule yet."""
@@ -160,14 +162,20 @@ def resumed_schedule(state: TrainingState, budget: Budget, lr: float, new_rate: 
     schedule = extend_schedule(schedule, state.step, end, new_rate)
     what = "restarted" if same_end else "extended"
     hint = "" if new_rate else " (give --lr to start from another rate)"
+    factor = poly_factor(state.step, **schedule)
     if state.step < schedule["warmup_steps"]:
         change = f"rises to {lr:.6f}, then falls"
     else:
-        change = f"falls from {lr * poly_factor(state.step, **schedule):.6f}"
+        change = f"falls from {lr * factor:.6f}"
     log(
         f"the schedule is {what}: from epoch {state.epoch} on the learning rate {change} to 0 at "
         f"the end of epoch {budget.epochs - 1}{hint}"
     )
+    if factor < ENDED_FACTOR and state.step >= schedule["warmup_steps"]:
+        log(
+            "warning: the run had ended, at a learning rate of almost 0: more steps at it change "
+            f"little. Another --lr, such as {lr / 2:g}, starts from there"
+        )
     return schedule
 
 

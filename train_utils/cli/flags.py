@@ -42,7 +42,8 @@ def resuming_flags() -> list[Flag]:
             "",
             "continue the run of this checkpoint with its own flags; auto: that of last_model.pth "
             "in --output-dir, if there is one, else a new run. A larger --epochs or --steps "
-            "extends the schedule; --lr restarts it from that rate",
+            "extends the schedule from its present rate, which is almost 0 where a run has ended; "
+            "another --lr restarts it from that rate",
             "a new run",
             metavar="auto|FILE",
         ),
