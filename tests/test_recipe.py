@@ -13,7 +13,13 @@ from tests.made import write_three_classes
 from tests.tiny import parse
 from train_utils.class_weights import PRESET_CLASS_WEIGHTS
 from train_utils.cli import presets, values
-from train_utils.cli.recipe import lower_batch, make_recipe, recipe_of_flags
+from train_utils.cli import recipe as recipe_module
+from train_utils.cli.recipe import (
+    least_free_memory,
+    lower_batch,
+    make_recipe,
+    recipe_of_flags,
+)
 from train_utils.data.public_datasets import CAMVID
 from train_utils.plan import make_plan, reason_lines, summarize_data
 from train_utils.training_memory import step_bytes
@@ -76,7 +82,6 @@ def test_the_plan_tells_no_value_that_a_flag_replaced(argv, gone, kept):
 @pytest.mark.parametrize(
     "argv, name, value",
     [
-        (("--batch-size", 5), "batch_size", 5),
         (("--accumulate", 3), "accumulate", 3),
         (("--class-weights", "none"), "class_weights", "none"),
         (("--class-weights", "1,2"), "class_weights", [1.0, 2.0]),
@@ -103,6 +108,39 @@ def test_a_given_crop_size_changes_the_batch_and_no_more():
     changed = {name for name in planned if recipe[name] != planned[name]}
     assert changed == {"crop_size", "batch_size", "reasons"}
     assert "crop 96 px (given, not planned)" in recipe["reasons"][0] and len(recipe["reasons"]) == 5
+
+
+def test_a_given_batch_is_planned_for():
+    """The crop is smaller where so many larger ones would exceed the memory class."""
+    recipe, planned = vars(recipe_of("--batch-size", 5)), vars(recipe_of())
+    changed = {name for name in planned if recipe[name] != planned[name]}
+    assert recipe["batch_size"] == 5 and changed == {"batch_size", "reasons"}
+    reason = "batch 5 (given, not planned): 414,720 px a step; training takes about 0.7 GB"
+    assert recipe["reasons"][1] == reason and len(recipe["reasons"]) == 5
+    large = summarize_data([(4000, 4000)] * 20, 20, 3, range(100, 600, 100))
+    sizes = {}
+    for batch in (2, 8, 5000):
+        recipe = recipe_of("--batch-size", batch, "--preset", "scenes", summary=large)
+        sizes[batch] = recipe.crop_size
+        over = "more than the memory class small is for" in recipe.reasons[1]
+        assert recipe.batch_size == batch and over == (batch == 5000)
+    assert sizes == {2: 512, 8: 256, 5000: 32}
+
+
+def test_a_given_batch_of_volumes_is_planned_for():
+    options, large = ("--model", "unet_3d"), [(200, 200, 200)] * 20
+    summary = summarize_data(large, 20, 1, [95, 3, 2], (1.0, 1.0, 1.0))
+    many = recipe_of(*options, "--batch-size", 8, summary=summary)
+    one, two = (recipe_of(*options, "-b", each, summary=summary) for each in (1, 2))
+    assert two.crop_size == recipe_of(*options, summary=summary).crop_size == one.crop_size
+    assert many.batch_size == 8 and max(many.crop_size) < min(two.crop_size) == 64
+    assert "batch 8 (given, not planned)" in many.reasons[1]
+
+
+def test_other_numbers_of_epochs_say_their_steps():
+    recipe = recipe_of("--epochs", 4)
+    assert recipe.steps == 6000 and recipe.planned_steps
+    assert recipe.reasons[-1].endswith("not planned: epochs 4 of 40, which are 600 steps")
 
 
 def test_a_given_width_is_planned_for():
@@ -193,6 +231,19 @@ def test_too_little_memory_divides_the_batch_and_accumulates(crops_that_fit, bat
     lowered = lower_batch(recipe, 1620, crops_that_fit * step_bytes(64, 1, 1620))
     assert (lowered.batch_size, lowered.accumulate) == (batch, accumulate)
     assert lower_batch(recipe, 1620, None) == recipe
+
+
+@pytest.mark.parametrize("device, least", [("cpu", 25), ("meta", 50)])
+def test_the_free_memory_is_that_of_the_rank_with_least(device, least, monkeypatch):
+    """Two processes on this machine share what is free on its CPU."""
+    monkeypatch.setattr(recipe_module, "free_memory", lambda device: 70)
+    monkeypatch.setattr(recipe_module, "local_world_size", lambda: 2)
+    others = [None, 50 // (1 + (device == "cpu"))]
+    monkeypatch.setattr(recipe_module, "all_gather_objects", lambda own: [*others, own])
+    assert least_free_memory(torch.device(device)) == least
+    monkeypatch.setattr(recipe_module, "free_memory", lambda device: None)
+    others.pop()
+    assert least_free_memory(torch.device(device)) is None
 
 
 def test_too_little_memory_divides_a_batch_of_volumes():

@@ -131,26 +131,27 @@ def make_plan(
     model: ModelNeeds = PLAIN_UNET,
     memory: str = "small",
     crop_size: int | None = None,
+    batch_size: int | None = None,
     orientation: str = "free",
 ) -> Plan:
     """The plan for images; the functions below state its rules.
 
-    memory: a name of MEMORY. crop_size: side in px; None: to be planned. orientation: a name of
-    AUGMENTATIONS.
+    memory: a name of MEMORY. crop_size: side in px, batch_size: crops in a batch; None: to be
+    planned. orientation: a name of AUGMENTATIONS.
     """
     augmentation, classes = AUGMENTATIONS[orientation], len(summary.pixels)
     base_c = model.base_c or plan_width(classes)
     bytes_each = pixel_bytes(model, base_c, summary.channels, classes)
     wanted = wanted_crop(min(summary.median), augmentation.share)
-    crop = min(wanted, largest_crop(bytes_each, memory))
+    crop = min(wanted, largest_crop(batch_size or BATCH_RANGE[0], bytes_each, memory))
     crop = crop_size or max(crop, math.ceil(max(model.least) / GRID) * GRID)
-    batch = plan_batch(crop, classes, bytes_each, memory)
+    batch = batch_size or plan_batch(crop, classes, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
     weights = plan_class_weights(summary.pixels, sampled=summary.read < summary.images)
     width = f"base_c {base_c} (of the flag or the model)" if model.base_c else f"base_c {base_c}"
     reasons = {
-        "crop_size": crop_reason(summary, crop, wanted, memory, given=crop_size is not None),
-        "batch_size": f"batch {batch}: {batch * crop**2:,} px a step; "
+        "crop_size": crop_reason(summary, crop, wanted, memory, crop_size),
+        "batch_size": f"batch {batch}{mark(batch_size)}: {batch * crop**2:,} px a step; "
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
         "base_c": width,
         "class_weights": weights_reason(weights),
@@ -184,9 +185,9 @@ def wanted_crop(shorter: float, share: float) -> int:
     return max(GRID, math.floor(side / GRID + 0.5) * GRID)
 
 
-def largest_crop(bytes_each: int, memory: str) -> int:
-    """The largest crop of which the smallest batch fits into the memory class."""
-    pixels = activation_limit(memory) / BATCH_RANGE[0] / bytes_each
+def largest_crop(batch: int, bytes_each: int, memory: str) -> int:
+    """The largest crop of which such a batch fits into the memory class, at least GRID."""
+    pixels = activation_limit(memory) / batch / bytes_each
     return max(GRID, min(MEMORY[memory][1], math.isqrt(int(pixels)) // GRID * GRID))
 
 
@@ -237,6 +238,11 @@ def reason_lines(reasons: dict[str, str], left_out: Collection[str] = ()) -> lis
     return lines
 
 
+def mark(given: object) -> str:
+    """What is said of a value that a flag gives; "" for None."""
+    return "" if given is None else " (given, not planned)"
+
+
 def weights_reason(weights: Sequence[float]) -> str:
     """Why these class weights."""
     text = f"class weights {', '.join(f'{weight:g}' for weight in weights)}"
@@ -246,15 +252,14 @@ def weights_reason(weights: Sequence[float]) -> str:
 
 
 def crop_reason(
-    summary: DataSummary, crop: int, wanted: int, memory: str, given: bool = False
+    summary: DataSummary, crop: int, wanted: int, memory: str, given: int | None
 ) -> str:
-    """Why this crop. given: whether it is the value of a flag."""
+    """Why this crop. given: value of the flag, or None."""
     height, width = summary.median
-    mark = " (given, not planned)" if given else ""
-    text = f"crop {crop} px{mark}: the images' median size is {width}×{height} px"
+    text = f"crop {crop} px{mark(given)}: the images' median size is {width}×{height} px"
     if summary.read < summary.images:
         text += f" (of {summary.read:,} of {summary.images:,} images)"
-    if crop < wanted and not given:
+    if crop < wanted and given is None:
         text += f", {wanted} px would exceed the largest crop of the memory class {memory}"
     return text
 

@@ -11,6 +11,7 @@ from train_utils.plan import (
     DataSummary,
     Plan,
     augmentation_reasons,
+    mark,
     memory_reason,
     plan_steps,
 )
@@ -44,27 +45,30 @@ def make_volume_plan(
     model: ModelNeeds,
     memory: str = "small",
     crop_size: int | Sequence[int] | None = None,
+    batch_size: int | None = None,
 ) -> Plan:
     """The plan for volumes, as pure a function as make_plan().
 
     model: needs of a model with a known base_c. memory: a name of MEMORY. crop_size: three sides,
-    or a single number that is cut to the volumes, see choose_crop(); None: to be planned.
+    or a single number that is cut to the volumes, see choose_crop(); batch_size: crops in a batch;
+    None: to be planned.
     """
     classes = len(summary.pixels)
     bytes_each = pixel_bytes(model, model.base_c, summary.channels, classes)
     wanted = wanted_sides(summary.median, model)
-    batch = 1 if any(model.margins) else BATCH
+    batch = batch_size or (1 if any(model.margins) else BATCH)
     if crop_size is None:
         most = int(activation_limit(memory) / batch / bytes_each)
         crop = shrink(wanted, model, most, LARGEST_CUBE[memory] ** 3)
     else:
         crop = tuple(choose_crop(crop_size, [summary.median], model.margins))
-    batch = fitting_batch(crop, batch, bytes_each, memory)
+    batch = batch_size or fitting_batch(crop, batch, bytes_each, memory)
     steps = plan_steps(summary.images, classes)
     weights = plan_volume_class_weights(classes)
     reasons = {
         "crop_size": crop_reason(summary, model, crop, wanted, memory, crop_size),
-        "batch_size": f"batch {batch}: {batch * math.prod(crop):,} voxels a step; "
+        "batch_size": f"batch {batch}{mark(batch_size)}: "
+        f"{batch * math.prod(crop):,} voxels a step; "
         + memory_reason(step_bytes(crop, batch, bytes_each), memory),
         "base_c": f"base_c {model.base_c}",
         "class_weights": f"class weights {', '.join(f'{weight:g}' for weight in weights)}: "
@@ -134,13 +138,10 @@ def crop_reason(
     given: int | Sequence[int] | None,
 ) -> str:
     """Why this crop. given: value of the flag, see make_volume_plan()."""
-    mark = ""
-    if isinstance(given, int):
-        mark = f" ({given} as given, cut to the volumes)"
-    elif given:
-        mark = " (given, not planned)"
+    cut = isinstance(given, int)
+    origin = f" ({given} as given, cut to the volumes)" if cut else mark(given)
     median = size_text([f"{side:g}" for side in summary.median])
-    text = f"crop {size_text(crop)} voxels{mark}: the volumes' median size is {median}"
+    text = f"crop {size_text(crop)} voxels{origin}: the volumes' median size is {median}"
     if any(model.margins):
         text += f", and valid convolutions remove {size_text(model.margins)} at each border"
     if tuple(crop) != tuple(wanted) and given is None:

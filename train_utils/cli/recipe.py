@@ -19,7 +19,7 @@ from train_utils.cli.presets import (
     preset_defaults,
 )
 from train_utils.data.volumes import choose_crop
-from train_utils.distributed_utils import broadcast_from_rank_zero, log
+from train_utils.distributed_utils import all_gather_objects, local_world_size, log
 from train_utils.plan import EPOCHS, DataSummary, Plan, make_plan, reason_lines
 from train_utils.training_memory import ModelNeeds, pixel_bytes, step_bytes
 from train_utils.volume_plan import make_volume_plan
@@ -75,7 +75,7 @@ def make_recipe(args: argparse.Namespace, summary: DataSummary, device: torch.de
     )
     log("\n  ".join([f"plan of --preset {args.preset}, --memory {args.memory}:", *recipe.reasons]))
     if {"batch_size", "accumulate"} <= left_open:
-        free = broadcast_from_rank_zero(lambda: free_memory(device))
+        free = least_free_memory(device)
         classes = len(summary.pixels)
         bytes_each = pixel_bytes(model, plan.base_c, summary.channels, classes)
         recipe = lower_batch(recipe, bytes_each, free)
@@ -108,11 +108,11 @@ def model_needs(args: argparse.Namespace, summary: DataSummary, planned_width: b
 
 
 def plan_of(args: argparse.Namespace, summary: DataSummary, model: ModelNeeds) -> Plan:
-    """The plan for images or volumes, with the crop size of the flag if it is given."""
+    """The plan for images or volumes, with the crop size and the batch of flags that are given."""
+    given = args.memory, args.crop_size, args.batch_size
     if MODELS[args.model].dims == 3:
-        return make_volume_plan(summary, model, args.memory, args.crop_size)
-    orientation = PLANNED_PRESETS[args.preset]
-    return make_plan(summary, model, args.memory, args.crop_size, orientation)
+        return make_volume_plan(summary, model, *given)
+    return make_plan(summary, model, *given, PLANNED_PRESETS[args.preset])
 
 
 def recipe_of_flags(args: argparse.Namespace, num_classes: int) -> Recipe:
@@ -172,9 +172,10 @@ def plain(value: object) -> object:
 def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[str]:
     """The lines that explain the plan, and one that names the flags that changed it.
 
-    values: the planned values that are used. A crop size or width of a flag is in the first lines.
+    values: the planned values that are used. The lines of crop, batch and width say themselves
+    whether a flag gives them.
     """
-    names = [name for name in PLANNED if name not in ("crop_size", "base_c")]
+    names = [name for name in PLANNED if name not in ("crop_size", "batch_size", "base_c")]
     given = {
         name: getattr(args, name)
         for name in (*names, "class_weights", "steps", "crops", "minutes")
@@ -184,12 +185,24 @@ def describe_plan(args: argparse.Namespace, plan: Plan, values: dict) -> list[st
     if "steps" not in values:
         left_out.add("steps")
     elif args.epochs != EPOCHS:
-        given["epochs"] = f"{args.epochs} of {EPOCHS}"
+        steps = args.epochs * (plan.steps // EPOCHS)
+        given["epochs"] = f"{args.epochs} of {EPOCHS}, which are {steps:,} steps"
     reasons = reason_lines(plan.reasons, left_out)
     if given:
         text = ", ".join(f"{name} {value}" for name, value in given.items())
         reasons.append(f"set by flags, not planned: {text}")
     return reasons
+
+
+def least_free_memory(device: torch.device) -> int | None:
+    """The bytes of memory that every rank has for itself; None where no system says it.
+
+    The processes of a machine that train on its CPU share its memory.
+    """
+    free = free_memory(device)
+    if free is not None and device.type == "cpu":
+        free //= local_world_size()
+    return min((each for each in all_gather_objects(free) if each is not None), default=None)
 
 
 def lower_batch(recipe: Recipe, bytes_each: int, free: int | None) -> Recipe:
