@@ -1,5 +1,6 @@
 """PNG and .npy files that are written by strips of rows, so that memory does not grow with them."""
 
+import math
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -177,33 +178,33 @@ END_OF_PNG = chunk(b"IEND", b"")
 
 
 class NpyWriter(StripWriter):
-    """Writes a NumPy file (.npy) of float16 [classes, height, width] by strips of rows.
+    """Writes a NumPy file (.npy) of float16 [classes, height, *row] by strips of rows.
 
-    write() takes floats [classes, h, width].
+    row: (width,); of a volume, whose slices are its rows, (H, W) with D as the height. write()
+    takes floats [classes, h, *row].
     """
 
-    def __init__(self, path: str | Path, classes: int, height: int, width: int) -> None:
+    def __init__(self, path: str | Path, classes: int, height: int, *row: int) -> None:
         super().__init__(path, height)
-        self.classes, self.width = classes, width
+        self.classes, self.row = classes, row
 
     def _begin(self) -> None:
-        shape = (self.classes, self.height, self.width)
+        shape = (self.classes, self.height, *self.row)
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         self._start = self._file.tell()
 
     def _check(self, rows: np.ndarray) -> int:
-        if rows.ndim != 3 or (len(rows), rows.shape[2]) != (self.classes, self.width):
-            raise ValueError(
-                f"{self.path}: rows must be [{self.classes}, h, {self.width}], got "
-                f"{list(rows.shape)}"
-            )
+        if rows.ndim < 2 or (len(rows), *rows.shape[2:]) != (self.classes, *self.row):
+            wanted = ", ".join(str(side) for side in (self.classes, "h", *self.row))
+            raise ValueError(f"{self.path}: rows must be [{wanted}], got {list(rows.shape)}")
         return rows.shape[1]
 
     def _append(self, rows: np.ndarray) -> None:
+        row_bytes = 2 * math.prod(self.row)
         for index, part in enumerate(rows):
             row = index * self.height + self.rows_written
-            self._file.seek(self._start + row * self.width * 2)
+            self._file.seek(self._start + row * row_bytes)
             self._file.write(part.astype("<f2").tobytes())
 
     def _end(self) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from train_utils.atomic import replacing
 from train_utils.data.inputs import Input
 from train_utils.reporting.image_files import Strip
 from train_utils.reporting.pictures import as_rgb, enlarged, overlay
+from train_utils.reporting.png import NpyWriter, naming
 from train_utils.reporting.slices import slices_of
 
 OVERLAY_WIDTH = 256  # px, at least; smaller overlays are enlarged
@@ -77,7 +79,8 @@ class VolumeFiles:
         """Writes the files of one volume, and returns the voxels of each class, int64 [K].
 
         image: float [C, D, H, W]. geometry: that of the input. strips: slices from first to last
-        (slices, class ids uint8 [d, H, W], probabilities float32 [K, d, H, W]).
+        (slices, class ids uint8 [d, H, W], probabilities float32 [K, d, H, W]). UserError if a
+        file cannot be written.
         """
         self.mask_path(source).parent.mkdir(parents=True, exist_ok=True)
         classes = len(self.class_names)
@@ -97,7 +100,8 @@ class VolumeFiles:
         """Writes the ids of the classes, in the space of the input."""
         ids = np.array(self.class_ids)
         ids = ids.astype(np.uint8 if ids.max() < 256 else np.uint16)
-        with replacing(self.mask_path(source)) as temporary:
+        path = self.mask_path(source)
+        with naming(path), replacing(path) as temporary:
             write_volume(temporary, ids[mask], geometry, output_suffix(source.path))
 
     def _write_overlay(
@@ -109,7 +113,8 @@ class VolumeFiles:
         drawn = overlay(as_rgb(slices.image), slices.prediction.numpy(), self.colours)
         picture = slices.on_white(drawn)
         picture = enlarged(picture, math.ceil(OVERLAY_WIDTH / picture.shape[1]))
-        with replacing(self.overlay_path(source)) as temporary:
+        path = self.overlay_path(source)
+        with naming(path), replacing(path) as temporary:
             Image.fromarray(picture).save(temporary, "PNG")
 
 
@@ -129,36 +134,33 @@ class ProbabilityFile:
 
     def __init__(self, path: Path, classes: int, geometry: Geometry, wanted: bool) -> None:
         self.path, self.classes, self.geometry, self.wanted = path, classes, geometry, wanted
-        self.partial = path.with_name(f".{path.name}.part")
-        self.values = None
+        self.values = self.writer = None
 
     def __enter__(self) -> "ProbabilityFile":
         if self.wanted and self.classes == 2:
             self.values = np.empty(self.geometry.shape, np.float32)
         elif self.wanted:
-            shape = self.classes, *self.geometry.shape
-            self.values = np.lib.format.open_memmap(self.partial, "w+", np.float16, shape)
+            self.writer = NpyWriter(self.path, self.classes, *self.geometry.shape)
+            self.writer.__enter__()
         return self
 
     def add(self, part: slice, probs: np.ndarray | None) -> None:
-        """Adds slices: probs [K, d, H, W]; None if nothing is written."""
-        if self.values is None:
-            return
-        if self.classes == 2:
+        """Adds the next slices: probs [K, d, H, W]; None if nothing is written."""
+        if self.writer:
+            self.writer.write(probs)
+        elif self.values is not None:
             self.values[part] = probs[1]
-        else:
-            self.values[:, part] = probs
 
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        if self.values is None:
-            return
-        if self.classes > 2:
-            self.values.flush()
-            if kind is None:
-                self.partial.replace(self.path)
-            self.partial.unlink(missing_ok=True)
-        elif kind is None:
-            with replacing(self.path) as temporary:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.writer:
+            self.writer.__exit__(kind, error, trace)
+        elif self.values is not None and error is None:
+            with naming(self.path), replacing(self.path) as temporary:
                 write_volume(temporary, self.values, self.geometry, volume_suffix(self.path))
 
 
