@@ -5,6 +5,7 @@ Right, anterior and superior are the canonical directions of the axes x, y and z
 """
 
 import gzip
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -104,10 +105,11 @@ def nifti_spacing(path: str | Path) -> tuple[float, float, float] | None:
     """spacing_of() the header of a file; None where only reading all of it says what is wrong."""
     nibabel = import_nibabel()
     wrong = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
+    wrong += OSError, EOFError, ValueError, zlib.error, nibabel.wrapstruct.WrapStructError
     try:
         image = nibabel.load(path)
         return spacing_of(canonical_axes(path, image)[1])
-    except (OSError, EOFError, ValueError, nibabel.wrapstruct.WrapStructError, *wrong):
+    except wrong:
         return None
 
 

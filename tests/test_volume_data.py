@@ -1,5 +1,6 @@
 """Datasets of volumes: layouts, labels, sparse labels, spacing, ROI, normalization, bad files."""
 
+import gzip
 import json
 
 import numpy as np
@@ -184,6 +185,17 @@ def test_voxels_of_a_few_nanometres_keep_their_size(tmp_path):
 def test_files_without_voxel_size_are_taken_as_equal(tmp_path):
     (tmp_path / "x.npy").touch()
     assert choose_spacing(None, [Sample("x", tmp_path / "x.npy")]) == [1.0, 1.0, 1.0]
+
+
+def test_a_file_damaged_near_its_start_is_named_when_it_is_read(tmp_path):
+    root = write_decathlon(tmp_path, count=3)
+    samples = samples_of(root)["train"]
+    content = bytearray(gzip.compress(gzip.decompress(samples[0].image.read_bytes())))
+    content[10] |= 0b110  # the first after the header of gzip: a type of block that does not exist
+    samples[0].image.write_bytes(content)
+    assert choose_spacing(None, samples) == [1.0, 1.0, 1.0]
+    message = error_of(dataset_of(root).read, 0)
+    assert f"{samples[0].image}: cannot be read as a volume" in message
 
 
 def test_unlabelled_voxels_are_255_and_ignored(tmp_path):
