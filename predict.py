@@ -34,7 +34,10 @@ from train_utils.reporting.prediction_settings import PredictionRecord, fingerpr
 from train_utils.reporting.provenance import describe_origin, provenance
 from transforms import eval_preset
 
-OUT_OF_MEMORY_REMEDY = "give --tile 512 or a smaller one, leave out --flips, or use --device cpu"
+OUT_OF_MEMORY_REMEDY = (
+    "give a smaller --tile, such as 512 for images or 64 for volumes, leave out --flips, or use "
+    "--device cpu"
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -29,18 +29,20 @@ TILE_BYTES = 2**30  # memory that one tile of the default size may need
 
 @dataclass(frozen=True)
 class Tiling:
-    """When images are predicted in tiles, and in which.
+    """When images and volumes are predicted in tiles, and in which.
 
     The choice depends on the model and the size of the image alone, not on the memory of the
     machine: the same image gives the same result everywhere. With BatchNorm folded some models
     need a little less memory, so their tiles may be larger than in training.
 
     Args:
-        size: side of a tile in pixels, the same in each dimension. 0: never tiles. None: only
-            where the activations of the whole image would need more than WHOLE_BYTES; then the
-            largest tile up to MAX_TILE that needs at most TILE_BYTES.
-        overlap: pixels that neighbouring tiles share. None: a sixteenth of the tile, rounded up to
-            a multiple of ALIGN. Models with valid convolutions need more, see context_of().
+        size: side of a tile in pixels or voxels, the same in each dimension. 0: never tiles. None:
+            only where the activations of the whole image would need more than WHOLE_BYTES; then
+            the largest tile that needs at most TILE_BYTES, for images from MIN_TILE to MAX_TILE,
+            for volumes at least MIN_CUBE.
+        overlap: pixels or voxels that neighbouring tiles share. None: a sixteenth of the tile,
+            rounded up to a multiple of ALIGN; for volumes an eighth and VOLUME_ALIGN. Models with
+            valid convolutions need more, see context_of().
     """
 
     size: int | None = None

@@ -291,6 +291,8 @@ def default_in_help(capsys, name, *argv):
         (("--preset", "classic"), "--base-c", "32"),
         (("--model", "resunet"), "--base-c", ".* other models than unet have their own, .*"),
         ((), "--amp, --no-amp", "on"),
+        ((), "--tile", "up to 1024, for volumes about 64 to 96, .*"),
+        ((), "--overlap", "a sixteenth of the tile, for volumes an eighth"),
     ],
 )
 def test_help_shows_the_defaults_of_the_other_flags(capsys, argv, name, expected):

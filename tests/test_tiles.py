@@ -1,11 +1,14 @@
 """Tiles: they cover the image, their weights add up to 1, and their predictions agree with those
 of the whole image."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from src import UNet, build_model
+import predict
+from src import UNet, UNet3D, build_model
 from src.errors import UserError
 from src.inference import Ensemble, Flips, predict_probs, predict_strips
 from src.tiles import (
@@ -255,6 +258,18 @@ def test_images_are_cut_by_their_memory_alone():
 def test_a_default_tile_overlaps_by_a_sixteenth():
     windows = Tiling().grid(UNet(3, 2, base_c=16), (3, 10_000, 10_000)).windows[0]
     assert windows[0][1] - windows[1][0] == 64
+
+
+def test_a_default_tile_of_a_volume_overlaps_by_an_eighth():
+    windows = Tiling(96).grid(UNet3D(1, 3, base_c=4), (1, 200, 200, 200)).windows[0]
+    assert windows[0][1] - windows[1][0] == 16  # 12, rounded up to a multiple of 8
+
+
+def test_the_advice_for_full_memory_names_tiles_below_the_default_ones():
+    pattern = r"a smaller --tile, such as (\d+) for images or (\d+) for volumes"
+    image, volume = re.search(pattern, predict.OUT_OF_MEMORY_REMEDY).groups()
+    assert int(image) < default_tile(UNet(3, 2), (3, 10_000, 10_000))
+    assert int(volume) < default_tile(UNet3D(1, 3), (1, 1000, 1000, 1000))
 
 
 @pytest.mark.parametrize(

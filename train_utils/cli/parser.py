@@ -26,10 +26,14 @@ SHARED_HELP = {
         "Pillow's limit, 89 million",
     ),
     "tile": (
-        "side in pixels of the tiles in which a large image is predicted; 0: no tiles",
-        "up to 1024, for images that need more than 4 GB",
+        "side in pixels or voxels of the tiles in which a large image or volume is predicted; 0: "
+        "no tiles",
+        "up to 1024, for volumes about 64 to 96, where the whole needs more than 4 GB",
     ),
-    "overlap": ("how many pixels neighbouring tiles share", "a sixteenth of the tile"),
+    "overlap": (
+        "how many pixels or voxels neighbouring tiles share",
+        "a sixteenth of the tile, for volumes an eighth",
+    ),
     "flips": (
         "average the probabilities over the four flips of each image, the eight of a volume",
         "off",
