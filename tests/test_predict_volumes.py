@@ -294,6 +294,18 @@ def test_a_label_that_does_not_fit_fails_alone(weights, tmp_path, capsys):
     assert [row["name"] for row in content["images"]] == ["x5"]
 
 
+def test_voxels_in_micrometres_are_named_and_the_others_are_predicted(weights, tmp_path, capsys):
+    for number, spacing in ((3, 1000.0), (4, 1.0)):
+        save(tmp_path / "in" / f"x{number}.nii.gz", draw(number)[0], [spacing] * 3)
+    with pytest.raises(SystemExit) as stop:
+        run(weights, tmp_path / "in", tmp_path / "out")
+    message = capsys.readouterr().err
+    assert stop.value.code == 1 and "1 of 2 volumes failed" in message
+    assert f"{tmp_path / 'in' / 'x3.nii.gz'}: has voxels of 1000×1000×1000 mm" in message
+    assert "the model 1×1×1 mm" in message and "1,000,000,000 times as many" in message
+    assert [row["image"] for row in rows_of(tmp_path / "out")] == ["x4"]
+
+
 def test_inputs_that_cannot_be_used_are_named(weights, tmp_path):
     (tmp_path / "empty").mkdir()
     message = error_of(run, weights, tmp_path / "empty", tmp_path / "out")

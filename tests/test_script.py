@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,6 +129,23 @@ def test_full_memory_without_a_gpu_is_one_sentence(own_handlers, capsys):
     message = capsys.readouterr().err
     assert stop.value.code == 2 and message.count("\n") == 1
     assert message.startswith("predict.py: error: the memory is full (")
+    assert message.endswith("; give --tile 512\n")
+
+
+@pytest.mark.parametrize(
+    "allocate, named",
+    [
+        (lambda: np.empty(2**60, np.uint8), "Unable to allocate 1.00 EiB for an array"),
+        (lambda: bytearray(2**62), "MemoryError"),
+    ],
+    ids=["NumPy", "Python"],
+)
+def test_full_memory_outside_pytorch_is_one_sentence(allocate, named, own_handlers, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_script(allocate, "predict.py", "give --tile 512")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert message.startswith(f"predict.py: error: the memory is full ({named}")
     assert message.endswith("; give --tile 512\n")
 
 

@@ -1,5 +1,6 @@
 """predict.py on volumes: a volume in, a volume of class ids out, in the space of the input."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from train_utils.prediction_scores import VolumeScores
 from train_utils.reporting.prediction_summary import shares_text
 from train_utils.reporting.prediction_tables import VolumeTable
 from train_utils.reporting.volume_files import VolumeFiles
+
+MAX_GROWTH = 100  # times its voxels that a volume may be resampled to; more is a wrong header
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,31 @@ class VolumePredictor:
         print(f"{line}{seconds:.2f} s  {text}", flush=True)
 
     def predict_strips(self, scan: Scan) -> Strips:
-        """Probabilities on the CPU, slices after slices, at the volume's own size."""
+        """Probabilities on the CPU, slices after slices, at the volume's own size.
+
+        UserError for a volume that check_growth() refuses.
+        """
         image, own = scan.image, scan.geometry
         shape = resampled_shape(own.shape, own.spacing or self.spacing, self.spacing)
         if shape:
+            check_growth(scan, shape, self.spacing)
             image = resize_volume(image, shape)
         strips = self.predictor.predict_strips(image)
         strips = ((part, probs.cpu()) for part, probs in strips)
         if shape:
             return resampled_strips(strips, shape, own.shape)
         return strips
+
+
+def check_growth(scan: Scan, shape: Sequence[int], spacing: Sequence[float]) -> None:
+    """UserError if the volume, resampled to `shape` by voxels of `spacing`, grows absurdly."""
+    growth = math.prod(shape) / math.prod(scan.geometry.shape)
+    if growth > MAX_GROWTH:
+        own, models = (
+            "×".join(f"{size:.5g}" for size in each) for each in (scan.geometry.spacing, spacing)
+        )
+        raise UserError(
+            f"{scan.job.input.path}: has voxels of {own} mm, the model {models} mm; resampled to "
+            f"those it would have {growth:,.0f} times as many; correct the voxel size in its "
+            "header, which may be in micrometres"
+        )

@@ -38,18 +38,26 @@ def run_script(main: Callable[[], object], prog: str, remedy: str = LOWER_WHEN_T
     except (UserError, NonFiniteLossError, OSError) as error:
         print(f"{prog}: error: {sentence_of(error)}", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
-        reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])  # with the size asked for
-        if any(words in str(error) for words in GPU_FULL):
-            full = "the GPU is out of memory"
-        elif "DefaultCPUAllocator" in reason:
-            full, reason = "the memory is full", reason.partition("DefaultCPUAllocator: ")[2]
-        else:
+    except (RuntimeError, MemoryError) as error:
+        full = full_memory(error)
+        if not full:
             raise
-        print(f"{prog}: error: {full} ({reason}); {remedy}", file=sys.stderr)
+        print(f"{prog}: error: {full}; {remedy}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
         sys.exit(error.args[0] if error.args else 130)
+
+
+def full_memory(error: RuntimeError | MemoryError) -> str:
+    """Which memory is full, with the size asked for; "" for an error of another kind."""
+    reason = ". ".join(str(error).split("\n")[0].split(". ")[:2])
+    if isinstance(error, MemoryError):  # of NumPy, or of Python without a reason
+        return f"the memory is full ({reason or 'MemoryError'})"
+    if any(words in str(error) for words in GPU_FULL):
+        return f"the GPU is out of memory ({reason})"
+    if "DefaultCPUAllocator" in reason:
+        return f"the memory is full ({reason.partition('DefaultCPUAllocator: ')[2]})"
+    return ""
 
 
 def sentence_of(error: Exception) -> str:
