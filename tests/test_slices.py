@@ -1,10 +1,18 @@
 """Three slices of a volume as one picture."""
 
 import numpy as np
+import pytest
 import torch
 
 from src.image_io import IGNORE
-from train_utils.reporting.slices import as_grey, densest_point, orthogonal_slices, slices_of
+from src.memory import LiveBytes
+from train_utils.reporting.slices import (
+    as_grey,
+    densest_point,
+    grey_range,
+    orthogonal_slices,
+    slices_of,
+)
 
 
 def coded():
@@ -50,7 +58,34 @@ def test_slices_go_through_the_structure():
     slices_of(image, target * 0, prediction * 0, (1.0, 1.0, 1.0))
 
 
+@pytest.mark.parametrize("spacing", [(3.1, 1.0, 2.2), (1.0, 2.6, 1.4), (1.0, 1.0, 5.0)], ids=str)
+def test_slices_are_those_of_the_enlarged_volume(spacing):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 6, 7, 8, generator=generator)
+    target = torch.randint(0, 3, (6, 7, 8), generator=generator, dtype=torch.uint8)
+    prediction = torch.randint(0, 3, (6, 7, 8), generator=generator, dtype=torch.uint8)
+    slices = slices_of(image, target, prediction, spacing)
+    factors, point = [round(size) for size in spacing], densest_point(target)
+    middle = [index * factor + factor // 2 for index, factor in zip(point, factors, strict=True)]
+    grey = as_grey(image[0], *grey_range(image[0]))
+    inside = torch.ones_like(target, dtype=torch.bool)
+    for found, volume in zip(slices, (grey, target, prediction, inside), strict=True):
+        for axis, factor in enumerate(factors):
+            volume = volume.repeat_interleave(factor, axis)
+        expected = orthogonal_slices(volume, middle, (1, 1, 1), fill=0)
+        assert found.dtype == volume.dtype and torch.equal(found.view_as(expected), expected)
+
+
+def test_long_voxels_need_no_enlarged_volume():
+    image, target = torch.randn(1, 64, 256, 256), torch.zeros(64, 256, 256, dtype=torch.uint8)
+    with LiveBytes() as live:
+        slices_of(image, target, target, (20.0, 1.0, 1.0))
+    assert image.nbytes < live.peak < 4 * image.nbytes  # the image itself is counted
+
+
 def test_grey_values_span_the_percentiles():
-    grey = as_grey(torch.linspace(-3, 5, 1001))
+    values = torch.linspace(-3, 5, 1001)
+    grey = as_grey(values, *grey_range(values))
     assert grey[0] == grey[10] == 0 and grey[990] == grey[-1] == 255 and 120 < grey[500] < 135
-    assert (as_grey(torch.full((4, 4), 7.0)) == 0).all()
+    values = torch.full((4, 4), 7.0)
+    assert (as_grey(values, *grey_range(values)) == 0).all()

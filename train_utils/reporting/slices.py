@@ -42,9 +42,11 @@ def slices_of(
     if point is None:
         point = densest_point(prediction) or [side // 2 for side in target.shape]
     factors = [max(1, round(size / min(spacing))) for size in spacing]
-    volumes = as_grey(image[0]), target, prediction, torch.ones_like(target, dtype=torch.bool)
-    grey, *others = [orthogonal_slices(volume, point, factors, fill=0) for volume in volumes]
-    return Slices(grey[None], *others)
+    everywhere = torch.ones((), dtype=torch.bool).expand(target.shape)
+    volumes = image[0], target, prediction, everywhere
+    grey, *others, inside = [orthogonal_slices(each, point, factors, fill=0) for each in volumes]
+    grey = as_grey(grey, *grey_range(image[0])) * inside
+    return Slices(grey[None], *others, inside)
 
 
 def densest_point(ids: Tensor) -> list[int] | None:
@@ -55,12 +57,16 @@ def densest_point(ids: Tensor) -> list[int] | None:
     return [int(foreground.sum(others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
 
 
-def as_grey(volume: Tensor) -> Tensor:
-    """uint8 of a float volume: black to white from its 1st to its 99th percentile."""
+def grey_range(volume: Tensor) -> tuple[Tensor, Tensor]:
+    """(the 1st percentile, the 99th) of a float volume, of about a million of its voxels."""
     sample = volume.flatten()[:: max(1, volume.numel() // 1_000_000)].sort().values
     last = len(sample) - 1
-    low, high = sample[round(0.01 * last)], sample[round(0.99 * last)]
-    return ((volume - low) / (high - low).clamp_min(1e-6) * 255).clamp(0, 255).byte()
+    return sample[round(0.01 * last)], sample[round(0.99 * last)]
+
+
+def as_grey(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """uint8 of floats: black to white from `low` to `high`."""
+    return ((values - low) / (high - low).clamp_min(1e-6) * 255).clamp(0, 255).byte()
 
 
 def orthogonal_slices(
@@ -71,10 +77,11 @@ def orthogonal_slices(
     The ends of D and H, superior and anterior in NIfTI files, are at the top. factors: how often a
     voxel is repeated along each axis. fill: what is below shorter slices and between them.
     """
-    for axis, factor in enumerate(factors):
-        volume = volume.repeat_interleave(factor, axis)
-    d, h, w = (index * factor + factor // 2 for index, factor in zip(point, factors, strict=True))
-    slices = [volume[d].flip(0), volume[:, h].flip(0), volume[:, :, w].flip(0)]
-    height, gap = max(len(each) for each in slices), max(1, volume.shape[2] // 32)
+    slices = []
+    for axis, index in enumerate(point):
+        down, across = (factor for other, factor in enumerate(factors) if other != axis)
+        plane = volume.select(axis, index).flip(0)
+        slices.append(plane.repeat_interleave(down, 0).repeat_interleave(across, 1))
+    height, gap = max(len(each) for each in slices), max(1, slices[0].shape[1] // 32)
     padded = [F.pad(each, [0, gap, 0, height - len(each)], value=fill) for each in slices]
     return torch.cat(padded, dim=1)[:, :-gap]
