@@ -21,7 +21,7 @@ from train_utils.distributed_utils import is_main_process, log, world_size
 TIMED_IMAGES = 4  # whose evaluation is timed
 LONG_SECONDS = 2 * 3600  # of a run whose length the user may not have expected
 PICTURES_SECONDS = 4.0  # to draw the curves and predictions of a run
-DRAWN_IMAGES = 4
+DRAWN_IMAGES = 4  # in predictions.png
 
 
 class StepTimer:
