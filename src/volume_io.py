@@ -43,14 +43,23 @@ def volume_files(folder: Path) -> list[Path]:
 
     UserError if it holds DICOM files in place of volumes.
     """
-    if not folder.is_dir():
-        return []
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in paths if volume_suffix(path)]
+    found = list_volumes(folder)
     if not found:
-        for path in paths:
+        for path in visible_paths(folder):
             refuse_dicom(path)
     return found
+
+
+def list_volumes(folder: Path) -> list[Path]:
+    """volume_files() of a folder that may hold DICOM files."""
+    return [path for path in visible_paths(folder) if volume_suffix(path)]
+
+
+def visible_paths(folder: Path) -> list[Path]:
+    """What is in the folder, sorted, without hidden files; [] if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def refuse_dicom(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.small import error_of
+from train_utils.data.file_kinds import VOLUMES
 from train_utils.data.inputs import Input, find_inputs, find_partners, unique_names
 
 
@@ -55,6 +56,19 @@ def test_recursive_keeps_the_sub_folders_and_skips_hidden_ones(tmp_path):
     touch(tmp_path, "in/x/1/a.png", "in/x/2/a.png", "in/.cache/b.png")
     found = {"x/1/a": "in/x/1/a.png", "x/2/a": "in/x/2/a.png"}
     assert names_of(tmp_path, "in", recursive=True) == found
+
+
+def test_volumes_beside_a_folder_of_dicom_are_found(tmp_path):
+    """As dcm2niix leaves them."""
+    touch(tmp_path, "in/p1/scan.nii.gz", "in/p1/dicom/1.dcm", "in/p2/dicom/1.dcm")
+    inputs = find_inputs(str(tmp_path / "in"), True, tmp_path / "out", VOLUMES)
+    assert [item.name for item in inputs] == ["p1/scan"]
+    message = error_of(find_inputs, str(tmp_path / "in"), False, tmp_path / "out", VOLUMES)
+    assert "there are some in its sub-folders: add --recursive" in message
+    for folder in ("in/p2", "in/p2/dicom"):
+        for recursive in (True, False):
+            arguments = str(tmp_path / folder), recursive, tmp_path / "out", VOLUMES
+            assert "is DICOM" in error_of(find_inputs, *arguments)
 
 
 @pytest.mark.parametrize("source", ["in", "in/**/*.png"])

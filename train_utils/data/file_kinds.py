@@ -7,7 +7,14 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.image_io import IMAGE_SUFFIXES, image_files
-from src.volume_io import FORMATS, VOLUME_SUFFIXES, refuse_dicom, volume_files, volume_suffix
+from src.volume_io import (
+    FORMATS,
+    VOLUME_SUFFIXES,
+    list_volumes,
+    refuse_dicom,
+    volume_files,
+    volume_suffix,
+)
 from train_utils.data.instance_labels import instance_files
 
 
@@ -36,27 +43,36 @@ class FileKind:
 
     noun: what messages call them, in the plural.
     suffixes: of the files.
-    files_of: lists those of a folder.
+    files_of: lists those of a folder; UserError if it holds DICOM in their place.
+    list_files: the same without the error.
     check: raises UserError for an input that the model cannot take; None: all are taken.
     """
 
     noun: str
     suffixes: tuple[str, ...]
     files_of: Callable[[Path], list[Path]]
+    list_files: Callable[[Path], list[Path]]
     check: Callable[[Path], None] | None = None
 
     def below(self, folder: Path) -> list[Path]:
-        """The files of the folder and its sub-folders, without hidden ones."""
-        paths = []
+        """The files of the folder and its sub-folders, without hidden ones.
+
+        UserError if there are none, but DICOM.
+        """
+        places = []
         for place, below, _ in os.walk(folder):
             below[:] = [name for name in below if not name.startswith(".")]
-            paths += self.files_of(Path(place))
+            places.append(Path(place))
+        paths = [path for place in places for path in self.list_files(place)]
+        if not paths:
+            for place in places:
+                self.files_of(place)
         return paths
 
 
-IMAGES = FileKind("images", tuple(sorted(IMAGE_SUFFIXES)), image_files, refuse_volume)
-VOLUMES = FileKind("volumes", VOLUME_SUFFIXES, volume_files, check_is_volume)
+IMAGES = FileKind("images", tuple(sorted(IMAGE_SUFFIXES)), image_files, image_files, refuse_volume)
+VOLUMES = FileKind("volumes", VOLUME_SUFFIXES, volume_files, list_volumes, check_is_volume)
 # Labels alone: ids of objects, as an image, an array, or a folder with one mask an object.
-INSTANCES = FileKind("labels", (*IMAGES.suffixes, ".npy"), instance_files)
+INSTANCES = FileKind("labels", (*IMAGES.suffixes, ".npy"), instance_files, instance_files)
 
 INPUTS_OF_DIMS = {2: IMAGES, 3: VOLUMES}  # what a model of so many dimensions takes

@@ -122,7 +122,7 @@ def files_of_folder(folder: Path, recursive: bool, output: Path, kind: FileKind)
     if recursive:
         paths = without_outputs(kind.below(folder), output)
     else:
-        paths = kind.files_of(folder)
+        paths = kind.list_files(folder)
     if paths:
         return paths
     remedy = f"it must hold files with one of {', '.join(kind.suffixes)}"
