@@ -74,6 +74,18 @@ def test_nnunets_dataset_json_lists_no_files(tmp_path):
     assert table_of(root).numbers[3] == IGNORE
 
 
+def test_nnunet_v1_lists_the_names_without_the_channel(tmp_path):
+    root = write_decathlon(tmp_path, count=2, test=1)
+    for path in (*root.glob("imagesTr/*"), *root.glob("imagesTs/*")):
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    splits = samples_of(root)
+    found = [(sample.name, sample.image.name) for sample in splits["train"] + splits["test"]]
+    assert found == [(name, f"{name}_0000.nii.gz") for name in ("v00", "v01", "t0")]
+    path = save(root / "imagesTr" / "v01_0001.nii.gz", draw(0)[0])
+    message = error_of(samples_of, root)
+    assert message.startswith(f"{path}: is a further channel of the sample v01; channels are read")
+
+
 def test_images_and_masks_with_roi(tmp_path):
     root = write_folder(tmp_path, roi=True)
     dataset = dataset_of(root, spacing=UNIT)

@@ -58,17 +58,15 @@ def volumes(root: str | Path) -> DatasetFiles:
 
 
 def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
-    """(training, test samples) that a Decathlon dataset.json lists, sorted by name.
+    """(training, test samples) that dataset.json lists, each sorted by name.
 
-    None without such a file or such a list in it. UserError for a file of another kind.
+    The Decathlon and nnU-Net v1 have such a file. None without it or without a list in it.
+    UserError for a file of another kind.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         training, test = content["training"], content.get("test", [])
-        samples = []
-        for row in training:
-            image, label = path.parent / row["image"], path.parent / row["label"]
-            samples.append(Sample(stem_of(image), image, label))
+        pairs = [(path.parent / row["image"], path.parent / row["label"]) for row in training]
         images = [path.parent / row for row in test if isinstance(row, str)]
     except (FileNotFoundError, KeyError):
         return None
@@ -77,8 +75,26 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
             f"{path}: cannot be read as the description of a dataset ({error}); correct or remove "
             "it"
         ) from None
-    test = [Sample(stem_of(image), image) for image in images]
+    samples = [Sample(stem_of(image), stored_image(image), label) for image, label in pairs]
+    test = [Sample(stem_of(image), stored_image(image)) for image in images]
     return sorted(samples, key=sample_name), sorted(test, key=sample_name)
+
+
+def stored_image(image: Path) -> Path:
+    """The file of a listed image: nnU-Net v1 lists x.nii.gz and stores x_0000.nii.gz.
+
+    UserError if there are further channels.
+    """
+    if image.exists():
+        return image
+    sample = stem_of(image)
+    suffix = image.name.removeprefix(sample)
+    first, second = (image.with_name(f"{sample}_000{channel}{suffix}") for channel in (0, 1))
+    if not first.exists():
+        return image
+    if second.exists():
+        raise further_channel(second, sample)
+    return first
 
 
 def with_rois(
@@ -106,11 +122,15 @@ def refuse_more_channels(images: list[Path], labels: list[Path]) -> None:
         sample, _, number = match_key(image).rpartition("_")
         channel = re.fullmatch(r"\d{4}", number) and number != "0000"
         if channel and sample in names and match_key(image) not in names:
-            raise UserError(
-                f"{image}: is a further channel of the sample {sample}; channels are read from one "
-                "file: save those of each sample as one .nii.gz with four axes, and give "
-                "--in-channels"
-            )
+            raise further_channel(image, sample)
+
+
+def further_channel(image: Path, sample: str) -> UserError:
+    """The error of a file that holds another channel than the sample's first."""
+    return UserError(
+        f"{image}: is a further channel of the sample {sample}; channels are read from one file: "
+        "save those of each sample as one .nii.gz with four axes, and give --in-channels"
+    )
 
 
 def without_channel(samples: list[Sample]) -> list[Sample]:
