@@ -86,6 +86,39 @@ def test_nnunet_v1_lists_the_names_without_the_channel(tmp_path):
     assert message.startswith(f"{path}: is a further channel of the sample v01; channels are read")
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+def test_labels_of_test_images(tmp_path, listed):
+    root, roi = write_decathlon(tmp_path, count=2, test=2), np.ones((14, 20, 16), np.uint8)
+    if not listed:
+        (root / "dataset.json").write_text(json.dumps({"labels": {"a": 0, "b": 1, "c": 2}}))
+        for path in root.glob("imagesTs/*"):
+            path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    label = save(root / "labelsTs" / "t1.nii.gz", draw(101)[1])
+    for volume in ("v00", "v01", "t1"):
+        save(root / "roisTr" / f"{volume}.nii.gz", roi)
+    found = samples_of(root)["test"]
+    assert [(sample.name, sample.label) for sample in found] == [("t0", None), ("t1", label)]
+    assert [sample.roi for sample in found] == [None, root / "roisTr" / "t1.nii.gz"]
+    if not listed:
+        save(root / "labelsTs" / "t7.nii.gz", draw(0)[1])
+        assert "labelsTs/t7.nii.gz has no image" in error_of(samples_of, root)
+
+
+def test_labels_of_test_images_in_dataset_json(tmp_path):
+    root = write_decathlon(tmp_path, count=2, test=2)
+    content = json.loads((root / "dataset.json").read_text())
+    label = save(root / "other" / "t0.nii.gz", draw(100)[1])
+    content["test"] = [
+        {"image": "./imagesTs/t0.nii.gz", "label": "./other/t0.nii.gz"},
+        {"image": "./imagesTs/t1.nii.gz"},
+    ]
+    (root / "dataset.json").write_text(json.dumps(content))
+    found = [(sample.name, sample.label) for sample in samples_of(root)["test"]]
+    assert found == [("t0", label), ("t1", None)]
+    label.unlink()
+    assert f"names {label}, which is not there" in error_of(samples_of, root)
+
+
 def test_images_and_masks_with_roi(tmp_path):
     root = write_folder(tmp_path, roi=True)
     dataset = dataset_of(root, spacing=UNIT)

@@ -12,10 +12,10 @@ from train_utils.data import layouts
 from train_utils.data.layouts import first_folder, folder, optional_files
 from train_utils.data.problems import Problem
 from train_utils.data.samples import (
-    IMAGE_ENDINGS,
-    LABEL_ENDINGS,
     DatasetFiles,
     Sample,
+    add_files,
+    image_finder,
     match_key,
     pair,
 )
@@ -25,7 +25,7 @@ ROI_FOLDERS = ("roisTr", *layouts.ROI_FOLDERS)
 
 
 def volumes(root: str | Path) -> DatasetFiles:
-    """imagesTr/ + labelsTr/ (+ roisTr/, imagesTs/), or images/ + masks/ (+ roi/).
+    """imagesTr/ + labelsTr/ (+ roisTr/, imagesTs/, labelsTs/), or images/ + masks/ (+ roi/).
 
     The first is the layout of the Medical Segmentation Decathlon and of nnU-Net; the Decathlon's
     dataset.json lists the files; ROI volumes may also be in roi/. The second is that of
@@ -42,12 +42,16 @@ def volumes(root: str | Path) -> DatasetFiles:
         refuse_more_channels(volume_files(images), volume_files(labels))
         train, problems = pair(volume_files(images), volume_files(labels), [], labels)
         train = without_channel(train)
-        test = [Sample(stem_of(path), path) for path in volume_files(root / "imagesTs")]
-        test = without_channel(test)
+        images, labels = volume_files(root / "imagesTs"), volume_files(root / "labelsTs")
+        test, more = pair(images, labels, [], root / "labelsTs", labels_required=False)
+        test, problems = without_channel(test), problems + more
     else:
         train, test = listed
         problems = missing_files(root / "dataset.json", [*train, *test])
-    train, roi_problems = with_rois(train, test, roi_folder)
+        if not any(sample.label for sample in test):
+            test, more = add_own_files(test, "label", volume_files(root / "labelsTs"))
+            problems += more
+    train, test, roi_problems = with_rois(train, test, roi_folder)
     dataset.add("train", train, problems + roi_problems)
     if test:
         dataset.add("test", test, [])
@@ -66,8 +70,8 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         training, test = content["training"], content.get("test", [])
-        pairs = [(path.parent / row["image"], path.parent / row["label"]) for row in training]
-        images = [path.parent / row for row in test if isinstance(row, str)]
+        training = [(path.parent / row["image"], path.parent / row["label"]) for row in training]
+        test = [listed_test_pair(path.parent, row) for row in test]
     except (FileNotFoundError, KeyError):
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -75,9 +79,19 @@ def listed_files(path: Path) -> tuple[list[Sample], list[Sample]] | None:
             f"{path}: cannot be read as the description of a dataset ({error}); correct or remove "
             "it"
         ) from None
-    samples = [Sample(stem_of(image), stored_image(image), label) for image, label in pairs]
-    test = [Sample(stem_of(image), stored_image(image)) for image in images]
+    samples, test = (
+        [Sample(stem_of(image), stored_image(image), label) for image, label in pairs]
+        for pairs in (training, test)
+    )
     return sorted(samples, key=sample_name), sorted(test, key=sample_name)
+
+
+def listed_test_pair(root: Path, row: dict | str) -> tuple[Path, Path | None]:
+    """(image, label) of a row of the test list, which may be the image alone."""
+    if isinstance(row, str):
+        return root / row, None
+    label = row.get("label")
+    return root / row["image"], root / label if label else None
 
 
 def stored_image(image: Path) -> Path:
@@ -98,21 +112,31 @@ def stored_image(image: Path) -> Path:
 
 
 def with_rois(
-    samples: list[Sample], test: list[Sample], roi_folder: Path | None
-) -> tuple[list[Sample], list[Problem]]:
-    """The training samples with their ROI volumes, and the problems of those.
+    train: list[Sample], test: list[Sample], roi_folder: Path | None
+) -> tuple[list[Sample], list[Sample], list[Problem]]:
+    """(training, test samples with the ROI volumes of a folder, problems).
 
-    The folder may also hold the ROI volumes of the test images, which are not used.
+    Test images need no ROI volume there.
     """
     files = optional_files(roi_folder, volume_files)
-    not_used = {match_key(sample.image, IMAGE_ENDINGS) for sample in test}
-    files = [path for path in files if match_key(path, LABEL_ENDINGS) not in not_used]
+    test, problems = add_own_files(test, "roi", files)
+    used = {sample.roi for sample in test}
+    files = [path for path in files if path not in used]
     if not files:
-        return samples, []
-    images = [sample.image for sample in samples]
-    paired, problems = pair(images, [], files, roi_folder, roi_folder, labels_required=False)
+        return train, test, problems
+    images = [sample.image for sample in train]
+    paired, more = pair(images, [], files, roi_folder, roi_folder, labels_required=False)
     roi_of = {sample.image: sample.roi for sample in paired}
-    return [replace(sample, roi=roi_of.get(sample.image)) for sample in samples], problems
+    train = [replace(sample, roi=roi_of.get(sample.image)) for sample in train]
+    return train, test, problems + more
+
+
+def add_own_files(
+    samples: list[Sample], field_name: str, files: list[Path]
+) -> tuple[list[Sample], list[Problem]]:
+    """add_files() with those of the files that belong to a sample."""
+    image_of = image_finder(sample.image for sample in samples)
+    return add_files(samples, field_name, [path for path in files if image_of(path)])
 
 
 def refuse_more_channels(images: list[Path], labels: list[Path]) -> None:
