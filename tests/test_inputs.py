@@ -73,7 +73,7 @@ def test_volumes_beside_a_folder_of_dicom_are_found(tmp_path):
 
 @pytest.mark.parametrize("source", ["in", "in/**/*.png"])
 def test_outputs_of_an_earlier_call_are_no_inputs(tmp_path, source):
-    touch(tmp_path, "in/x/a.png", "in/out/x/a_mask.png")
+    touch(tmp_path, "in/x/a.png", "in/out/x/a_mask.png", "in/out/predictions.json")
     assert names_of(tmp_path, source, True, "in/out") in (
         {"x/a": "in/x/a.png"},
         {"a": "in/x/a.png"},
@@ -86,13 +86,22 @@ def test_outputs_of_an_earlier_call_with_another_folder_are_no_inputs(tmp_path, 
     found = names_of(tmp_path, source, True, "in/second")
     assert list(found.values()) == ["in/x/a.png"]
     assert f"{tmp_path / 'in/first'}: is left out" in capsys.readouterr().out
-    touch(tmp_path, "predictions.json", "in/second/x/a_mask.png")  # the first is above the inputs
+    touch(tmp_path, "in/second/x/a_mask.png", "in/second/predictions.json")
+    touch(tmp_path, "predictions.json")  # above all inputs
     found = names_of(tmp_path, source, True, "in/second")
     assert list(found.values()) == ["in/x/a.png"]
     capsys.readouterr()
     found = names_of(tmp_path, "in/first", True, "out")  # asked for by name
     assert list(found.values()) == ["in/first/x/a_mask.png"]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("source", ["in", "in/**/*.png"])
+def test_an_output_folder_with_images_of_no_earlier_call_is_refused(tmp_path, source):
+    touch(tmp_path, "in/y1/a.png", "in/y2/b.png")
+    message = error_of(names_of, tmp_path, source, True, "in/y2")
+    assert f"{tmp_path}/in/y2 is a folder of the inputs" in message
+    assert f"({tmp_path}/in/y2/b.png is there)" in message
 
 
 def test_inputs_below_the_output_folder_are_found(tmp_path):

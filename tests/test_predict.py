@@ -313,12 +313,13 @@ def test_ctrl_c_says_how_to_continue(run, folder, tmp_path, capsys, monkeypatch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(torch.Tensor, "softmax", interrupted)
-        segment([run / "best_model.pth"], folder, tmp_path / "out")
+        segment([run / "best_model.pth"], folder, folder / "out")
     message = capsys.readouterr().err
     done = int(message.partition("predict.py: stopped after ")[2].partition(" of 5 images")[0])
     assert done <= 2 and "the same command with --skip-existing does the others" in message
-    segment([run / "best_model.pth"], folder, tmp_path / "out", "--skip-existing")
-    assert [row["image"] for row in table_of(tmp_path / "out")] == ["0", "1", "3", "4", "5"]
+    options = "--recursive", "--skip-existing"  # the masks below the images are none
+    segment([run / "best_model.pth"], folder, folder / "out", *options)
+    assert [row["image"] for row in table_of(folder / "out")] == ["0", "1", "3", "4", "5"]
 
 
 def test_skip_existing_refuses_other_weights_and_another_threshold(run, images, tmp_path):

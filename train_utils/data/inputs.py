@@ -49,8 +49,8 @@ def find_inputs(
         working directory, or else to the text file.
     recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
     kind: images or volumes.
-    output: folder of the outputs. Where sub-folders are searched, images inside it are left out,
-        and those in the folder of an earlier call: they are outputs.
+    output: folder of the outputs. Where sub-folders are searched, images in the folder of an
+        earlier call are left out: they are outputs.
 
     Sub-folders below the folder that all images have in common become part of the names. Images of
     the same name, such as x.png and x.jpg, keep their suffix in it.
@@ -148,20 +148,18 @@ def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
 
 
 def without_outputs(paths: list[Path], output: Path) -> list[Path]:
-    """The paths that are not in `output` or in the folder of an earlier call, which holds RECORD.
+    """The paths that are not in the folder of an earlier call, which holds RECORD.
 
     A folder that holds all paths leaves none out, and if none is left, all are inputs. Logs the
-    folders of earlier calls.
+    folders that are left out, but for `output`.
     """
     places = [set(path.resolve().parents) for path in paths]
     folders = set().union(*places) - set.intersection(*places) if places else set()
-    own = folders & {output.resolve()}
-    earlier = {folder for folder in folders - own if (folder / RECORD).is_file()}
-    left_out = own | earlier
-    inputs = [path for path, parents in zip(paths, places, strict=True) if not parents & left_out]
+    earlier = {folder for folder in folders if (folder / RECORD).is_file()}
+    inputs = [path for path, parents in zip(paths, places, strict=True) if not parents & earlier]
     if not inputs:
         return paths
-    for folder in sorted(earlier):
+    for folder in sorted(earlier - {output.resolve()}):
         log(f"{folder}: is left out, it holds the outputs of an earlier call ({RECORD})")
     return inputs
 
