@@ -96,6 +96,15 @@ def test_outputs_of_an_earlier_call_with_another_folder_are_no_inputs(tmp_path, 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("source", ["in/*/*.png", "in/[!.]*/*.png", "i?/*/*.png", "in/**"])
+def test_outputs_that_match_a_pattern_of_folders_are_no_inputs(tmp_path, source):
+    touch(tmp_path, "in/x/a.png", "in/y/b.png", "in/first/a_mask.png", "in/first/predictions.json")
+    assert list(names_of(tmp_path, source).values()) == ["in/x/a.png", "in/y/b.png"]
+    by_name = ["in/first/a_mask.png"]
+    assert list(names_of(tmp_path, "in/first/*.png").values()) == by_name
+    assert list(names_of(tmp_path, "in/f*/*.png").values()) == by_name
+
+
 @pytest.mark.parametrize("source", ["in", "in/**/*.png"])
 def test_an_output_folder_with_images_of_no_earlier_call_is_refused(tmp_path, source):
     touch(tmp_path, "in/y1/a.png", "in/y2/b.png")

@@ -49,7 +49,7 @@ def find_inputs(
         working directory, or else to the text file.
     recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
     kind: images or volumes.
-    output: folder of the outputs. Where sub-folders are searched, images in the folder of an
+    output: folder of the outputs. Where several folders are searched, images in the folder of an
         earlier call are left out: they are outputs.
 
     Sub-folders below the folder that all images have in common become part of the names. Images of
@@ -132,12 +132,15 @@ def files_of_folder(folder: Path, recursive: bool, output: Path, kind: FileKind)
 
 
 def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
-    """The files that match a pattern; ** stands for any sub-folders."""
+    """The files that match a pattern; ** stands for any sub-folders.
+
+    Where it names more than one folder, those of earlier calls are left out.
+    """
     folder, name = os.path.split(pattern)
     in_folder = os.path.join(glob.escape(folder), name)  # whose own name may hold brackets
     found = glob.glob(pattern, recursive=True) or glob.glob(in_folder)
     paths = [Path(each) for each in found if Path(each).is_file()]
-    if "**" in pattern:
+    if glob.has_magic(folder) or name == "**":
         paths = without_outputs(paths, output)
     if not paths:
         raise UserError(
