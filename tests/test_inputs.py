@@ -1,6 +1,8 @@
 """The inputs of predict.py: which images, the names of their outputs, ROI masks and labels."""
 
+import errno
 import io
+import os
 import random
 import sys
 from pathlib import Path
@@ -148,6 +150,46 @@ def test_an_image_listed_twice_is_one_input(tmp_path):
     touch(tmp_path, "x/a.png")
     (tmp_path / "all.txt").write_text("x/a.png\nx/../x/a.png\n")
     assert list(names_of(tmp_path, "all.txt")) == ["a"]
+
+
+@pytest.mark.parametrize("source", ["in", "in/**/*.png"])
+def test_linked_folders_are_searched_once(tmp_path, source):
+    touch(tmp_path, "in/a.png", "in/z/b.png", "far/deep/c.png")
+    for link, target in (("in/self", "."), ("in/b", "z"), ("in/far", "../far")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "far/deep/back").symlink_to(tmp_path / "in")
+    found = {"a": "in/a.png", "far/deep/c": "in/far/deep/c.png", "z/b": "in/z/b.png"}
+    assert names_of(tmp_path, source, True) == found
+
+
+def test_a_pattern_finds_the_images_of_a_folder_once(tmp_path, monkeypatch):
+    touch(tmp_path, "in/z/b.png", "in/x/y/c.png")
+    (tmp_path / "in/b").symlink_to("z")
+    assert names_of(tmp_path, "in/*/*.png") == {"b": "in/z/b.png"}
+    monkeypatch.chdir(tmp_path / "in")
+    for pattern, names in (("**/*.png", ["x/y/c", "z/b"]), ("**/y/*.png", ["c"])):
+        assert [item.name for item in find_inputs(pattern, False, "out")] == names
+
+
+def test_links_to_images_are_images_of_their_own(tmp_path):
+    touch(tmp_path, "in/a.png")
+    (tmp_path / "in/b.png").symlink_to("a.png")
+    found = {"a": "in/a.png", "b": "in/b.png"}
+    assert names_of(tmp_path, "in", True) == names_of(tmp_path, "in/*.png") == found
+
+
+def test_a_sub_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.png", "in/locked/b.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    message = error_of(names_of, tmp_path, "in", True)
+    assert f"{tmp_path}/in/locked: the folder cannot be read (Permission denied)" in message
 
 
 # --- names of the outputs ------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The kinds of files that predict.py reads: images, volumes, and labels with ids of objects."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from src.volume_io import (
     volume_files,
     volume_suffix,
 )
+from train_utils.data.folders import visible_folders
 from train_utils.data.instance_labels import instance_files
 
 
@@ -59,10 +59,7 @@ class FileKind:
 
         UserError if there are none, but DICOM.
         """
-        places = []
-        for place, below, _ in os.walk(folder):
-            below[:] = [name for name in below if not name.startswith(".")]
-            places.append(Path(place))
+        places = visible_folders(folder)
         paths = [path for place in places for path in self.list_files(place)]
         if not paths:
             for place in places:

@@ -11,6 +11,7 @@ from pathlib import Path
 from src.errors import UserError
 from src.image_io import stem_of
 from train_utils.data.file_kinds import IMAGES, INSTANCES, FileKind
+from train_utils.data.folders import matching_files
 from train_utils.data.samples import IMAGE_ENDINGS, LABEL_ENDINGS, match_key
 from train_utils.data.text_lines import read_lines
 from train_utils.distributed_utils import log
@@ -47,7 +48,8 @@ def find_inputs(
     source: an image, a folder, a pattern such as 'a/*.tif', a text file (.txt) with a path on each
         line, or "-" for such lines on standard input. Paths in a text file are relative to the
         working directory, or else to the text file.
-    recursive: whether a folder means its sub-folders too. Hidden sub-folders are left out.
+    recursive: whether a folder means its sub-folders too. Symbolic links to folders are followed;
+        hidden sub-folders are left out.
     kind: images or volumes.
     output: folder of the outputs. Where several folders are searched, images in the folder of an
         earlier call are left out: they are outputs.
@@ -138,8 +140,7 @@ def files_of_pattern(pattern: str, output: Path, kind: FileKind) -> list[Path]:
     """
     folder, name = os.path.split(pattern)
     in_folder = os.path.join(glob.escape(folder), name)  # whose own name may hold brackets
-    found = glob.glob(pattern, recursive=True) or glob.glob(in_folder)
-    paths = [Path(each) for each in found if Path(each).is_file()]
+    paths = matching_files(pattern) or matching_files(in_folder)
     if glob.has_magic(folder) or name == "**":
         paths = without_outputs(paths, output)
     if not paths:
