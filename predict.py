@@ -65,18 +65,17 @@ def main(args: argparse.Namespace) -> None:
     # Inputs and outputs
     inputs = find_inputs(args.input, args.recursive, args.output, kind)
     jobs = find_jobs(inputs, args.roi_mask, args.labels, kind, args.instances)
-    outputs = [name for name in ("save_prob", "overlay", "instances") if getattr(args, name)]
     record = PredictionRecord(args.output, settings, args.weights, keep=args.skip_existing)
     for folder in filter(None, (*output_folders(args.output, inputs), args.report)):
         prepare_folder(folder)
     file_predictor = make_file_predictor(args, predictor, checkpoint)
     table, scores, todo = file_predictor.table, file_predictor.scores, jobs
+    outputs_of = file_predictor.outputs_of
     if args.skip_existing:
-        todo = [
-            job for job in jobs if not (record.covers(job, outputs) and file_predictor.is_done(job))
-        ]
+        is_done = file_predictor.is_done
+        todo = [job for job in jobs if not (record.covers(job, outputs_of(job)) and is_done(job))]
         table.drop(job.input.name for job in todo)
-    record.begin(todo, outputs, kept=jobs)
+    record.begin(todo, outputs_of, kept=jobs, scored=bool(args.labels))
 
     # Predictions
     try:

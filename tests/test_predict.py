@@ -279,6 +279,18 @@ def test_skip_existing_does_not_keep_files_of_other_weights(run, images, tmp_pat
     assert (out / "01_test_prob.png").read_bytes() != before
 
 
+def test_no_files_of_an_earlier_call_contradict_the_masks(run, tiny_root, images, tmp_path):
+    weights, out = [run / "best_model.pth"], tmp_path / "out"
+    options = "--overlay", "--save-prob", "--labels", tiny_root / "DRIVE/test/1st_manual"
+    segment(weights, images, out, *options)
+    (out / "01_test_notes.png").touch()
+    files = segment(weights, images / "01_test.tif", out, "--threshold", 0.9, "--overlay")
+    first, second = ({name for name in files if name.startswith(number)} for number in ("01", "02"))
+    assert first == {"01_test_mask.png", "01_test_overlay.png", "01_test_notes.png"}
+    assert second == {"02_test_mask.png", "02_test_overlay.png", "02_test_prob.png"}
+    assert "scores.json" not in files
+
+
 def test_skip_existing_does_not_take_another_image_of_the_name(run, folder, tmp_path):
     out, other = tmp_path / "out", tmp_path / "other"
     other.mkdir()

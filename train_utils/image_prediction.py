@@ -66,6 +66,10 @@ class ImagePredictor:
         """Whether the image has its row in the table and all its files."""
         return job.input.name in self.table and self.files.are_complete(job.input.name)
 
+    def outputs_of(self, job: Job) -> dict[str, str]:
+        """{flag: name} of the files that are written beside the mask."""
+        return {flag: path.name for flag, path in self.files.optional_paths(job.input.name).items()}
+
     def predict_all(self, jobs: list[Job]) -> dict[str, str]:
         """Segments and writes all images; returns {path: reason} of those that failed."""
         failed, writing = {}, deque()

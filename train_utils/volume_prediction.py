@@ -44,6 +44,10 @@ class VolumePredictor:
         """Whether the volume has its row in the table and all its files."""
         return job.input.name in self.table and self.files.are_complete(job.input)
 
+    def outputs_of(self, job: Job) -> dict[str, str]:
+        """{flag: name} of the files that are written beside the mask."""
+        return {flag: path.name for flag, path in self.files.optional_paths(job.input).items()}
+
     def predict_all(self, jobs: Iterable[Job]) -> dict[str, str]:
         """Segments and writes all volumes; returns {path: reason} of those that failed."""
         failed = {}

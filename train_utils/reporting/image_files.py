@@ -78,15 +78,20 @@ class ImageFiles:
         """Where the ids of its objects go."""
         return self.folder / f"{name}_instances.png"
 
+    def optional_paths(self, name: str) -> dict[str, Path]:
+        """{flag: path} of the requested files beside the mask."""
+        paths = {}
+        if self.save_prob:
+            paths["save_prob"] = self.prob_path(name)
+        if self.save_overlay:
+            paths["overlay"] = self.overlay_path(name)
+        if self.save_instances:
+            paths["instances"] = self.instances_path(name)
+        return paths
+
     def are_complete(self, name: str) -> bool:
         """Whether all requested files of the image exist and none of them is cut short."""
-        paths = [self.mask_path(name)]
-        if self.save_prob:
-            paths.append(self.prob_path(name))
-        if self.save_overlay:
-            paths.append(self.overlay_path(name))
-        if self.save_instances:
-            paths.append(self.instances_path(name))
+        paths = self.mask_path(name), *self.optional_paths(name).values()
         return all(is_complete(path) for path in paths)
 
     def write(self, name: str, image: Tensor, strips: Iterable[Strip]) -> Saved:

@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from src.errors import UserError
 from train_utils.data.inputs import RECORD, Job
+from train_utils.plurals import counted, first_names
 from train_utils.reporting.png import naming
 from train_utils.reporting.text_files import write_json
 
@@ -39,44 +40,107 @@ class PredictionRecord:
     def __init__(
         self, folder: str | Path, settings: dict, weights: Sequence[str], keep: bool
     ) -> None:
-        self.path = Path(folder) / RECORD
+        self.path, self.keep = Path(folder) / RECORD, keep
         self.content = {**settings, "files": list(weights)}
         self.images = {}  # {name: entry}; None: not known
+        self.earlier = read_earlier(self.path)
         if keep:
-            earlier = read_earlier(self.path)
-            check_same(self.path, settings, earlier)
-            self.images = earlier.get("images")
+            check_same(self.path, settings, self.earlier)
+            self.images = self.earlier.get("images")
             if not isinstance(self.images, dict):
                 self.images = None
 
-    def covers(self, job: Job, outputs: Sequence[str]) -> bool:
-        """Whether its predictions are of these very files, with all these outputs."""
+    def covers(self, job: Job, outputs: Iterable[str]) -> bool:
+        """Whether its predictions are of these very files, with the outputs of these flags."""
         if self.images is None:
             return True
         entry = self.images.get(job.input.name, {})
         earlier = entry.get("outputs", [])
         return entry == entry_of(job, earlier) and set(outputs) <= set(earlier)
 
-    def begin(self, jobs: Iterable[Job], outputs: Sequence[str], kept: Iterable[Job] = ()) -> None:
-        """Writes the file: `jobs` are predicted with these outputs, `kept` stay as they are.
+    def begin(
+        self,
+        jobs: Iterable[Job],
+        outputs_of: Callable[[Job], dict[str, str]],
+        kept: Iterable[Job] = (),
+        scored: bool = False,
+    ) -> None:
+        """Writes the file: `jobs` are predicted with their outputs, `kept` stay as they are.
 
-        Call it when the table has no rows of `jobs` any more. UserError if it cannot be written.
+        Without `keep`, the files of an earlier call that this one does not write are removed. Call
+        it when the table has no rows of `jobs` any more. UserError if it cannot be written.
+
+        outputs_of: gives {flag: name of the file beside the mask} of a job.
+        scored: whether this call writes scores.json.
         """
         images = dict(self.images or {})
         for job in kept:  # of an earlier version
-            images.setdefault(job.input.name, entry_of(job, outputs))
+            images.setdefault(job.input.name, entry_of(job, outputs_of(job)))
+        outputs = {job.input.name: outputs_of(job) for job in jobs}
         for job in jobs:
-            images[job.input.name] = entry_of(job, outputs)
+            images[job.input.name] = entry_of(job, outputs[job.input.name])
+        if self.keep:
+            scored = scored or self.earlier.get("scored") is True
+        else:
+            remove_stale(self.path.parent, self.earlier, outputs)
         with naming(self.path):
-            write_json(self.path, {**self.content, "images": images})
+            write_json(self.path, {**self.content, "scored": scored, "images": images})
 
 
-def entry_of(job: Job, outputs: Sequence[str]) -> dict:
-    """What is recorded of an image: its file, its ROI mask, and the outputs beside its mask."""
+def entry_of(job: Job, outputs: Mapping[str, str] | Sequence[str]) -> dict:
+    """What is recorded of an image: its file, its ROI mask, and the outputs beside its mask.
+
+    outputs: {flag: name of the file}, in an earlier version only the flags.
+    """
     entry = file_state(job.input.path)
     if job.roi_path:
         entry["roi"] = file_state(job.roi_path)
-    return entry | {"outputs": list(outputs)}
+    return entry | {"outputs": outputs}
+
+
+def remove_stale(folder: Path, earlier: dict, outputs: dict[str, dict[str, str]]) -> None:
+    """Removes the stale_files() and prints their names."""
+    stale = [path for path in stale_files(folder, earlier, outputs) if path.is_file()]
+    for path in stale:
+        path.unlink()
+    if stale:
+        number, names = counted(len(stale), "files"), first_names([path.name for path in stale])
+        print(f"{folder}: {number} of an earlier call removed, new masks replace its own: {names}")
+
+
+def stale_files(folder: Path, earlier: dict, outputs: dict[str, dict[str, str]]) -> list[Path]:
+    """What an earlier call recorded that does not belong to the masks of this one.
+
+    That is scores.json, objects.csv where this call finds no objects, and what lies beside the
+    masks of its images and is not written anew.
+
+    earlier: the content of predictions.json. outputs: {image: {flag: name of the file}}.
+    """
+    recorded, stale = {}, []
+    if isinstance(earlier.get("images"), dict):
+        recorded = {name: recorded_outputs(name, each) for name, each in earlier["images"].items()}
+    if earlier.get("scored") is True:
+        stale.append(folder / "scores.json")
+    flags, earlier_flags = (set().union(*each.values()) for each in (outputs, recorded))
+    if "instances" in earlier_flags - flags:
+        stale.append(folder / "objects.csv")
+    for name, written in outputs.items():
+        files = set(recorded.get(name, {}).values()) - set(written.values())
+        stale += [(folder / name).parent / file for file in sorted(files)]
+    return stale
+
+
+def recorded_outputs(name: str, entry: dict) -> dict[str, str]:
+    """{flag: name of the file} of the entry of an image; {} for one of an earlier version.
+
+    Names that no output of the image can have are left out.
+    """
+    outputs, found = entry.get("outputs") if isinstance(entry, dict) else None, {}
+    if isinstance(outputs, dict):
+        for flag, file in outputs.items():
+            if file == Path(str(file)).name and file.startswith(f"{Path(name).name}_"):
+                found[flag] = file
+    return found
 
 
 def file_state(path: Path) -> dict:

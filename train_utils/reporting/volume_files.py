@@ -64,13 +64,18 @@ class VolumeFiles:
         """Where the slices with the prediction go."""
         return self.folder / f"{source.name}_overlay.png"
 
+    def optional_paths(self, source: Input) -> dict[str, Path]:
+        """{flag: path} of the requested files beside the mask."""
+        paths = {}
+        if self.save_prob:
+            paths["save_prob"] = self.prob_path(source)
+        if self.save_overlay:
+            paths["overlay"] = self.overlay_path(source)
+        return paths
+
     def are_complete(self, source: Input) -> bool:
         """Whether all requested files of the volume exist."""
-        paths = [self.mask_path(source)]
-        if self.save_prob:
-            paths.append(self.prob_path(source))
-        if self.save_overlay:
-            paths.append(self.overlay_path(source))
+        paths = self.mask_path(source), *self.optional_paths(source).values()
         return all(path.exists() for path in paths)
 
     def write(
