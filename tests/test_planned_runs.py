@@ -66,8 +66,9 @@ def test_a_run_trains_its_steps_and_says_its_recipe(stepped):
     assert (recipe["crop_size"], recipe["batch_size"], recipe["base_c"]) == (48, 2, 4)
     assert (recipe["rotate"], recipe["mirror"], recipe["class_weights"]) == (180, "both", [1, 1.25])
     assert "crop 48 px (given, not planned)" in recipe["reasons"][0]
-    assert recipe["reasons"][-1] == "set by flags, not planned: batch_size 2, steps 11"
-    assert not any(line.startswith(("batch", "steps")) for line in recipe["reasons"])
+    assert recipe["reasons"][1].startswith("batch 2 (given, not planned): 4,608 px a step; ")
+    assert recipe["reasons"][-1] == "set by flags, not planned: steps 11"
+    assert not any(line.startswith("steps") for line in recipe["reasons"])
     assert checkpoint["training"]["epochs"] == 4 and len(checkpoint["history"]) == 4
     assert checkpoint["args"]["crop_size"] == 48 and checkpoint["args"]["rotate"] is None
 
