@@ -199,8 +199,9 @@ def test_published_scores_are_those_of_their_counts_and_are_quoted(path):
     assert re.search(row, RESULTS.read_text(encoding="utf-8"))
 
 
-def test_the_dice_of_the_hippocampus_is_the_mean_of_the_published_volumes():
-    files = sorted((ROOT / ".github/results").glob("hippocampus_fold*.json"))
+@pytest.mark.parametrize("runs", ["hippocampus_fold", "hippocampus_planned_fold"])
+def test_the_dice_of_the_hippocampus_is_the_mean_of_the_published_volumes(runs):
+    files = sorted((ROOT / ".github/results").glob(f"{runs}*.json"))
     rows = [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))["images"]]
     assert len(rows) == len({row["name"] for row in rows}) == 260
     means = []
