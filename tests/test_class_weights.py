@@ -62,6 +62,6 @@ def test_the_flag_replaces_the_weights_of_the_preset():
 
 def test_the_weights_of_the_plan():
     assert plan_class_weights([99, 1]) == plan_volume_class_weights(2) == (1.0, 1.25)
-    assert plan_class_weights([6, 3, 1]) == (0.5, 1.0, 3.0)
-    assert plan_class_weights([6, 0, 3, 1], sampled=True) == (0.5, 3.0, 1.0, 3.0)
+    assert plan_class_weights([6, 3, 1]) == (0.7071, 1.0, 1.7321)
+    assert plan_class_weights([6, 0, 3, 1], sampled=True) == (0.7071, 1.7321, 1.0, 1.7321)
     assert plan_volume_class_weights(3) == (1.0, 1.0, 1.0)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from src import MODELS
-from train_utils.class_weights import LARGEST_WEIGHT, SMALLEST_WEIGHT
 from train_utils.plan import (
     AUGMENTATIONS,
     EPOCHS,
@@ -73,14 +72,13 @@ def test_fewer_images_take_as_many_crops_of_each(images):
 def test_the_plan_of_camvid():
     """367 images of 480×360 px, eleven classes."""
     plan = make_plan(summary((360, 480), 367, 11), orientation="upright")
-    assert (plan.crop_size, plan.batch_size, plan.base_c) == (352, 4, 32)
+    assert (plan.crop_size, plan.batch_size, plan.base_c) == (256, 8, 32)
     assert (plan.scale, plan.rotate, plan.mirror) == ((0.5, 1.5), 10.0, "horizontal")
     assert plan.steps == 8280
     median = 1000 // 6
-    assert plan.class_weights[0] == pytest.approx(median / 1000, abs=1e-4)
-    assert plan.class_weights[5] == 1 and plan.class_weights[10] == pytest.approx(
-        166 / 90, abs=1e-4
-    )
+    assert plan.class_weights[0] == pytest.approx((median / 1000) ** 0.5, abs=1e-4)
+    assert plan.class_weights[5] == 1
+    assert plan.class_weights[10] == pytest.approx((median / 90) ** 0.5, abs=1e-4)
 
 
 # --- bounds ---------------------------------------------------------------------------------------
@@ -193,17 +191,17 @@ def test_sizes_count_by_the_median_of_the_shorter_sides():
 def test_a_class_that_is_absent_has_no_weight_unless_images_were_left_out():
     pixels = [1000, 0, 100, 10]
     whole = summarize_data([(64, 64)] * 4, 4, 3, pixels)
-    assert make_plan(whole).class_weights == (0.1, 0, 1, 10)
+    assert make_plan(whole).class_weights == (0.3162, 0, 1, 3.1623)
     part = summarize_data([(64, 64)] * 4, 5000, 3, pixels)
-    assert make_plan(part).class_weights == (0.1, 10, 1, 10)
+    assert make_plan(part).class_weights == (0.3162, 3.1623, 1, 3.1623)
     assert "of 4 of 5,000 images" in make_plan(part).reasons["crop_size"]
 
 
 def test_a_rare_class_has_a_limited_weight():
     data = summarize_data([(64, 64)] * 4, 4, 3, [1_000_000, 100_000, 10])
-    assert make_plan(data).class_weights == (0.1, 1, LARGEST_WEIGHT)
+    assert make_plan(data).class_weights == (0.3162, 1, 4.4721)  # √0.1, 1, √20
     data = summarize_data([(64, 64)] * 4, 4, 3, [200_000_000, 4_000, 3_000])
-    assert make_plan(data).class_weights == (SMALLEST_WEIGHT, 1, 1.3333)
+    assert make_plan(data).class_weights == (0.2236, 1, 1.1547)  # √0.05, 1, √(4/3)
 
 
 def test_the_weights_of_camvid_are_below_the_limit():
@@ -213,5 +211,5 @@ def test_the_weights_of_camvid_are_below_the_limit():
     weights = make_plan(
         summary((360, 480), 367, 11, pixels=pixels), orientation="upright"
     ).class_weights
-    expected = [0.2663, 0.1929, 4.5642, 0.1417, 1, 0.4614, 3.8248, 3.9814, 0.7648, 7.0182, 15.3816]
+    expected = [0.5161, 0.4392, 2.1364, 0.3764, 1, 0.6792, 1.9557, 1.9953, 0.8745, 2.6492, 3.9219]
     assert list(weights) == expected

@@ -48,7 +48,7 @@ def test_by_default_all_is_planned():
 
 def test_the_preset_gives_the_orientation_of_the_images():
     recipe = recipe_of("--preset", "scenes", summary=STREETS)
-    assert (recipe.crop_size, recipe.batch_size, recipe.base_c) == (352, 4, 32)
+    assert (recipe.crop_size, recipe.batch_size, recipe.base_c) == (256, 8, 32)
     assert (recipe.scale, recipe.rotate, recipe.mirror) == ([0.5, 1.5], 10.0, "horizontal")
     assert recipe.class_weights == list(make_plan(STREETS, orientation="upright").class_weights)
     assert recipe_of("--dataset", "camvid", summary=STREETS) == recipe
@@ -155,7 +155,7 @@ def test_other_models_have_their_own_width_memory_and_smallest_crop():
     assert recipe_of("--model", "resunet").base_c is None
     assert "base_c 64 (of the flag or the model)" in recipe_of("--model", "resunet").reasons[2]
     nested = recipe_of("--model", "unet_plus_plus", "--preset", "scenes", summary=STREETS)
-    assert (nested.crop_size, nested.batch_size) == (320, 2)
+    assert (nested.crop_size, nested.batch_size) == (256, 3)
     assert recipe_of("--model", "unet_original", summary=small).crop_size == 192
     assert recipe_of(summary=small).crop_size == 96
 

@@ -1,5 +1,6 @@
 """The class weights of the cross entropy: of a flag, a preset, the plan, or from the pixels."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -51,13 +52,17 @@ def make_class_weights(
 
 
 def plan_class_weights(pixels: Sequence[int], sampled: bool = False) -> tuple[float, ...]:
-    """The plan's weights for images: fixed for two classes, median frequency balancing for more.
+    """The plan's weights for images.
+
+    Fixed for two classes; for more the square roots of median frequency balancing: with the full
+    weights rare classes are found in too many places, see the results page.
 
     pixels, sampled: as for median_frequency_weights().
     """
     if len(pixels) <= 2:
         return TWO_CLASS_WEIGHTS[: len(pixels)]
-    return tuple(round(weight, 4) for weight in median_frequency_weights(pixels, sampled))
+    weights = median_frequency_weights(pixels, sampled)
+    return tuple(round(math.sqrt(weight), 4) for weight in weights)
 
 
 def plan_volume_class_weights(num_classes: int) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ from train_utils.training_memory import (
 GRID = 32  # px; sides of crops are its multiples
 WHOLE_SIDE = 256  # px; of images up to this side the crop is all
 EPOCHS = 40  # after each the model is evaluated and saved
-# Two classes: as many pixels a step as on DRIVE. More classes: as many as on CamVid.
+# Two classes: as many pixels a step as on DRIVE. More classes: about as many as on CamVid.
 STEP_PIXELS = (2 * 288**2, 4 * 352**2)
 BATCH_RANGE = (2, 16)
 STEPS_PER_IMAGE = 300
@@ -56,7 +56,7 @@ AUGMENTATIONS = {
         0.5, (0.85, 1.2), 180.0, "both", "no up and no down, as in microscopy, fundus, aerial"
     ),
     "upright": Augmentation(
-        1.0, (0.5, 1.5), 10.0, "horizontal", "upright images, as of streets and rooms"
+        0.7, (0.5, 1.5), 10.0, "horizontal", "upright images, as of streets and rooms"
     ),
 }
 
@@ -248,7 +248,7 @@ def weights_reason(weights: Sequence[float]) -> str:
     text = f"class weights {', '.join(f'{weight:g}' for weight in weights)}"
     if len(weights) <= 2:
         return f"{text}: two classes"
-    return f"{text}: {len(weights)} classes, median frequency balancing"
+    return f"{text}: {len(weights)} classes, the square roots of median frequency balancing"
 
 
 def crop_reason(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from src.image_io import IGNORE, stem_of
-from train_utils.class_weights import median_frequency_weights
+from train_utils.class_weights import plan_class_weights
 from train_utils.data.doctor_instances import describe_objects, describe_weights
 from train_utils.data.doctor_sample import Finding
 from train_utils.data.labels import conflicting_encodings
@@ -130,15 +130,15 @@ class DatasetSummary:
             return []
         mean, std = flag_values(mean_and_std(*self.sums))
         pixels = self.training_pixels()[: len(self.names)].tolist()
-        weights = ",".join(f"{value:.3g}" for value in median_frequency_weights(pixels))
-        source, automatic = "the training images", "the same as --class-weights auto"
+        weights = ",".join(f"{value:.3g}" for value in plan_class_weights(pixels))
+        source, planned = "the training images", "those of the plan"
         if "all" in self.pixels:
             source = "all images, which are not split yet"
-            automatic = "--class-weights auto takes those of the training images"
+            planned = "the plan takes those of the training images"
         return [
             "",
             f"suggested, from {source}: --mean {mean} --std {std}",
-            f"  --class-weights {weights} ({automatic})",
+            f"  --class-weights {weights} ({planned})",
         ]
 
     # --- checks ----------------------------------------------------------------------------------
