@@ -48,6 +48,14 @@ def test_suggested_flags_say_which_images_they_are_from(correct, tmp_path):
     assert "(those of the plan)" not in text
 
 
+def test_suggested_class_weights_of_more_classes_are_from_the_pixels(tmp_path):
+    write_three_classes(tmp_path, count=4)
+    pixels = sum(np.bincount(ids_of(n, 3).ravel(), minlength=3) for n in range(4))
+    weights = np.sqrt(np.median(pixels) / pixels)
+    expected = ",".join(f"{weight:.3g}" for weight in weights)
+    assert f"--class-weights {expected} (" in report_on(tmp_path).text()
+
+
 def mask(ids):
     """0 for background, 255 for foreground."""
     return ids * np.uint8(255)
