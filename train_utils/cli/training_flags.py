@@ -133,10 +133,10 @@ def loss_flags() -> list[Flag]:
             "--class-weights",
             RUN,
             "preset",
-            "class weights of the cross entropy. preset: those of the plan; classic and fast have "
-            "fixed ones for two classes, and none for more; original has none. auto: median "
-            "frequency balancing, within 0.05 and 20. none: no weights. LIST: one weight for each "
-            "class, such as 1,2",
+            "class weights of the cross entropy. preset: those of the plan, for images of three "
+            "or more classes the square roots of auto's; classic and fast have fixed ones for two "
+            "classes, and none for more; original has none. auto: median frequency balancing, "
+            "within 0.05 and 20. none: no weights. LIST: one weight for each class, such as 1,2",
             type=class_weights,
             metavar="preset|none|auto|LIST",
         ),
